@@ -1,0 +1,41 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench contracts lock clean
+export PYTHON ?= python3
+BIN := .venv/bin
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1mmake %-10s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/.ready build/node/.ready ## tap cards on a simulated terminal and settle them on a real EVM node
+	@$(BIN)/taprail-sim demo
+
+test: lint build/node/.ready ## lint, then all tests (at most 8 minutes on 2 cores)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: .venv/.ready ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: .venv/.ready ## let ruff format and mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/.ready build/node/.ready ## measure, and write build/bench.json
+	$(BIN)/python -m tests.bench
+
+contracts: .venv/.ready build/node/.ready ## compile the Solidity sources into their committed artifacts
+	$(BIN)/python -m taprail_hwsim.contracts
+
+lock: .venv/.ready ## write .ci/constraints.txt from what .venv holds now
+	$(BIN)/python -m pip freeze --exclude-editable > .ci/constraints.txt
+
+clean: ## remove everything that make has made
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/.ready: .ci/setup .ci/constraints.txt pyproject.toml hw-sim/pyproject.toml
+	@.ci/setup venv
+
+build/node/.ready: .venv/.ready hw-sim/node/package-lock.json
+	@.ci/setup node

@@ -1,0 +1,1 @@
+"""The terminal agent: reads cards, asks the gateway, tells the customer."""
