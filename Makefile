@@ -37,5 +37,5 @@ clean: ## remove everything that make has made
 .venv/.ready: .ci/setup .ci/constraints.txt pyproject.toml hw-sim/pyproject.toml
 	@.ci/setup venv
 
-build/node/.ready: .venv/.ready hw-sim/node/package-lock.json
+build/node/.ready: .venv/.ready hw-sim/node/package.json
 	@.ci/setup node
