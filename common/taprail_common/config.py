@@ -1,0 +1,100 @@
+"""Configuration: a TOML file, then the environment, then flags, into one frozen object.
+
+Every problem is reported at once, with the key that it is about. Nothing reads the environment
+after this. A key that nobody knows is an error: a misspelt limit must not be ignored.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from taprail_common.errors import ConfigError, OperatorError
+
+ENVIRONMENT_PREFIX: Final = "TAPRAIL_SET_"
+"""`TAPRAIL_SET_GATEWAY__PORT=8080` sets `port` in the table `[gateway]`."""
+
+
+class Settings(BaseModel):
+    """Base of every settings model: frozen, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def load_settings(
+    model: type[S],
+    path: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> S:
+    """Read, overlay and check; raises OperatorError (no file) or ConfigError (all problems).
+
+    `flags` maps dotted keys ("gateway.port") to values; None means that the flag was not given.
+    Relative paths inside the file are left as they are: see `resolve`.
+    """
+    tree = _read(path)
+    for name, text in (os.environ if environment is None else environment).items():
+        if name.startswith(ENVIRONMENT_PREFIX):
+            _put(tree, name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"), text)
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _put(tree, key.split("."), value)
+    try:
+        return model.model_validate(tree)
+    except ValidationError as exc:
+        raise ConfigError(str(path), [_problem(model, error) for error in exc.errors()]) from None
+
+
+def resolve(config_file: Path, path: Path) -> Path:
+    """A path of the configuration, relative to the file that names it."""
+    return path if path.is_absolute() else (config_file.parent / path).resolve()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise OperatorError(
+            f"no configuration at {path}", fix="name one with --config FILE"
+        ) from None
+    except OSError as exc:
+        raise OperatorError(f"configuration {path} cannot be read ({exc.strerror})") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(str(path), [f"is not TOML ({exc})"]) from exc
+
+
+def _put(tree: dict[str, Any], keys: list[str], value: object) -> None:
+    *tables, last = keys
+    for table in tables:
+        inner = tree.setdefault(table, {})
+        if not isinstance(inner, dict):
+            return  # validation reports the wrong type under its own name
+        tree = inner
+    tree[last] = value
+
+
+def _problem(model: type[BaseModel], error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(error["loc"][-1]), _known_keys(model), n=1)
+        return f"{key} is unknown" + (f", perhaps {near[0]} is meant" if near else "")
+    return f"{key}: {error['msg']}"
+
+
+def _known_keys(model: type[BaseModel]) -> list[str]:
+    keys: list[str] = []
+    for name, field in model.model_fields.items():
+        keys.append(name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += _known_keys(field.annotation)
+    return keys

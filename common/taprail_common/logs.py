@@ -1,0 +1,86 @@
+"""Log plumbing: one line an event, JSON for machines or colour for people, and no secret in it.
+
+Values under a name that means a secret are dropped, and so is anything that looks like a private
+key or a token, wherever it stands: a log is the first thing that is sent around.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Final, TextIO
+
+import structlog
+
+_SECRET_NAMES: Final = frozenset(
+    {"key", "pin", "token", "jwt", "secret", "password", "uid", "authorization", "private_key"}
+)
+# A bearer token (three base64url parts, RFC 7519) or a raw 32-byte key without the 0x that marks
+# transaction hashes and payment ids, which are public.
+_SECRET_TEXT: Final = re.compile(
+    r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}|(?<![0-9a-zA-Z])[0-9a-fA-F]{64}(?![0-9a-zA-Z])"
+)
+_HIDDEN: Final = "[hidden]"
+
+
+def configure_logs(*, json: bool, level: str = "info", stream: TextIO | None = None) -> None:
+    """Send structlog and the standard library's loggers to one stream (stderr)."""
+    out = stream or sys.stderr
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
+        if json
+        else structlog.dev.ConsoleRenderer(colors=out.isatty())
+    )
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    finish: list[Any] = [structlog.processors.format_exc_info] if json else []
+    structlog.configure(
+        processors=[*shared, *finish, hide_secrets, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(_level(level)),
+        logger_factory=structlog.PrintLoggerFactory(out),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *finish,
+                hide_secrets,
+                renderer,
+            ],
+        )
+    )
+    # Libraries speak only when something is wrong; their debug lines hold frames and keys.
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def hide_secrets(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """structlog processor: hide what must not be in a log."""
+    for name, value in event.items():
+        event[name] = _HIDDEN if name.lower() in _SECRET_NAMES else _clean(value)
+    return event
+
+
+def _clean(value: object) -> object:
+    if isinstance(value, str):
+        return _SECRET_TEXT.sub(_HIDDEN, value)
+    if isinstance(value, dict):
+        return {
+            k: _HIDDEN if str(k).lower() in _SECRET_NAMES else _clean(v) for k, v in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_clean(item) for item in value]
+    return value
+
+
+def _level(name: str) -> int:
+    return logging.getLevelNamesMapping().get(name.upper(), logging.INFO)

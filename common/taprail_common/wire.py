@@ -1,0 +1,201 @@
+"""The messages that cross between terminal, apps and gateway, validated when they are built.
+
+JSON is camelCase outside and snake_case inside. Models are frozen; every text and every number has
+a bound. What an older peer does not know it ignores in answers, and refuses in requests: a field
+that would change a payment must never be dropped in silence.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from taprail_common.errors import InputError
+from taprail_common.ids import IDENTIFIER_PATTERN
+from taprail_common.money import MAX_AMOUNT_UNITS
+
+MAX_BODY_BYTES: Final = 8 * 1024
+"""A payment request is under 700 bytes; the rest is room for longer proofs."""
+
+TERMINAL_HEADER: Final = "TapRail-Terminal"
+SIGNATURE_HEADER: Final = "TapRail-Signature"
+TIMESTAMP_HEADER: Final = "TapRail-Timestamp"
+
+TAP_VALIDITY_MS: Final = 15_000
+"""An online tap is accepted for this long, so that nobody pays cash and is charged later."""
+
+CLOCK_SKEW_MS: Final = 30_000
+"""How far a terminal's clock may be from the gateway's before taps are refused."""
+
+Identifier = Annotated[str, Field(pattern=IDENTIFIER_PATTERN)]
+AmountUnits = Annotated[int, Field(strict=True, gt=0, le=MAX_AMOUNT_UNITS)]
+Hex = Annotated[str, Field(pattern=r"^(?:[0-9A-Fa-f]{2})*$", max_length=1024)]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True
+    )
+
+    def to_json(self) -> bytes:
+        """The message's bytes as they are signed and sent."""
+        return self.model_dump_json(by_alias=True, exclude_none=True).encode()
+
+
+class SunProof(_Message):
+    """What an NTAG 424 DNA wrote into its URL at this tap."""
+
+    profile: Literal["sun"] = "sun"
+    picc_data: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{32}$")]
+    mac: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{16}$")]
+
+
+class UidProof(_Message):
+    """Only a serial number: it identifies a card and proves nothing."""
+
+    profile: Literal["uid"] = "uid"
+    uid: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{8,20}$")]
+
+
+CardProof = Annotated[SunProof | UidProof, Field(discriminator="profile")]
+
+
+class TerminalPayment(_Message):
+    """`POST /api/payment/process-async` by a terminal; it signs the exact bytes."""
+
+    request_id: Identifier
+    terminal_id: Identifier
+    merchant_id: Identifier
+    amount: AmountUnits
+    currency: Annotated[str, Field(pattern=r"^[A-Z0-9]{2,12}$")]
+    tapped_at: AwareDatetime
+    accept_until: AwareDatetime
+    proof: CardProof
+    card_uuid: Identifier | None = None
+    counter: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
+    offline: bool = False
+
+    @property
+    def tapped_at_ms(self) -> int:
+        return to_ms(self.tapped_at)
+
+    @property
+    def accept_until_ms(self) -> int:
+        return to_ms(self.accept_until)
+
+
+class AppPayment(_Message):
+    """`POST /api/payment/process-async` by an app, for a card of its own user."""
+
+    card_uuid: Identifier
+    amount: AmountUnits
+    merchant_id: Identifier
+    terminal_id: Identifier
+    currency: Annotated[str, Field(pattern=r"^[A-Z0-9]{2,12}$")] | None = None
+    request_id: Identifier | None = None
+
+
+class Outcome(StrEnum):
+    """What a gateway may say for good about a request. `unknown` is never said by anyone: it is
+    what a terminal shows while nobody has said anything."""
+
+    APPROVED = "approved"
+    DECLINED = "declined"
+
+
+class Verdict(BaseModel):
+    """A gateway's signed, final answer to one request, as the terminal reads it.
+
+    `declined` means *not charged, and never will be by this request*. An HTTP error without a
+    verified verdict says nothing about the money.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", alias_generator=to_camel, validate_by_name=True
+    )
+
+    verdict: Outcome
+    request_id: Identifier
+    terminal_id: Identifier
+    amount: AmountUnits
+    currency: str
+    gateway_time: AwareDatetime
+    transaction_id: str | None = None
+    auth_code: str | None = None
+    reason: Annotated[str, Field(max_length=300)] | None = None
+    reason_code: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")] | None = None
+    left_units: Annotated[int, Field(ge=0, le=MAX_AMOUNT_UNITS)] | None = None
+
+
+class PaymentNotice(BaseModel):
+    """What the gateway pushes to a terminal when a payment of its own changed state."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", alias_generator=to_camel, validate_by_name=True
+    )
+
+    terminal_id: Identifier
+    request_id: Identifier
+    transaction_id: str
+    status: str
+    at: AwareDatetime
+    amount: AmountUnits
+    currency: str
+    tx_hash: str | None = None
+    reason: str | None = None
+
+    def to_json(self) -> bytes:
+        return self.model_dump_json(by_alias=True, exclude_none=True).encode()
+
+
+class SignedEnvelope(BaseModel):
+    """A signed body inside an event: the body as text, byte for byte what was signed."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    body: Annotated[str, Field(max_length=MAX_BODY_BYTES)]
+    signature: Annotated[str, Field(max_length=128)]
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def parse(model: type[M], body: bytes | str) -> M:
+    """Read a message; raises InputError that names the first wrong field and shows no values."""
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as exc:
+        raise input_error(exc) from None
+
+
+def input_error(exc: ValidationError) -> InputError:
+    """The first problem of a validation as an InputError in the words of the sender's JSON."""
+    problem = exc.errors(include_url=False, include_input=False)[0]
+    field = ".".join(_outside_name(part) for part in problem["loc"]) or "body"
+    return InputError(field, _words(problem))
+
+
+def _outside_name(part: int | str) -> str:
+    return str(part) if isinstance(part, int) else to_camel(part)
+
+
+def _words(problem: Any) -> str:
+    if problem["type"] == "json_invalid":
+        return "is not JSON"
+    if problem["type"] == "extra_forbidden":
+        return "is not a field of this message"
+    return str(problem["msg"])[:120]
+
+
+def to_ms(at: datetime) -> int:
+    """A time as milliseconds since the Unix epoch."""
+    return int(at.timestamp() * 1000)
+
+
+def from_ms(at_ms: int) -> datetime:
+    """Milliseconds since the Unix epoch as a time in UTC."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC)
