@@ -1,0 +1,1 @@
+"""The HTTP edge: parses, authenticates and answers; decides nothing."""

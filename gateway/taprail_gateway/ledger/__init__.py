@@ -1,0 +1,1 @@
+"""The durable truth about payments: schema, guarded transitions, group commit, migrations."""

@@ -1,0 +1,274 @@
+"""The ledger's tables, one schema for SQLite and PostgreSQL.
+
+Conventions: amounts are integers in the token's smallest unit, times are Unix milliseconds,
+addresses are lower-case 0x text, a payment's id is its authorization nonce (0x and 64 hex digits).
+A change here needs a migration in `migrations/versions`; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from taprail_common.payment_state import HOLDING, PaymentState
+
+metadata: Final = MetaData(
+    # Named constraints, so that a migration can speak of them on every engine.
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite counts rows by itself only in a column that is INTEGER to the letter.
+_RowId = BigInteger().with_variant(Integer, "sqlite")
+_Id = String(64)
+_Address = String(42)
+_Hash = String(66)
+
+
+def _in_list(column: str, values: list[str]) -> str:
+    return f"{column} IN ({', '.join(repr(value) for value in values)})"
+
+
+meta: Final = Table(
+    "meta",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+    comment="Facts of this ledger: its chain, its token, its gateway",
+)
+
+users: Final = Table(
+    "users",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    CheckConstraint(_in_list("role", ["customer", "merchant", "operator"]), "role"),
+)
+
+merchants: Final = Table(
+    "merchants",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("account", _Address, nullable=False, comment="where sales are paid to"),
+    Column("status", String(16), nullable=False),
+    Column("user_id", ForeignKey("users.id")),
+    Column("created_at_ms", BigInteger, nullable=False),
+    CheckConstraint(_in_list("status", ["active", "closed"]), "status"),
+)
+
+terminals: Final = Table(
+    "terminals",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("merchant_id", ForeignKey("merchants.id"), nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("public_key", String(64), nullable=False, comment="Ed25519, hex"),
+    Column("status", String(16), nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    CheckConstraint(_in_list("status", ["active", "revoked"]), "status"),
+)
+
+issuer_keys: Final = Table(
+    "issuer_keys",
+    metadata,
+    Column("version", Integer, primary_key=True),
+    Column("wrapped_sun_master_key", LargeBinary, nullable=False),
+    Column("wrapped_meta_read_key", LargeBinary, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    comment="The keys of the cards that this gateway issues, wrapped by the master key",
+)
+
+accounts: Final = Table(
+    "accounts",
+    metadata,
+    Column("address", _Address, primary_key=True),
+    Column("wrapped_key", LargeBinary, nullable=False, comment="secp256k1, wrapped"),
+    Column("balance_units", BigInteger, nullable=False, server_default="0"),
+    Column("balance_block", BigInteger, nullable=False, server_default="0"),
+    Column("held_units", BigInteger, nullable=False, server_default="0"),
+    Column("created_at_ms", BigInteger, nullable=False),
+    CheckConstraint("held_units >= 0", "held"),
+    comment="Prepaid accounts in custody: the chain's balance at a block, and what of it is held",
+)
+
+cards: Final = Table(
+    "cards",
+    metadata,
+    Column("uuid", _Id, primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("profile", String(16), nullable=False),
+    Column("uid_digest", String(64), nullable=False, unique=True, comment="keyed hash of the UID"),
+    Column("user_id", ForeignKey("users.id"), nullable=False),
+    Column("account", ForeignKey("accounts.address"), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("single_limit_units", BigInteger, nullable=False),
+    Column("daily_limit_units", BigInteger, nullable=False),
+    Column("time_zone", String(64), nullable=False),
+    Column("sun_counter", BigInteger, nullable=False, server_default="0"),
+    Column("key_version", Integer, nullable=False, server_default="1"),
+    Column("created_at_ms", BigInteger, nullable=False),
+    CheckConstraint(_in_list("profile", ["sun", "uid"]), "profile"),
+    CheckConstraint(_in_list("status", ["active", "frozen", "expired"]), "status"),
+)
+
+card_spend: Final = Table(
+    "card_spend",
+    metadata,
+    Column("card_uuid", ForeignKey("cards.uuid"), primary_key=True),
+    Column("day", String(10), primary_key=True, comment="date in the card's time zone"),
+    Column("spent_units", BigInteger, nullable=False),
+    CheckConstraint("spent_units >= 0", "spent"),
+)
+
+lanes: Final = Table(
+    "lanes",
+    metadata,
+    Column("address", _Address, primary_key=True),
+    Column("wrapped_key", LargeBinary, nullable=False),
+    Column("next_nonce", BigInteger, comment="unset until the chain has been asked once"),
+    Column("paused_because", Text),
+    Column("created_at_ms", BigInteger, nullable=False),
+    comment="Wallets that send transactions; each has its own run of nonces",
+)
+
+chain_transactions: Final = Table(
+    "chain_transactions",
+    metadata,
+    Column("id", _RowId, primary_key=True, autoincrement=True),
+    Column("lane", ForeignKey("lanes.address"), nullable=False),
+    Column("nonce", BigInteger, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("broadcast_at_ms", BigInteger),
+    Column("block_number", BigInteger),
+    Column("block_hash", _Hash),
+    UniqueConstraint("lane", "nonce"),
+    CheckConstraint(_in_list("status", ["signed", "broadcast", "final"]), "status"),
+    comment="One transaction, one nonce, for life",
+)
+Index(
+    "ix_chain_transactions_open",
+    chain_transactions.c.lane,
+    chain_transactions.c.nonce,
+    sqlite_where=chain_transactions.c.status != "final",
+    postgresql_where=chain_transactions.c.status != "final",
+)
+
+attempts: Final = Table(
+    "attempts",
+    metadata,
+    Column("tx_hash", _Hash, primary_key=True),
+    Column("chain_transaction_id", ForeignKey("chain_transactions.id"), nullable=False, index=True),
+    Column("raw", LargeBinary, nullable=False, comment="signed bytes, stored before they are sent"),
+    Column("gas_limit", BigInteger, nullable=False),
+    Column("max_fee_wei", BigInteger, nullable=False),
+    Column("priority_fee_wei", BigInteger, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    comment="Every version of a transaction ever signed: any of them may be the one that lands",
+)
+
+payments: Final = Table(
+    "payments",
+    metadata,
+    Column("id", _Hash, primary_key=True),
+    Column("requester", String(80), nullable=False, comment="terminal id, or user:<id>"),
+    Column("request_id", _Id, nullable=False),
+    Column("terminal_id", ForeignKey("terminals.id"), nullable=False),
+    Column("merchant_id", ForeignKey("merchants.id"), nullable=False),
+    Column("card_uuid", ForeignKey("cards.uuid"), nullable=False),
+    Column("user_id", ForeignKey("users.id"), nullable=False),
+    Column("payer", ForeignKey("accounts.address"), nullable=False),
+    Column("payee", _Address, nullable=False),
+    Column("amount_units", BigInteger, nullable=False),
+    Column("currency", String(12), nullable=False),
+    Column("profile", String(16), nullable=False),
+    Column("state", String(24), nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("bindings", Integer, nullable=False, server_default="0", comment="times it was bound"),
+    Column("auth_code", String(40), nullable=False),
+    Column("spend_day", String(10), nullable=False),
+    Column("tapped_at_ms", BigInteger, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("processing_at_ms", BigInteger),
+    Column("sent_at_ms", BigInteger),
+    Column("completed_at_ms", BigInteger),
+    Column("chain_transaction_id", ForeignKey("chain_transactions.id")),
+    Column("tx_hash", _Hash, comment="the transaction that moved the money"),
+    Column("block_number", BigInteger),
+    Column("block_hash", _Hash),
+    Column("failure_reason", Text),
+    UniqueConstraint("requester", "request_id"),
+    CheckConstraint("amount_units > 0", "amount"),
+    CheckConstraint(_in_list("state", [str(state) for state in PaymentState]), "state"),
+)
+# The loops look only at what is open: their queries must not slow down as history grows.
+_is_open = payments.c.state.in_([str(state) for state in sorted(HOLDING)])
+Index(
+    "ix_payments_open",
+    payments.c.state,
+    payments.c.priority.desc(),
+    payments.c.created_at_ms,
+    sqlite_where=_is_open,
+    postgresql_where=_is_open,
+)
+Index("ix_payments_chain_transaction_id", payments.c.chain_transaction_id)
+Index("ix_payments_card_uuid_created_at_ms", payments.c.card_uuid, payments.c.created_at_ms)
+
+bindings: Final = Table(
+    "bindings",
+    metadata,
+    Column("payment_id", ForeignKey("payments.id"), primary_key=True),
+    Column("chain_transaction_id", ForeignKey("chain_transactions.id"), primary_key=True),
+    Column("valid_before_s", BigInteger, nullable=False),
+    comment="Every authorization ever signed for a payment, and where it travelled",
+)
+
+verdicts: Final = Table(
+    "verdicts",
+    metadata,
+    Column("requester", String(80), primary_key=True),
+    Column("request_id", _Id, primary_key=True),
+    Column("request_body", LargeBinary, nullable=False),
+    Column("request_signature", String(128), comment="unset for a user's token"),
+    Column("http_status", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("signature", String(128), nullable=False),
+    Column("payment_id", ForeignKey("payments.id")),
+    Column("created_at_ms", BigInteger, nullable=False),
+    comment="What was answered, byte for byte: a retry is given the same again",
+)
+
+payment_events: Final = Table(
+    "payment_events",
+    metadata,
+    Column("seq", _RowId, primary_key=True, autoincrement=True),
+    Column("payment_id", ForeignKey("payments.id"), nullable=False, index=True),
+    Column("event", String(16), nullable=False, comment="accept, or an event of the state table"),
+    Column("state", String(24), nullable=False, comment="the state that it led to"),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("detail", Text),
+    comment="Every step of every payment, written in the commit that takes it; feeds the push",
+    sqlite_autoincrement=True,
+)

@@ -1,0 +1,1 @@
+"""Settlement: the loops that send payments to the chain and confirm them there."""
