@@ -7,13 +7,14 @@ that would change a payment must never be dropped in silence.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 from pydantic.alias_generators import to_camel
 
+from taprail_common.clock import rfc3339
 from taprail_common.errors import InputError
 from taprail_common.ids import IDENTIFIER_PATTERN
 from taprail_common.money import MAX_AMOUNT_UNITS
@@ -31,6 +32,22 @@ TAP_VALIDITY_MS: Final = 15_000
 CLOCK_SKEW_MS: Final = 30_000
 """How far a terminal's clock may be from the gateway's before taps are refused."""
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def to_ms(at: datetime) -> int:
+    """A time as milliseconds since the Unix epoch, exactly."""
+    return (at - _EPOCH) // timedelta(milliseconds=1)
+
+
+def from_ms(at_ms: int) -> datetime:
+    """Milliseconds since the Unix epoch as a time in UTC."""
+    return _EPOCH + timedelta(milliseconds=at_ms)
+
+
+Timestamp = Annotated[
+    AwareDatetime, PlainSerializer(lambda at: rfc3339(to_ms(at)), return_type=str)
+]
 Identifier = Annotated[str, Field(pattern=IDENTIFIER_PATTERN)]
 AmountUnits = Annotated[int, Field(strict=True, gt=0, le=MAX_AMOUNT_UNITS)]
 Hex = Annotated[str, Field(pattern=r"^(?:[0-9A-Fa-f]{2})*$", max_length=1024)]
@@ -72,8 +89,8 @@ class TerminalPayment(_Message):
     merchant_id: Identifier
     amount: AmountUnits
     currency: Annotated[str, Field(pattern=r"^[A-Z0-9]{2,12}$")]
-    tapped_at: AwareDatetime
-    accept_until: AwareDatetime
+    tapped_at: Timestamp
+    accept_until: Timestamp
     proof: CardProof
     card_uuid: Identifier | None = None
     counter: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
@@ -123,7 +140,7 @@ class Verdict(BaseModel):
     terminal_id: Identifier
     amount: AmountUnits
     currency: str
-    gateway_time: AwareDatetime
+    gateway_time: Timestamp
     transaction_id: str | None = None
     auth_code: str | None = None
     reason: Annotated[str, Field(max_length=300)] | None = None
@@ -142,7 +159,7 @@ class PaymentNotice(BaseModel):
     request_id: Identifier
     transaction_id: str
     status: str
-    at: AwareDatetime
+    at: Timestamp
     amount: AmountUnits
     currency: str
     tx_hash: str | None = None
@@ -189,13 +206,3 @@ def _words(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         return "is not a field of this message"
     return str(problem["msg"])[:120]
-
-
-def to_ms(at: datetime) -> int:
-    """A time as milliseconds since the Unix epoch."""
-    return int(at.timestamp() * 1000)
-
-
-def from_ms(at_ms: int) -> datetime:
-    """Milliseconds since the Unix epoch as a time in UTC."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC)

@@ -1,0 +1,51 @@
+"""No secret reaches a log, whatever its name or place."""
+
+import io
+import json
+import logging
+
+import pytest
+import structlog
+
+from taprail_common.logs import configure_logs
+
+KEY = "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb"
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJpZCI6InVzZXJfMSJ9.c2lnbmF0dXJlLW9mLWl0"
+
+
+@pytest.fixture
+def log() -> io.StringIO:
+    stream = io.StringIO()
+    configure_logs(json=True, stream=stream)
+    return stream
+
+
+def test_secrets_are_hidden_and_public_hashes_are_not(log: io.StringIO) -> None:
+    structlog.get_logger().warning(
+        f"using {KEY}",
+        uid="04DE5F1EACC040",
+        deep={"PIN": "1234", "list": [f"Bearer {JWT}"]},
+        tx_hash="0x" + KEY,
+    )
+    text = log.getvalue()
+    record = json.loads(text)
+    assert record["event"] == "using [hidden]"
+    assert record["deep"] == {"PIN": "[hidden]", "list": ["Bearer [hidden]"]}
+    assert record["tx_hash"] == "0x" + KEY
+    assert "04DE5F" not in text
+    assert JWT not in text
+
+
+def test_the_standard_loggers_go_the_same_way(log: io.StringIO) -> None:
+    logging.getLogger("some.library").error("token %s", JWT)
+    assert JWT not in log.getvalue()
+    assert json.loads(log.getvalue())["level"] == "error"
+
+
+def test_secrets_in_tracebacks_are_hidden(log: io.StringIO) -> None:
+    try:
+        raise ValueError(KEY)
+    except ValueError:
+        structlog.get_logger().error("failed", exc_info=True)
+    assert KEY not in log.getvalue()
+    assert "ValueError" in log.getvalue()
