@@ -1,0 +1,142 @@
+"""TapRail's programs as child processes: start, wait until ready, stop, kill.
+
+What the simulator starts is what a field machine runs: the installed commands, with a
+configuration file, nothing in-process. Each child's log goes to a file of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 10.0
+_LAST_WORDS_BYTES = 2000
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class ProgramError(Exception):
+    """A program ended or did not become ready; its last words are in the message."""
+
+
+class Program:
+    """One child process. `start` returns when its first line of JSON on stdout says it is ready."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log_path: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self._command = command
+        self._log_path = log_path
+        self._environment = dict(environment or {})
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int:
+        return self._running().pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def start(self, extra_environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Start it; gives the JSON object that the program printed when it was ready."""
+        if self.is_running:
+            raise ProgramError(f"{self.name} is running already")
+        with self._log_path.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, **self._environment, **(extra_environment or {})},
+                preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509 - one prctl only
+            )
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                return await self._read_ready_line()
+        except TimeoutError:
+            await self.kill()
+            raise ProgramError(f"{self.name} was not ready in {START_TIMEOUT_S:.0f} s") from None
+
+    async def stop(self) -> int:
+        """SIGTERM and wait; SIGKILL when it does not heed. Gives the exit code."""
+        process = self._running()
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                return await process.wait()
+        except TimeoutError:
+            await self.kill()
+            raise ProgramError(f"{self.name} did not stop on SIGTERM: killed") from None
+
+    async def kill(self) -> None:
+        """kill -9, as a power cut would be for this process."""
+        process = self._running()
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+    async def wait_exit(self, timeout_s: float) -> int:
+        """Wait until it ends by itself; gives its exit code (negative: a signal)."""
+        async with asyncio.timeout(timeout_s):
+            return await self._running().wait()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """SIGSTOP makes a hanging program, SIGCONT lets it go on."""
+        self._running().send_signal(number)
+
+    async def _read_ready_line(self) -> dict[str, Any]:
+        process = self._running()
+        if process.stdout is None:
+            raise ProgramError(f"{self.name} has no stdout")
+        line = await process.stdout.readline()
+        if not line:
+            code = await process.wait()
+            raise ProgramError(f"{self.name} ended with code {code}: {self.last_words()}")
+        ready: dict[str, Any] = json.loads(line)
+        return ready
+
+    def last_words(self) -> str:
+        """The end of its log, for an error message."""
+        try:
+            return self._log_path.read_bytes()[-_LAST_WORDS_BYTES:].decode(errors="replace").strip()
+        except FileNotFoundError:
+            return "(no log)"
+
+    def _running(self) -> asyncio.subprocess.Process:
+        if self._process is None:
+            raise ProgramError(f"{self.name} has not been started")
+        return self._process
+
+
+def die_with_parent(death_signal: signal.Signals) -> Callable[[], None] | None:
+    """What a child runs before exec: ask Linux for a signal when the thread that forked it ends.
+
+    The thread, not the process (prctl(2)): whoever starts a child must outlive it.
+    """
+    if sys.platform != "linux":
+        return None
+    # Loaded here: between fork and exec there is no safe way to import or allocate much.
+    prctl = ctypes.CDLL(None).prctl
+    parent = os.getpid()
+
+    def ask() -> None:
+        prctl(_PR_SET_PDEATHSIG, int(death_signal))
+        if os.getppid() != parent:  # it died before the call above
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return ask
