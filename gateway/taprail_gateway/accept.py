@@ -1,0 +1,229 @@
+"""Accepts payments: all requests of one instant are decided and stored in one durable commit.
+
+Inside the commit, for each request in the order of arrival: a verdict that was given before is
+given again, byte for byte; else the request is decided on the ledger's rows (`authorize`), and the
+verdict is stored together with everything that makes it true: the payment, its hold, the day's
+spend and the card's counter. A decline is stored too: it is final, so a later delivery of the same
+request can never charge.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from nacl.signing import SigningKey
+from sqlalchemy import Connection, bindparam, select, tuple_
+
+from taprail_common.clock import Clock, rfc3339
+from taprail_common.signing import Domain, sign
+from taprail_gateway import verdicts
+from taprail_gateway.authorize import Case, Decision, Facts, PaymentRequest, Rules, decide, priority
+from taprail_gateway.book import Book
+from taprail_gateway.estimate import SettlementEstimate
+from taprail_gateway.ledger import schema, transitions
+
+APPROVED_STATUS: Final = 200
+DECLINED_STATUS: Final = 400
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptItem:
+    """One request as it came in; `user_id` is set for an app, `signature` for a terminal."""
+
+    request: PaymentRequest
+    body: bytes
+    received_s: float
+    signature: str | None = None
+    user_id: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.request.requester, self.request.request_id
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A stored, signed verdict; `payment_id` is set when this very call accepted the payment."""
+
+    http_status: int
+    body: bytes
+    signature: str
+    payment_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Not a verdict, and nothing stored: the request itself may not be made."""
+
+    http_status: int
+    code: str
+    message: str
+    field: str | None = None
+
+
+_REUSED: Final = Refusal(
+    409, "request_id_reused", "this request id was used for another request", "requestId"
+)
+_NOT_YOURS: Final = Refusal(403, "not_your_card", "you may pay only with a card of your own")
+
+_v = schema.verdicts.c
+_STORED: Final = select(
+    _v.requester, _v.request_id, _v.request_body, _v.http_status, _v.body, _v.signature
+).where(tuple_(_v.requester, _v.request_id).in_(bindparam("keys", expanding=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    request_body: bytes
+    answer: Answer
+
+
+class Acceptor:
+    """The batcher of `Ledger.write_batched`; holds no state of its own between groups."""
+
+    def __init__(
+        self, key: SigningKey, rules: Rules, clock: Clock, estimate: SettlementEstimate
+    ) -> None:
+        self._key = key
+        self._rules = rules
+        self._clock = clock
+        self._estimate = estimate
+
+    def run(self, connection: Connection, items: Sequence[AcceptItem]) -> list[Answer | Refusal]:
+        """One result per item, in order; all is written in the caller's transaction."""
+        now_ms = self._clock.now_ms()
+        given = _given(connection, items)
+        book = Book.load(connection, [i.request for i in items if i.key not in given], now_ms)
+        group = _Group(self, book, given, now_ms)
+        results = [group.answer(item) for item in items]
+        group.store(connection)
+        return results
+
+    def judge(self, item: AcceptItem, facts: Facts, now_ms: int) -> Decision:
+        return decide(Case(item.request, facts, self._rules, now_ms))
+
+    def approve(self, item: AcceptItem, auth_code: str, moment: verdicts.Moment) -> Answer:
+        request = item.request
+        body = verdicts.approved(
+            request, self._rules.currency, auth_code, self._estimate.current, moment
+        )
+        return Answer(APPROVED_STATUS, body, self._sign(item, body), request.payment_id)
+
+    def decline(self, item: AcceptItem, decision: Decision, moment: verdicts.Moment) -> Answer:
+        if decision.declined is None:
+            raise AssertionError("an acceptance is not a decline")
+        currency = item.request.currency or self._rules.currency
+        body = verdicts.declined(item.request, currency, decision.declined, moment)
+        return Answer(DECLINED_STATUS, body, self._sign(item, body))
+
+    def elapsed_ms(self, item: AcceptItem) -> int:
+        return round((self._clock.monotonic_s() - item.received_s) * 1000)
+
+    @property
+    def currency(self) -> str:
+        return self._rules.currency
+
+    def _sign(self, item: AcceptItem, body: bytes) -> str:
+        return sign(self._key, Domain.VERDICT, body, about=item.body)
+
+
+class _Group:
+    """The requests of one commit: what they were answered, and the rows to write for it."""
+
+    def __init__(
+        self,
+        acceptor: Acceptor,
+        book: Book,
+        given: dict[tuple[str, str], _Given],
+        now_ms: int,
+    ) -> None:
+        self._acceptor = acceptor
+        self._book = book
+        self._given = given
+        self._now_ms = now_ms
+        self._time = rfc3339(now_ms)
+        self._payments: list[dict[str, object]] = []
+        self._verdicts: list[dict[str, object]] = []
+
+    def answer(self, item: AcceptItem) -> Answer | Refusal:
+        before = self._given.get(item.key)
+        if before is not None:
+            return before.answer if before.request_body == item.body else _REUSED
+        facts = self._book.facts(item.request)
+        if item.user_id is not None and facts.card and facts.card.user_id != item.user_id:
+            return _NOT_YOURS
+        answer = self._decide(item, facts)
+        # A second delivery in the same group is answered like a later one.
+        again = Answer(answer.http_status, answer.body, answer.signature)
+        self._given[item.key] = _Given(item.body, again)
+        self._verdicts.append(_verdict_row(item, answer, self._now_ms))
+        return answer
+
+    def store(self, connection: Connection) -> None:
+        """Write everything; raises GuardError when a row is not as it was read."""
+        self._book.store(connection)
+        if self._payments:
+            transitions.accept(connection, self._payments, self._now_ms)
+        if self._verdicts:
+            connection.execute(schema.verdicts.insert(), self._verdicts)
+
+    def _decide(self, item: AcceptItem, facts: Facts) -> Answer:
+        decision = self._acceptor.judge(item, facts, self._now_ms)
+        moment = verdicts.Moment(self._time, self._acceptor.elapsed_ms(item))
+        if facts.card is not None and decision.counter is not None:
+            self._book.advance(facts.card, decision.counter)
+        if decision.declined is not None:
+            return self._acceptor.decline(item, decision, moment)
+        auth_code = f"AUTH_{secrets.token_hex(6).upper()}"
+        self._payments.append(self._payment_row(item.request, facts, auth_code))
+        return self._acceptor.approve(item, auth_code, moment)
+
+    def _payment_row(
+        self, request: PaymentRequest, facts: Facts, auth_code: str
+    ) -> dict[str, object]:
+        card, terminal = facts.card, facts.terminal
+        if card is None or terminal is None:
+            raise AssertionError("nothing is accepted without a card and a terminal")
+        return {
+            "id": request.payment_id,
+            "requester": request.requester,
+            "request_id": request.request_id,
+            "terminal_id": terminal.id,
+            "merchant_id": terminal.merchant_id,
+            "card_uuid": card.uuid,
+            "user_id": card.user_id,
+            "payer": card.account,
+            "payee": terminal.payee,
+            "amount_units": request.amount_units,
+            "currency": self._acceptor.currency,
+            "profile": str(request.evidence.profile),
+            "priority": priority(request.amount_units),
+            "auth_code": auth_code,
+            "spend_day": self._book.reserve(card, request.amount_units),
+            "tapped_at_ms": request.tapped_at_ms,
+        }
+
+
+def _given(connection: Connection, items: Sequence[AcceptItem]) -> dict[tuple[str, str], _Given]:
+    rows = connection.execute(_STORED, {"keys": [item.key for item in items]})
+    return {
+        (requester, request_id): _Given(request_body, Answer(status, body, signature))
+        for requester, request_id, request_body, status, body, signature in rows
+    }
+
+
+def _verdict_row(item: AcceptItem, answer: Answer, now_ms: int) -> dict[str, object]:
+    return {
+        "requester": item.request.requester,
+        "request_id": item.request.request_id,
+        "request_body": item.body,
+        "request_signature": item.signature,
+        "http_status": answer.http_status,
+        "body": answer.body,
+        "signature": answer.signature,
+        "payment_id": answer.payment_id,
+        "created_at_ms": now_ms,
+    }

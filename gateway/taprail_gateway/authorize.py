@@ -1,0 +1,319 @@
+"""Whether a payment is accepted: a pure decision over what was asked and what the ledger holds.
+
+No input or output and no clock: facts and time come in, one `Decision` goes out. The order of the
+checks is the order of the two tuples below, and it is part of the contract: the card's proof comes
+before anything that would tell a stranger about the card. Whoever calls this makes the decision
+hold, by guarded writes in the commit that read the facts (see `accept`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from taprail_common.money import format_amount
+from taprail_common.wire import CLOCK_SKEW_MS, TAP_VALIDITY_MS
+
+HIGH_AMOUNT_UNITS: Final = 1_000_000
+"""Payments above this are sent first (public contract: priority 10, all others 5)."""
+
+
+class Reason(StrEnum):
+    """Why a payment is declined; the values are part of the public contract."""
+
+    ACCEPT_UNTIL_PASSED = "accept_until_passed"
+    CLOCK_SKEW = "clock_skew"
+    CARD_UNKNOWN = "card_unknown"
+    CARD_PROOF_INVALID = "card_proof_invalid"
+    CARD_REPLAYED = "card_replayed"
+    CARD_PROFILE_DISABLED = "card_profile_disabled"
+    TERMINAL_UNKNOWN = "terminal_unknown"
+    TERMINAL_REVOKED = "terminal_revoked"
+    INVALID_MERCHANT = "invalid_merchant"
+    CARD_FROZEN = "card_frozen"
+    CARD_EXPIRED = "card_expired"
+    CURRENCY_UNSUPPORTED = "currency_unsupported"
+    SINGLE_LIMIT = "single_limit"
+    DAILY_LIMIT = "daily_limit"
+    INSUFFICIENT_BALANCE = "insufficient_balance"
+
+
+class Profile(StrEnum):
+    """How a payment names its card."""
+
+    SUN = "sun"
+    """A fresh tap of an NTAG 424 DNA, proved by its MAC."""
+    UID = "uid"
+    """A serial number, which proves nothing."""
+    APP = "app"
+    """No tap: the card's owner asks through an app, with a token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known of the card before the ledger is asked; made by `proofs`.
+
+    The card is named by `uid_digest` (taps) or `card_uuid` (apps; a tap may name both, and they
+    must agree). `problem` is set when the proof does not hold by itself.
+    """
+
+    profile: Profile
+    uid_digest: str | None = None
+    card_uuid: str | None = None
+    counter: int | None = None
+    key_version: int | None = None
+    problem: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentRequest:
+    """One request in the words of the ledger, whoever sent it.
+
+    `requester` is a terminal's id or `user:<id>`. `currency` and `accept_until_ms` are None where
+    an app may leave them out.
+    """
+
+    requester: str
+    request_id: str
+    payment_id: str
+    terminal_id: str
+    merchant_id: str
+    amount_units: int
+    currency: str | None
+    tapped_at_ms: int
+    accept_until_ms: int | None
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A card's row."""
+
+    uuid: str
+    user_id: str
+    account: str
+    profile: str
+    status: str
+    single_limit_units: int
+    daily_limit_units: int
+    time_zone: str
+    sun_counter: int
+    key_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """A terminal's row and that of its merchant; `payee` is the merchant's account."""
+
+    id: str
+    status: str
+    merchant_id: str
+    merchant_status: str
+    payee: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the ledger holds about this request at this instant; None where it has no such row."""
+
+    card: Card | None
+    terminal: Terminal | None
+    spent_units: int = 0
+    available_units: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What this gateway takes."""
+
+    currency: str
+    decimals: int
+    accept_uid_cards: bool = False
+
+    def text(self, amount_units: int) -> str:
+        """An amount as a person reads it."""
+        return format_amount(amount_units, self.decimals)
+
+
+@dataclass(frozen=True, slots=True)
+class Decline:
+    """Not charged: a stable code, a sentence for people, and what is left where a limit bites."""
+
+    reason: Reason
+    text: str
+    left_units: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`declined` is None for an acceptance. `counter` is the card's new tap counter: it is stored
+    even when the payment is declined after the proof held, since the tap is used up."""
+
+    declined: Decline | None
+    counter: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """All that a decision rests on."""
+
+    request: PaymentRequest
+    facts: Facts
+    rules: Rules
+    now_ms: int
+
+
+_Check = Callable[[Case], Decline | None]
+
+
+def decide(case: Case) -> Decision:
+    """Accept or decline; the first check that objects gives the reason."""
+    declined = _first(_PROOF_CHECKS, case)
+    if declined is not None:
+        return Decision(declined)
+    return Decision(_first(_RULE_CHECKS, case), case.request.evidence.counter)
+
+
+def priority(amount_units: int) -> int:
+    """How early a payment is sent, higher first."""
+    return 10 if amount_units > HIGH_AMOUNT_UNITS else 5
+
+
+def spend_day(now_ms: int, time_zone: str) -> str:
+    """The date on which a payment counts, where the card lives."""
+    return datetime.fromtimestamp(now_ms / 1000, ZoneInfo(time_zone)).date().isoformat()
+
+
+def _first(checks: tuple[_Check, ...], case: Case) -> Decline | None:
+    for check in checks:
+        declined = check(case)
+        if declined is not None:
+            return declined
+    return None
+
+
+def _fresh(case: Case) -> Decline | None:
+    until_ms = case.request.accept_until_ms
+    if until_ms is None:
+        return None
+    if case.now_ms > until_ms:
+        return Decline(Reason.ACCEPT_UNTIL_PASSED, "The tap is too old and was not charged")
+    # A terminal whose clock is ahead would keep its taps chargeable for longer than a tap lives.
+    if (
+        until_ms - case.now_ms > TAP_VALIDITY_MS + CLOCK_SKEW_MS
+        or case.request.tapped_at_ms > case.now_ms + CLOCK_SKEW_MS
+    ):
+        return Decline(Reason.CLOCK_SKEW, "The terminal's clock is wrong")
+    return None
+
+
+def _known(case: Case) -> Decline | None:
+    if case.facts.card is None or case.request.evidence.problem is Reason.CARD_UNKNOWN:
+        return Decline(Reason.CARD_UNKNOWN, "The card is not known here")
+    return None
+
+
+def _proved(case: Case) -> Decline | None:
+    evidence, card = case.request.evidence, _card(case)
+    if evidence.problem is not None:
+        return Decline(evidence.problem, "The card's proof does not hold")
+    if evidence.card_uuid is not None and evidence.card_uuid != card.uuid:
+        return Decline(Reason.CARD_PROOF_INVALID, "The card's proof is by another card")
+    if evidence.profile is Profile.APP:
+        return None
+    # A card that can prove itself must: else its serial number alone would pay.
+    if evidence.profile != card.profile:
+        return Decline(Reason.CARD_PROOF_INVALID, f"This card proves itself by {card.profile}")
+    if evidence.key_version is not None and evidence.key_version != card.key_version:
+        return Decline(Reason.CARD_PROOF_INVALID, "The card's keys were replaced")
+    return None
+
+
+def _rising(case: Case) -> Decline | None:
+    counter = case.request.evidence.counter
+    if counter is not None and counter <= _card(case).sun_counter:
+        return Decline(Reason.CARD_REPLAYED, "This tap was used before; tap the card again")
+    return None
+
+
+def _profile(case: Case) -> Decline | None:
+    if case.request.evidence.profile is Profile.UID and not case.rules.accept_uid_cards:
+        return Decline(Reason.CARD_PROFILE_DISABLED, "Cards without a proof are not accepted here")
+    return None
+
+
+def _terminal(case: Case) -> Decline | None:
+    if case.facts.terminal is None:
+        return Decline(Reason.TERMINAL_UNKNOWN, "The terminal is not known here")
+    if case.facts.terminal.status != "active":
+        return Decline(Reason.TERMINAL_REVOKED, "The terminal was revoked")
+    return None
+
+
+def _merchant(case: Case) -> Decline | None:
+    terminal = case.facts.terminal
+    if terminal is None or terminal.merchant_id != case.request.merchant_id:
+        return Decline(Reason.INVALID_MERCHANT, "The terminal does not belong to this merchant")
+    if terminal.merchant_status != "active":
+        return Decline(Reason.INVALID_MERCHANT, "The merchant's account is closed")
+    return None
+
+
+def _card_status(case: Case) -> Decline | None:
+    status = _card(case).status
+    if status == "active":
+        return None
+    if status == "frozen":
+        return Decline(Reason.CARD_FROZEN, "The card is frozen")
+    return Decline(Reason.CARD_EXPIRED, "The card has expired")
+
+
+def _currency(case: Case) -> Decline | None:
+    if case.request.currency not in {None, case.rules.currency}:
+        return Decline(Reason.CURRENCY_UNSUPPORTED, f"Only {case.rules.currency} is accepted here")
+    return None
+
+
+def _single_limit(case: Case) -> Decline | None:
+    limit = _card(case).single_limit_units
+    if case.request.amount_units > limit:
+        text = f"Amount exceeds single transaction limit: {case.rules.text(limit)} at most"
+        return Decline(Reason.SINGLE_LIMIT, text, limit)
+    return None
+
+
+def _daily_limit(case: Case) -> Decline | None:
+    left = max(0, _card(case).daily_limit_units - case.facts.spent_units)
+    if case.request.amount_units > left:
+        text = f"Insufficient daily limit: {case.rules.text(left)} left today"
+        return Decline(Reason.DAILY_LIMIT, text, left)
+    return None
+
+
+def _balance(case: Case) -> Decline | None:
+    # How much is left is between the customer and the gateway: the answer goes to a merchant.
+    if case.request.amount_units > case.facts.available_units:
+        return Decline(Reason.INSUFFICIENT_BALANCE, "Insufficient balance")
+    return None
+
+
+def _card(case: Case) -> Card:
+    if case.facts.card is None:
+        raise AssertionError("the proof's checks let nothing without a card pass")
+    return case.facts.card
+
+
+_PROOF_CHECKS: Final[tuple[_Check, ...]] = (_fresh, _known, _proved, _rising, _profile)
+_RULE_CHECKS: Final[tuple[_Check, ...]] = (
+    _terminal,
+    _merchant,
+    _card_status,
+    _currency,
+    _single_limit,
+    _daily_limit,
+    _balance,
+)

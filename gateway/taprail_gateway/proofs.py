@@ -1,0 +1,67 @@
+"""What a tap's card proof says: decrypts and checks it, before the ledger is asked.
+
+Answers for the proof by itself: whose card it is (as a keyed digest of the UID) and whether the
+MAC holds. Whether that card is known, and whether its counter rose, is decided by `authorize` on
+what the ledger holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
+
+from taprail_common import sun
+from taprail_common.errors import InputError
+from taprail_common.wire import SunProof, TerminalPayment, UidProof
+from taprail_gateway.authorize import Evidence, Profile, Reason
+
+_CARDS_CACHED: Final = 10_000
+"""Diversified keys kept in memory, about 300 bytes each; a miss costs two AES-CMACs and an HMAC."""
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerKeys:
+    """The issuer's keys of one version: AES-128, 16 bytes each. Never shown."""
+
+    sun_master_key: bytes = field(repr=False)
+    meta_read_key: bytes = field(repr=False)
+
+
+class ProofReader:
+    """Reads card proofs with the issuer's keys; `uid_digest` is the ledger's name for a UID."""
+
+    def __init__(self, keys: Mapping[int, IssuerKeys], uid_digest: Callable[[bytes], str]) -> None:
+        self._keys = dict(sorted(keys.items(), reverse=True))  # most cards have the newest
+        self._uid_digest = lru_cache(_CARDS_CACHED)(uid_digest)
+        self._card_key = lru_cache(_CARDS_CACHED)(self._derive)
+
+    def evidence(self, payment: TerminalPayment) -> Evidence:
+        """What this tap says of its card. A proof that does not hold is evidence too: it is
+        declined, by a signed verdict, and not an error."""
+        if isinstance(payment.proof, UidProof):
+            digest = self._uid_digest(bytes.fromhex(payment.proof.uid))
+            return Evidence(Profile.UID, digest, payment.card_uuid)
+        evidence = self._sun(payment.proof, payment.card_uuid)
+        if payment.counter not in {None, evidence.counter} and evidence.problem is None:
+            return Evidence(
+                Profile.SUN, evidence.uid_digest, problem=Reason.CARD_PROOF_INVALID
+            )  # the terminal read another counter than the card encrypted: not one tap
+        return evidence
+
+    def _sun(self, proof: SunProof, card_uuid: str | None) -> Evidence:
+        digest: str | None = None
+        for version, keys in self._keys.items():
+            try:
+                picc = sun.decrypt_picc_data(keys.meta_read_key, bytes.fromhex(proof.picc_data))
+            except InputError:
+                continue
+            digest = self._uid_digest(picc.uid)
+            if sun.mac_matches(self._card_key(version, picc.uid), picc, bytes.fromhex(proof.mac)):
+                return Evidence(Profile.SUN, digest, card_uuid, picc.counter, version)
+        problem = Reason.CARD_UNKNOWN if digest is None else Reason.CARD_PROOF_INVALID
+        return Evidence(Profile.SUN, digest, card_uuid, problem=problem)
+
+    def _derive(self, version: int, uid: bytes) -> bytes:
+        return sun.diversify(self._keys[version].sun_master_key, uid)
