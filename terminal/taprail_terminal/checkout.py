@@ -1,57 +1,378 @@
 """One sale at the counter, as a pure state table.
 
+    IDLE ──arm──▶ READY ──card──▶ READING ──read──▶ WAITING ──yes──▶ APPROVED ──settled──▶ SETTLED
+                    ▲                │ torn             │ ╰───no───▶ DECLINED
+                    ╰── TRY_AGAIN ◀──╯                  ╰─time up──▶ UNKNOWN ──yes, no──▶ as above
+
 Answers for what the customer and the merchant are shown, and for when a card may be read. It holds
 no money and no I/O: what must not be forgotten is in the outbox, and time comes in as an argument.
+Two things run beside the phase and block it only where it rests: whether a card is in the field,
+and whether the reader works.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Final
+
+from taprail_common.errors import IllegalTransitionError
+from taprail_terminal.sale import (
+    Arm,
+    Ask,
+    Cancel,
+    CardRead,
+    CardRejected,
+    CardRemoved,
+    CardSensed,
+    CardTorn,
+    CardUnreadable,
+    Effect,
+    Event,
+    NotSent,
+    Phase,
+    ReaderBack,
+    ReaderLost,
+    Result,
+    Sale,
+    SetReader,
+    Settled,
+    Show,
+    TimeUp,
+    View,
+)
+
+__all__ = [
+    "REMARKS",
+    "REST",
+    "SHOWN_S",
+    "TRANSITIONS",
+    "Checkout",
+    "Kind",
+    "Phase",
+    "View",
+    "begin",
+    "step",
+]
+
+SHOWN_S: Final = 4.0
+"""How long a result stays when the card is gone: long enough to read why. The next card need not
+wait for it."""
 
 
-class Phase(StrEnum):
-    """What the terminal shows; each has its own light, sound and words."""
+class Kind(StrEnum):
+    """What an event means to the sale that is on."""
 
-    IDLE = "idle"
-    """Nothing to pay."""
-    READY = "ready"
-    """An amount is set: tap a card."""
-    READING = "reading"
-    """A card is in the field and being read: hold still."""
-    WAITING = "waiting"
-    """The card is read and may be lifted; the gateway is asked."""
-    APPROVED = "approved"
-    """A verified verdict says yes."""
+    ARM = "arm"
+    CANCEL = "cancel"
+    CARD = "card"
+    READ = "read"
+    TORN = "torn"
+    UNREADABLE = "unreadable"
+    REJECTED = "rejected"
+    REMOVED = "removed"
+    NOT_SENT = "not_sent"
+    YES = "yes"
+    NO = "no"
+    LATE = "late"
+    """The result of another sale than the one that is on."""
     SETTLED = "settled"
-    """The transfer is final on the chain."""
-    DECLINED = "declined"
-    """A verified verdict says no, for good."""
-    UNKNOWN = "unknown"
-    """Nobody has said anything yet: neither paid nor unpaid."""
-    TRY_AGAIN = "try_again"
-    """The card could not be read to its end; nothing was charged."""
-    CARD_REFUSED = "card_refused"
-    """Not a card that this terminal takes; nothing was charged."""
-    OUT_OF_SERVICE = "out_of_service"
-    """The reader is lost and being reopened."""
+    TIME_UP = "time_up"
+    READER_LOST = "reader_lost"
+    READER_BACK = "reader_back"
+
+
+_P = Phase
+_K = Kind
+
+REST: Final = None
+"""In the table: wherever the terminal rests now, see `_rest`."""
+
+_SHOWN: Final[dict[Kind, Phase | None]] = {
+    # A result is on the display. The next card, and the till's next amount, need not wait.
+    _K.ARM: _P.READY,
+    _K.CANCEL: REST,
+    _K.CARD: _P.READING,
+    _K.TIME_UP: REST,
+}
+
+TRANSITIONS: Final[dict[Phase, dict[Kind, Phase | None]]] = {
+    _P.IDLE: {_K.ARM: _P.READY, _K.LATE: REST, _K.READER_LOST: REST},
+    _P.READY: {_K.CARD: _P.READING, _K.CANCEL: REST, _K.LATE: REST, _K.READER_LOST: REST},
+    _P.READING: {
+        _K.READ: _P.WAITING,
+        _K.TORN: _P.TRY_AGAIN,
+        _K.UNREADABLE: _P.TRY_AGAIN,
+        _K.REJECTED: _P.CARD_REFUSED,
+        _K.READER_LOST: REST,
+    },
+    # No clock ever turns waiting into a no: from here on only a verdict says so.
+    _P.WAITING: {
+        _K.YES: _P.APPROVED,
+        _K.NO: _P.DECLINED,
+        _K.NOT_SENT: _P.TRY_AGAIN,
+        _K.TIME_UP: _P.UNKNOWN,
+    },
+    _P.UNKNOWN: {_K.YES: _P.APPROVED, _K.NO: _P.DECLINED, _K.ARM: _P.READY},
+    _P.APPROVED: {**_SHOWN, _K.SETTLED: _P.SETTLED},
+    _P.SETTLED: _SHOWN,
+    _P.DECLINED: _SHOWN,
+    _P.TRY_AGAIN: _SHOWN,
+    _P.CARD_REFUSED: _SHOWN,
+    _P.OUT_OF_SERVICE: {
+        _K.CANCEL: REST,
+        _K.LATE: REST,
+        _K.READER_LOST: REST,
+        _K.READER_BACK: REST,
+    },
+}
+"""Every step between phases. What is neither here nor in REMARKS raises and changes nothing."""
+
+REMARKS: Final = frozenset({_K.REMOVED, _K.LATE, _K.READER_LOST, _K.READER_BACK})
+"""May happen at any time; where the table has no step for one, it is noted and the phase stays."""
+
+_RESULT_SHOWN: Final = frozenset(
+    phase for phase, row in TRANSITIONS.items() if _K.TIME_UP in row
+) - {_P.WAITING}
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """All that lights, sounds and display need to know; feedback draws it and decides nothing.
+class Checkout:
+    """All that is known of the sale that is on. `fixed_units` is the price in fixed-price mode.
 
-    `amount_units` is None when there is nothing to pay. `reason` is a sentence for people.
-    `left_units` is what a limit leaves, when the gateway said so. `late` marks the result of an
-    earlier sale, which is shown over the current one.
+    `sale` is the one whose result is awaited or shown; `unresolved` are all those whose outcome
+    nobody knows yet, oldest first; `late_results` wait for a moment in which they can be shown.
     """
 
-    phase: Phase
-    amount_units: int | None
     currency: str
     decimals: int
-    card_present: bool
+    fixed_units: int | None
+    verdict_timeout_s: float
+    phase: Phase = Phase.OUT_OF_SERVICE
+    reader_ok: bool = False
+    card_present: bool = False
+    armed_units: int | None = None
+    sale: Sale | None = None
+    unresolved: tuple[Sale, ...] = ()
+    late_results: tuple[tuple[Sale, Result], ...] = ()
+    result: Result | None = None
     reason: str | None = None
-    left_units: int | None = None
     late: bool = False
-    auth_code: str | None = None
+    deadline_s: float | None = None
+
+    @property
+    def next_units(self) -> int | None:
+        """What the next card would pay. A fixed price waits until no sale is unknown any more."""
+        if self.armed_units is not None:
+            return self.armed_units
+        return None if self.unresolved else self.fixed_units
+
+    @property
+    def armed(self) -> bool:
+        """Whether a card may be read now."""
+        takes_card = _K.CARD in TRANSITIONS[self.phase]
+        return takes_card and self.reader_ok and self.next_units is not None
+
+    @property
+    def view(self) -> View:
+        """What is to be shown."""
+        result = self.result
+        return View(
+            phase=self.phase,
+            amount_units=self._shown_units(),
+            currency=self.currency,
+            decimals=self.decimals,
+            card_present=self.card_present,
+            reason=self.reason,
+            left_units=result.left_units if result else None,
+            late=self.late,
+            auth_code=result.auth_code if result else None,
+        )
+
+    def _shown_units(self) -> int | None:
+        return self.sale.amount_units if self.sale is not None else self.next_units
+
+
+def begin(
+    *,
+    currency: str,
+    decimals: int,
+    fixed_units: int | None,
+    verdict_timeout_s: float,
+    unresolved: tuple[Sale, ...] = (),
+) -> Checkout:
+    """The state after a start, with the sales whose outcome an earlier run did not learn."""
+    return _rest(
+        Checkout(currency, decimals, fixed_units, verdict_timeout_s, unresolved=unresolved),
+        "the card reader is being opened",
+    )
+
+
+def step(state: Checkout, event: Event, now_s: float) -> tuple[Checkout, tuple[Effect, ...]]:
+    """The state after the event at monotonic time `now_s`, and what has to be done.
+
+    Raises IllegalTransitionError, and changes nothing, when the event cannot happen in this phase.
+    """
+    if _says_nothing(state, event, now_s):
+        return state, ()
+    kind = _kind(state, event)
+    _check(state, kind)
+    noted = _note(state, event)
+    row = TRANSITIONS[state.phase]
+    if kind not in row:
+        moved = noted
+    elif (target := row[kind]) is REST:
+        moved = _rest(noted, event.reason if isinstance(event, ReaderLost) else None)
+    else:
+        moved = _enter(noted, target, event)
+    moved = _timed(state, moved, now_s)
+    return moved, _effects(state, moved, event)
+
+
+def _says_nothing(state: Checkout, event: Event, now_s: float) -> bool:
+    if isinstance(event, TimeUp):
+        return state.deadline_s is None or now_s < state.deadline_s
+    if isinstance(event, Settled):
+        # Only the sale that stands approved on the display can turn to settled there: the next
+        # customer must not take another's result for their own.
+        on_display = state.sale is not None and state.sale.request_id == event.request_id
+        return not on_display or state.phase is not Phase.APPROVED
+    if isinstance(event, Result):
+        return all(sale.request_id != event.request_id for sale in state.unresolved)
+    return False
+
+
+_PLAIN_KINDS: Final[dict[type[Event], Kind]] = {
+    Arm: _K.ARM,
+    Cancel: _K.CANCEL,
+    CardSensed: _K.CARD,
+    CardRead: _K.READ,
+    CardTorn: _K.TORN,
+    CardUnreadable: _K.UNREADABLE,
+    CardRejected: _K.REJECTED,
+    CardRemoved: _K.REMOVED,
+    NotSent: _K.NOT_SENT,
+    Settled: _K.SETTLED,
+    TimeUp: _K.TIME_UP,
+    ReaderLost: _K.READER_LOST,
+    ReaderBack: _K.READER_BACK,
+}
+
+
+def _kind(state: Checkout, event: Event) -> Kind:
+    if not isinstance(event, Result):
+        return _PLAIN_KINDS[type(event)]
+    awaited = state.phase in {Phase.WAITING, Phase.UNKNOWN} and state.sale is not None
+    if not awaited or state.sale is None or state.sale.request_id != event.request_id:
+        return Kind.LATE
+    return Kind.YES if event.approved else Kind.NO
+
+
+def _check(state: Checkout, kind: Kind) -> None:
+    possible = kind in TRANSITIONS[state.phase] or kind in REMARKS
+    if kind is Kind.ARM:
+        possible = possible and state.fixed_units is None and state.armed_units is None
+        possible = possible and state.reader_ok
+    if kind is Kind.CARD:
+        possible = possible and state.armed
+    if not possible:
+        raise IllegalTransitionError(f"a terminal that is {state.phase} cannot take {kind!r}")
+
+
+def _note(state: Checkout, event: Event) -> Checkout:
+    """The facts that an event brings, before any phase changes."""
+    match event:
+        case Arm(amount_units):
+            return replace(state, armed_units=amount_units)
+        case Cancel():
+            return replace(state, armed_units=None)
+        case CardSensed():
+            return replace(state, card_present=True)
+        case CardTorn() | CardRemoved():
+            return replace(state, card_present=False)
+        case CardRead(request_id):
+            return _sell(state, request_id)
+        case NotSent():
+            return _take_back(state)
+        case Result():
+            return _resolve(state, event)
+        case ReaderLost():
+            return replace(state, reader_ok=False, card_present=False)
+        case ReaderBack():
+            return replace(state, reader_ok=True)
+    return state
+
+
+def _sell(state: Checkout, request_id: str) -> Checkout:
+    if state.next_units is None:
+        raise IllegalTransitionError("a card was read while there was nothing to pay")
+    sale = Sale(request_id, state.next_units)
+    return replace(state, sale=sale, unresolved=(*state.unresolved, sale), armed_units=None)
+
+
+def _take_back(state: Checkout) -> Checkout:
+    sale = state.sale
+    others = tuple(other for other in state.unresolved if other != sale)
+    again = sale.amount_units if sale is not None and state.fixed_units is None else None
+    return replace(state, unresolved=others, armed_units=again)
+
+
+def _resolve(state: Checkout, result: Result) -> Checkout:
+    (sale,) = (sale for sale in state.unresolved if sale.request_id == result.request_id)
+    others = tuple(other for other in state.unresolved if other != sale)
+    if _kind(state, result) is Kind.LATE:
+        return replace(state, unresolved=others, late_results=(*state.late_results, (sale, result)))
+    return replace(state, unresolved=others)
+
+
+def _enter(state: Checkout, phase: Phase, event: Event) -> Checkout:
+    state = replace(state, phase=phase, reason=getattr(event, "reason", None))
+    match phase:
+        case Phase.READY | Phase.READING | Phase.TRY_AGAIN | Phase.CARD_REFUSED:
+            return replace(state, sale=None, result=None, late=False)
+        case Phase.APPROVED | Phase.DECLINED if isinstance(event, Result):
+            late = state.sale is not None and state.sale.earlier
+            return replace(state, result=event, late=late)
+        case Phase.WAITING:
+            return replace(state, result=None, late=False)
+    return state
+
+
+def _rest(state: Checkout, reason: str | None = None) -> Checkout:
+    """Where the terminal goes when nothing is going on: late news first, then what blocks it."""
+    if state.late_results:
+        (sale, result), *others = state.late_results
+        shown = replace(state, sale=sale, late_results=tuple(others))
+        phase = Phase.APPROVED if result.approved else Phase.DECLINED
+        return replace(_enter(shown, phase, result), late=True)
+    rested = replace(state, sale=None, result=None, late=False, reason=None)
+    if state.next_units is None and state.unresolved:
+        sale = state.unresolved[-1]
+        return replace(rested, phase=Phase.UNKNOWN, sale=sale, late=sale.earlier)
+    if not state.reader_ok:
+        return replace(rested, phase=Phase.OUT_OF_SERVICE, reason=reason or "no card reader")
+    return replace(rested, phase=Phase.IDLE if state.next_units is None else Phase.READY)
+
+
+def _timed(before: Checkout, after: Checkout, now_s: float) -> Checkout:
+    """Set when the clock moves the sale on: no card may lie there while a result is shown."""
+    moved = before.phase is not after.phase or before.sale != after.sale
+    running = None if moved else before.deadline_s
+    if after.phase is Phase.WAITING:
+        deadline_s = now_s + after.verdict_timeout_s if running is None else running
+    elif after.phase in _RESULT_SHOWN and not after.card_present:
+        deadline_s = now_s + SHOWN_S if running is None else running
+    else:
+        return replace(after, deadline_s=None)
+    return replace(after, deadline_s=deadline_s)
+
+
+def _effects(before: Checkout, after: Checkout, event: Event) -> tuple[Effect, ...]:
+    effects: list[Effect] = []
+    if isinstance(event, CardRead) and after.sale is not None:
+        effects.append(Ask(after.sale))
+    if before.armed != after.armed:
+        effects.append(SetReader(after.armed))
+    if before.view != after.view:
+        effects.append(Show(after.view))
+    return tuple(effects)

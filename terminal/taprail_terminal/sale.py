@@ -1,0 +1,199 @@
+"""The words of a sale: what may happen to it, and what has to be done then.
+
+Answers for the form of phases, events and effects only; what follows from what is in `checkout`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """What the terminal shows; each has its own light, sound and words."""
+
+    IDLE = "idle"
+    """Nothing to pay."""
+    READY = "ready"
+    """An amount is set: tap a card."""
+    READING = "reading"
+    """A card is in the field and being read: hold still."""
+    WAITING = "waiting"
+    """The card is read and may be lifted; the gateway is asked."""
+    APPROVED = "approved"
+    """A verified verdict says yes."""
+    SETTLED = "settled"
+    """The transfer is final on the chain."""
+    DECLINED = "declined"
+    """A verified verdict says no, for good."""
+    UNKNOWN = "unknown"
+    """Nobody has said anything yet: neither paid nor unpaid."""
+    TRY_AGAIN = "try_again"
+    """The card could not be read to its end; nothing was charged."""
+    CARD_REFUSED = "card_refused"
+    """Not a card that this terminal takes; nothing was charged."""
+    OUT_OF_SERVICE = "out_of_service"
+    """The reader is lost and being reopened."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that lights, sounds and display need to know; feedback draws it and decides nothing.
+
+    `amount_units` is None when there is nothing to pay. `reason` is a sentence for people.
+    `left_units` is what a limit leaves, when the gateway said so. `late` marks the result of an
+    earlier sale, which is shown over the current one.
+    """
+
+    phase: Phase
+    amount_units: int | None
+    currency: str
+    decimals: int
+    card_present: bool
+    reason: str | None = None
+    left_units: int | None = None
+    late: bool = False
+    auth_code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sale:
+    """One request to the gateway. `earlier` marks one that a former run of the agent has sent."""
+
+    request_id: str
+    amount_units: int
+    earlier: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """The till asks for an amount."""
+
+    amount_units: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The till takes its amount back, or clears what is shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class CardSensed:
+    """A card came into the field of an armed reader."""
+
+
+@dataclass(frozen=True, slots=True)
+class CardRead:
+    """Its proof is in hand; `request_id` is newly minted."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CardTorn:
+    """It left before it was read."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CardUnreadable:
+    """It is still there, but could not be understood."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CardRejected:
+    """It is no card that this terminal takes."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CardRemoved:
+    """It has cleanly left."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """The request could not be stored, so it was not sent: nothing was or will be charged."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A verified, final verdict on a request of this sitting or of an earlier one."""
+
+    request_id: str
+    approved: bool
+    reason: str | None = None
+    left_units: int | None = None
+    auth_code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The transfer of a request is final on the chain."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimeUp:
+    """The clock reached `Checkout.deadline_s`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderLost:
+    """The reader does not answer."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderBack:
+    """The reader is open and answers."""
+
+
+Event = (
+    Arm
+    | Cancel
+    | CardSensed
+    | CardRead
+    | CardTorn
+    | CardUnreadable
+    | CardRejected
+    | CardRemoved
+    | NotSent
+    | Result
+    | Settled
+    | TimeUp
+    | ReaderLost
+    | ReaderBack
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Effect: store this sale's request, then ask the gateway."""
+
+    sale: Sale
+
+
+@dataclass(frozen=True, slots=True)
+class SetReader:
+    """Effect: let the reader take one card, or none."""
+
+    armed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Show:
+    """Effect: show this."""
+
+    view: View
+
+
+Effect = Ask | SetReader | Show
