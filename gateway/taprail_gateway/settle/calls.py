@@ -1,0 +1,116 @@
+"""What is said to the contracts, and what they say in logs: packing and unpacking, pure.
+
+`transferWithAuthorization` consists of 32-byte words only and is packed by hand; `aggregate3`,
+which nests, goes through eth_abi. Sources: EIP-3009, ERC-20, the Solidity ABI specification, and
+https://www.multicall3.com for the interface of Multicall3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from eth_abi import decode, encode
+from eth_abi.exceptions import DecodingError
+
+from taprail_common.eip3009 import TransferAuthorization, address_word, uint_word
+from taprail_common.hashing import keccak256
+from taprail_gateway.settle.errors import ChainError
+from taprail_gateway.settle.signer import Signature
+
+MULTICALL3_ADDRESS: Final = "0xca11bde05977b3631167028862be2a173976ca11"
+"""Where Multicall3 is on every chain that has it (multicall3.com)."""
+
+
+def _selector(signature: str) -> bytes:
+    return keccak256(signature.encode())[:4]
+
+
+def _topic(signature: str) -> str:
+    return "0x" + keccak256(signature.encode()).hex()
+
+
+_TRANSFER: Final = _selector(
+    "transferWithAuthorization(address,address,uint256,uint256,uint256,bytes32,uint8,bytes32,bytes32)"
+)
+_AGGREGATE3: Final = _selector("aggregate3((address,bool,bytes)[])")
+_BALANCE_OF: Final = _selector("balanceOf(address)")
+_AUTHORIZATION_STATE: Final = _selector("authorizationState(address,bytes32)")
+
+NAME: Final = _selector("name()")
+VERSION: Final = _selector("version()")
+SYMBOL: Final = _selector("symbol()")
+DECIMALS: Final = _selector("decimals()")
+DOMAIN_SEPARATOR: Final = _selector("DOMAIN_SEPARATOR()")
+
+TRANSFER_TOPIC: Final = _topic("Transfer(address,address,uint256)")
+AUTHORIZATION_USED_TOPIC: Final = _topic("AuthorizationUsed(address,bytes32)")
+AUTHORIZATION_CANCELED_TOPIC: Final = _topic("AuthorizationCanceled(address,bytes32)")
+
+
+def transfer_with_authorization(
+    authorization: TransferAuthorization, signature: Signature
+) -> bytes:
+    """Call data that carries out a signed authorization."""
+    return b"".join(
+        (
+            _TRANSFER,
+            authorization.words(),
+            uint_word(signature.v),
+            uint_word(signature.r),
+            uint_word(signature.s),
+        )
+    )
+
+
+def aggregate3(calls: Sequence[tuple[str, bytes]]) -> bytes:
+    """Call data for Multicall3: (contract, call data) each, any of which may fail by itself."""
+    rows = [(contract, True, data) for contract, data in calls]
+    return _AGGREGATE3 + encode(["(address,bool,bytes)[]"], [rows])
+
+
+def decode_aggregate3(reply: bytes, expected: int) -> list[bytes | None]:
+    """What each call returned, None for one that failed; ChainError unless there are so many."""
+    try:
+        (rows,) = decode(["(bool,bytes)[]"], reply)
+    except (DecodingError, OverflowError) as exc:
+        raise ChainError("the node's answer is no result of aggregate3") from exc
+    if len(rows) != expected:
+        raise ChainError(f"aggregate3 gave {len(rows)} results for {expected} calls")
+    return [data if succeeded else None for succeeded, data in rows]
+
+
+def balance_of(account: str) -> bytes:
+    """Call data: the token units of an account."""
+    return _BALANCE_OF + address_word(account)
+
+
+def authorization_state(payer: str, nonce: str) -> bytes:
+    """Call data: whether an authorization nonce was used, or cancelled."""
+    return _AUTHORIZATION_STATE + address_word(payer) + bytes.fromhex(nonce.removeprefix("0x"))
+
+
+def decode_uint(word: bytes | None) -> int:
+    """A uint256 or bool that a call returned; ChainError when it returned something else."""
+    if word is None or len(word) != 32:
+        raise ChainError("a contract did not answer with one 32-byte word")
+    return int.from_bytes(word, "big")
+
+
+def decode_text(data: bytes) -> str:
+    """A string that a call returned; ChainError when it returned something else."""
+    try:
+        (text,) = decode(["string"], data)
+    except (DecodingError, OverflowError, UnicodeDecodeError) as exc:
+        raise ChainError("a contract did not answer with a text") from exc
+    return str(text)
+
+
+def address_topic(address: str) -> str:
+    """An address as it stands in an indexed topic of a log."""
+    return "0x" + address_word(address).hex()
+
+
+def topic_address(topic: str) -> str:
+    """The address, lower case, of an indexed topic."""
+    return "0x" + topic[-40:].lower()

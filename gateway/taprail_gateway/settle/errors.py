@@ -1,0 +1,127 @@
+"""What a node's words about a transaction mean: one table, the only place that reads them.
+
+A refusal is a hint about what to try next, never proof about the money: in every class the nonce
+and the stored bytes are kept, and only the chain itself decides what became of a payment. Words
+that nobody listed are `ambiguous`: the transaction may be out there.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from taprail_common.errors import LinkError, TapRailError
+
+
+class SendClass(StrEnum):
+    """What became of one `eth_sendRawTransaction`, as far as the answer tells."""
+
+    TAKEN = "taken"
+    """The node answered with the hash of exactly these bytes."""
+    PERMANENT = "permanent"
+    """These bytes can never run; a person has to look."""
+    KNOWN = "known"
+    """The node had the bytes already: as good as taken, and no proof that they will be mined."""
+    NONCE_LOW = "nonce_low"
+    """The nonce is mined, by one of our own attempts or by a stranger: the receipts tell."""
+    NONCE_HIGH = "nonce_high"
+    """A lower nonce is missing at the node: send the head of the lane first."""
+    FUNDS = "funds"
+    """The lane's wallet cannot pay for gas: pause until it is topped up."""
+    UNDERPRICED = "underpriced"
+    """Another transaction with this nonce lives in the pool: wait."""
+    FEE_LOW = "fee_low"
+    """The fee does not reach what the node wants now: the same bytes again when it has fallen."""
+    CAPACITY = "capacity"
+    """The node has no room: back off, same bytes."""
+    AMBIGUOUS = "ambiguous"
+    """Nobody knows: same bytes again."""
+
+
+class NodeReply(NamedTuple):
+    """An error as a node gave it: JSON-RPC code or HTTP status (None: no answer), and its text."""
+
+    code: int | None
+    text: str
+
+
+class _Row(NamedTuple):
+    meaning: SendClass
+    texts: tuple[str, ...]
+    codes: frozenset[int] = frozenset()
+
+
+# The order decides: a text is tried from the top ("replacement transaction underpriced" holds
+# "transaction underpriced"). Texts of geth, erigon, nethermind, besu, reth and anvil, lower case.
+# Numbers are compared as codes only, because a text may hold any number.
+_TABLE: Final = (
+    _Row(
+        SendClass.PERMANENT,
+        (
+            "execution reverted",
+            "invalid opcode",
+            "intrinsic gas too low",
+            "exceeds block gas limit",
+            "oversized data",
+            "invalid sender",
+            "invalid signature",
+            "invalid chain id",
+        ),
+    ),
+    _Row(
+        SendClass.KNOWN,
+        ("already known", "alreadyknown", "known transaction", "already imported"),
+    ),
+    _Row(
+        SendClass.NONCE_LOW,
+        ("nonce too low", "nonce has already been used", "old nonce", "oldnonce", "stale"),
+    ),
+    _Row(
+        SendClass.NONCE_HIGH,
+        ("nonce too high", "nonce too far in the future", "gapped nonce", "exceeds next nonce"),
+    ),
+    _Row(SendClass.FUNDS, ("insufficient funds", "insufficient balance", "overdraft")),
+    _Row(SendClass.UNDERPRICED, ("replacement transaction underpriced",)),
+    _Row(
+        SendClass.FEE_LOW,
+        ("transaction underpriced", "max fee per gas less than block base fee", "fee too low"),
+    ),
+    _Row(
+        SendClass.CAPACITY,
+        ("txpool is full", "queue full", "account limit", "too many requests"),
+        # EIP-1474 "limit exceeded"; RFC 6585 section 4 "Too Many Requests".
+        frozenset({-32005, 429}),
+    ),
+)
+
+IN_POOL: Final = frozenset({SendClass.TAKEN, SendClass.KNOWN})
+"""After these the transaction counts as sent."""
+
+
+def classify(reply: NodeReply) -> SendClass:
+    """The class of a node's error; whatever the table does not know is ambiguous."""
+    text = reply.text.lower()
+    for row in _TABLE:
+        if any(known in text for known in row.texts):
+            return row.meaning
+    for row in _TABLE:
+        if reply.code in row.codes:
+            return row.meaning
+    return SendClass.AMBIGUOUS
+
+
+class ChainError(LinkError):
+    """A node did not answer, or not with what was asked for: nothing may be concluded from it."""
+
+    code = "chain"
+
+    def __init__(self, message: str, *, reply: NodeReply | None = None) -> None:
+        super().__init__(message)
+        self.reply = reply or NodeReply(None, message)
+
+
+class FeeCapError(TapRailError):
+    """The chain asks for more per gas than the operator allows: nothing new is sent until then."""
+
+    code = "fee_cap"
+    retryable = True
