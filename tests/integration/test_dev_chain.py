@@ -53,6 +53,14 @@ def test_the_judge_reads_every_page(chain: DevChain) -> None:
     assert [transfer.amount_units for transfer in moved] == [1, 2]
 
 
+def test_the_judge_reads_the_newest_block_too() -> None:
+    with DevChain(BY_HAND) as chain:
+        chain.deploy_token()
+        chain.mint(PAYER.address, 3)
+        [newest] = chain.transfers(from_block=chain.block_number())
+        assert newest.amount_units == 3
+
+
 def test_many_mints_in_one_go(chain: DevChain) -> None:
     amounts = {str(account(number).address): number for number in range(1, 301)}
     chain.mint_all(amounts)
@@ -70,6 +78,27 @@ def test_what_happens_in_isolation_is_undone(dev_chain: DevChain) -> None:
     assert dev_chain.token_address == token
     assert dev_chain.balance_of(PAYER.address) == 0
     assert dev_chain.block_time_s() < ahead_s - 9_000
+
+
+def test_isolation_drops_what_is_still_pending() -> None:
+    with DevChain(BY_HAND) as chain:
+        chain.deploy_token()
+        data = abi.encode_call("mint(address,uint256)", PAYER.address, 5)
+        send = {"from": chain.accounts[0], "to": chain.token_address, "data": data}
+        with chain.isolated():
+            chain.node.call("eth_sendTransaction", {**send, "gas": hex(100_000)})
+        chain.mine()
+        assert chain.balance_of(PAYER.address) == 0
+
+
+def test_isolation_leaves_the_clock_running() -> None:
+    with DevChain(BY_HAND) as chain:
+        start_s = chain.block_time_s()
+        # The clock is ahead of the last block, as on any chain between two blocks.
+        chain.node.call("evm_increaseTime", 1000)
+        with chain.isolated():
+            chain.advance_time(50_000)
+        assert start_s + 1000 <= chain.block_time_s() < start_s + 40_000
 
 
 def test_blocks_come_on_demand() -> None:

@@ -172,6 +172,14 @@ def test_nobody_spends_more_than_he_has(funded: DevChain) -> None:
     assert not funded.is_nonce_used(PAYER.address, nonce(1))
 
 
+def test_nothing_goes_to_the_zero_address(funded: DevChain) -> None:
+    zero = "0x" + "00" * 20
+    data = authorize(funded, PAYER, zero, 5, 1).call_data()
+    assert "transfer to the zero address" in refusal(funded, data)
+    mint = abi.encode_call("mint(address,uint256)", zero, 5)
+    assert "mint to the zero address" in refusal(funded, mint, sender=funded.accounts[0])
+
+
 def test_a_transfer_to_oneself_creates_nothing(funded: DevChain) -> None:
     assert pay(funded, authorize(funded, PAYER, PAYER.address, 5, 1))["status"] == "0x1"
     assert funded.balance_of(PAYER.address) == BALANCE_UNITS

@@ -169,10 +169,11 @@ contract DevToken {
     function _use(address authorizer, bytes32 nonce, bytes32 structHash, uint8 v, bytes32 r, bytes32 s) private {
         require(!authorizationState[authorizer][nonce], "DevToken: authorization is used or canceled");
         address signer = address(0);
-        if (uint256(s) <= HALF_ORDER && (v == 27 || v == 28)) {
+        if (uint256(s) <= HALF_ORDER) {
             signer = ecrecover(keccak256(abi.encodePacked(hex"1901", DOMAIN_SEPARATOR(), structHash)), v, r, s);
         }
-        // ecrecover answers a broken signature with zero, which must never pass as an authorizer.
+        // ecrecover answers a broken signature (also a v other than 27 and 28) with zero, which must
+        // never pass as an authorizer.
         require(signer != address(0) && signer == authorizer, "DevToken: invalid signature");
         authorizationState[authorizer][nonce] = true;
     }
