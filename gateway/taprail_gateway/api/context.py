@@ -1,0 +1,47 @@
+"""What the handlers work with, put together once by the composition root."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+from nacl.signing import SigningKey
+
+from taprail_common.clock import Clock
+from taprail_gateway.accept import Acceptor
+from taprail_gateway.authorize import Rules
+from taprail_gateway.directory import Directory
+from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.proofs import ProofReader
+from taprail_gateway.tokens import Tokens
+from taprail_gateway.wakeups import Wakeups
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """`explorer_url` is a template with `{txHash}`; `not_ready` lists why the gateway cannot do its
+    work right now, and is empty when it can."""
+
+    ledger: Ledger
+    clock: Clock
+    key: SigningKey
+    gateway_id: str
+    rules: Rules
+    proofs: ProofReader
+    acceptor: Acceptor
+    directory: Directory
+    tokens: Tokens
+    wakeups: Wakeups
+    explorer_url: str | None = None
+    not_ready: Callable[[], list[str]] = list
+
+    def explorer_link(self, tx_hash: str | None) -> str | None:
+        """Where a person can look at a transaction."""
+        if self.explorer_url is None or tx_hash is None:
+            return None
+        return self.explorer_url.replace("{txHash}", tx_hash)
+
+
+SERVICES: Final = web.AppKey("services", Services)

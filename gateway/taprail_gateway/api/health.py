@@ -1,0 +1,20 @@
+"""Whether the gateway lives, and whether it can do its work right now."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from taprail_gateway.api.context import SERVICES
+
+
+async def healthz(_request: web.Request) -> web.Response:
+    """GET /healthz: 200 as long as the event loop turns."""
+    return web.json_response({"status": "ok"})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """GET /readyz: 200, or 503 with what is in the way."""
+    problems = request.app[SERVICES].not_ready()
+    if problems:
+        return web.json_response({"status": "not ready", "problems": problems}, status=503)
+    return web.json_response({"status": "ready"})

@@ -1,0 +1,95 @@
+"""Who sends a request: a terminal by its device signature, or a user by a bearer token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from taprail_common.errors import SignatureError
+from taprail_common.signing import Domain, verify
+from taprail_common.wire import (
+    CLOCK_SKEW_MS,
+    SIGNATURE_HEADER,
+    TERMINAL_HEADER,
+    TIMESTAMP_HEADER,
+)
+from taprail_gateway.api.context import SERVICES, Services
+from taprail_gateway.api.errors import unauthenticated
+from taprail_gateway.directory import User
+
+_TIMESTAMP_DIGITS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A signed question of a terminal; `signed` is what the answer's signature is about."""
+
+    terminal_id: str
+    signed: bytes
+
+
+def is_terminal(request: web.Request) -> bool:
+    """Whether the sender claims to be a terminal."""
+    return TERMINAL_HEADER in request.headers
+
+
+async def signed_body(request: web.Request, body: bytes) -> tuple[str, str]:
+    """The terminal that signed this body, and its signature; raises HttpError (401)."""
+    terminal_id = request.headers[TERMINAL_HEADER]
+    signature = await _check(
+        request.app[SERVICES], request, terminal_id, Domain.PAYMENT_REQUEST, body
+    )
+    return terminal_id, signature
+
+
+async def signed_query(request: web.Request) -> Query:
+    """The terminal that signed this GET, freshly; raises HttpError (401)."""
+    services = request.app[SERVICES]
+    terminal_id = request.headers.get(TERMINAL_HEADER, "")
+    timestamp = request.headers.get(TIMESTAMP_HEADER, "")
+    signed = f"{request.method} {request.path}\n{terminal_id}\n{timestamp}".encode()
+    await _check(services, request, terminal_id, Domain.QUERY, signed)
+    if not is_fresh(timestamp, services.clock.now_ms()):
+        raise unauthenticated("timestamp", "the timestamp is not of now", TIMESTAMP_HEADER)
+    return Query(terminal_id, signed)
+
+
+async def token_user(request: web.Request) -> User:
+    """The user that the bearer token names; raises HttpError (401)."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise unauthenticated("token_missing", "No authentication token provided", "Authorization")
+    user = await user_of_token(request.app[SERVICES], token.strip())
+    if user is None:
+        raise unauthenticated("token_invalid", "the token names no user", "Authorization")
+    return user
+
+
+async def user_of_token(services: Services, token: str) -> User | None:
+    """The user named by a token; None for no such user. Raises SignatureError."""
+    return await services.directory.user(services.tokens.user_id(token))
+
+
+def is_fresh(timestamp: str, now_ms: int) -> bool:
+    """Whether a timestamp (Unix milliseconds as text) is within the allowed clock skew."""
+    if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= _TIMESTAMP_DIGITS):
+        return False
+    return abs(int(timestamp) - now_ms) <= CLOCK_SKEW_MS
+
+
+async def _check(
+    services: Services, request: web.Request, terminal_id: str, domain: Domain, signed: bytes
+) -> str:
+    signature = request.headers.get(SIGNATURE_HEADER)
+    if signature is None:
+        raise unauthenticated("signature_missing", "a signature is missing", SIGNATURE_HEADER)
+    key = await services.directory.terminal_key(terminal_id)
+    if key is None:
+        raise unauthenticated("terminal_unknown", "no such terminal", TERMINAL_HEADER)
+    try:
+        verify(key, domain, signed, signature)
+    except SignatureError as exc:
+        raise unauthenticated("bad_signature", exc.message, SIGNATURE_HEADER) from exc
+    return signature

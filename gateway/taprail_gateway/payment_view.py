@@ -1,0 +1,118 @@
+"""A payment as those whom it concerns see it: one row, who may see it, and its words.
+
+Shared by the status page, the push and the commands. Reads only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, bindparam, select
+
+from taprail_common.clock import rfc3339
+from taprail_common.wire import PaymentNotice, from_ms
+from taprail_gateway.ledger import schema
+
+_p, _m = schema.payments.c, schema.merchants.c
+PAYMENT_COLUMNS: Final = (
+    _p.id,
+    _p.request_id,
+    _p.requester,
+    _p.terminal_id,
+    _p.user_id,
+    _m.user_id.label("merchant_user_id"),
+    _p.amount_units,
+    _p.currency,
+    _p.state,
+    _p.auth_code,
+    _p.created_at_ms,
+    _p.processing_at_ms,
+    _p.completed_at_ms,
+    _p.tx_hash,
+    _p.failure_reason,
+)
+PAYMENTS_WITH_MERCHANT: Final = schema.payments.join(schema.merchants, _p.merchant_id == _m.id)
+_ONE: Final = (
+    select(*PAYMENT_COLUMNS).select_from(PAYMENTS_WITH_MERCHANT).where(_p.id == bindparam("id"))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentView:
+    """The columns above, in their order."""
+
+    id: str
+    request_id: str
+    requester: str
+    terminal_id: str
+    user_id: str
+    merchant_user_id: str | None
+    amount_units: int
+    currency: str
+    state: str
+    auth_code: str
+    created_at_ms: int
+    processing_at_ms: int | None
+    completed_at_ms: int | None
+    tx_hash: str | None
+    failure_reason: str | None
+
+    def may_be_seen_by(self, user_id: str) -> bool:
+        """The payer and the merchant; operators see everything and are not asked here."""
+        return user_id in {self.user_id, self.merchant_user_id}
+
+    @property
+    def is_by_terminal(self) -> bool:
+        """Whether a terminal asked for it, and is to be told."""
+        return self.requester == self.terminal_id
+
+
+def load_payment(connection: Connection, payment_id: str) -> PaymentView | None:
+    """One payment; None for no such payment."""
+    row = connection.execute(_ONE, {"id": payment_id}).one_or_none()
+    return None if row is None else PaymentView(*row._tuple())
+
+
+def status_body(payment: PaymentView, explorer_link: str | None) -> dict[str, object]:
+    """What the status page says under `transaction`."""
+    completed = payment.completed_at_ms
+    return {
+        "id": payment.id,
+        "status": payment.state,
+        "amount": payment.amount_units,
+        "currency": payment.currency,
+        "txHash": payment.tx_hash,
+        "createdAt": rfc3339(payment.created_at_ms),
+        "processingStartedAt": _time(payment.processing_at_ms),
+        "completedAt": _time(completed),
+        "processingTime": None if completed is None else f"{completed - payment.created_at_ms}ms",
+        "failureReason": payment.failure_reason,
+        "explorerUrl": explorer_link,
+        "metadata": {
+            "paymentMethod": "nfc",
+            "terminalId": payment.terminal_id,
+            "authCode": payment.auth_code,
+            "processingType": "async",
+            "requestId": payment.request_id,
+        },
+    }
+
+
+def notice(payment: PaymentView, state: str, at_ms: int) -> PaymentNotice:
+    """What its terminal is told when it comes to a state."""
+    return PaymentNotice(
+        terminal_id=payment.terminal_id,
+        request_id=payment.request_id,
+        transaction_id=payment.id,
+        status=state,
+        at=from_ms(at_ms),
+        amount=payment.amount_units,
+        currency=payment.currency,
+        tx_hash=payment.tx_hash,
+        reason=payment.failure_reason,
+    )
+
+
+def _time(at_ms: int | None) -> str | None:
+    return None if at_ms is None else rfc3339(at_ms)

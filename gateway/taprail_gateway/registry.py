@@ -1,0 +1,304 @@
+"""The registry of users, merchants, terminals, cards and lanes: functions on a connection.
+
+Answers for names that fit, for references that exist and for keys that are made and wrapped here.
+Whoever calls brings the transaction (`Ledger.write_now`), so that several steps can be one. What is
+changed while a gateway runs takes effect at the next tap.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from sqlalchemy import Connection, Table, func, insert, select, update
+
+from taprail_common import sun
+from taprail_common.errors import InputError, OperatorError
+from taprail_common.ids import check_identifier, new_id
+from taprail_common.money import check_amount
+from taprail_common.signing import parse_public_key, public_key_text
+from taprail_gateway.custody import Custody
+from taprail_gateway.ledger import schema
+from taprail_gateway.proofs import IssuerKeys
+
+DEFAULT_SINGLE_LIMIT_UNITS: Final = 500_000
+DEFAULT_DAILY_LIMIT_UNITS: Final = 2_000_000
+"""Limits of a card that is issued without any (public contract)."""
+
+ROLES: Final = ("customer", "merchant", "operator")
+_ADDRESS: Final = re.compile(r"0x[0-9a-f]{40}", re.ASCII)
+_AES_KEY_BYTES: Final = 16
+_UID_LENGTHS: Final = {"sun": (sun.UID_BYTES,), "uid": (4, 7, 10)}  # ISO 14443-3 clause 6.5.4
+_NAME_CHARACTERS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class CardOrder:
+    """A card to be issued. `uid` are the chip's bytes; they are not stored."""
+
+    user_id: str
+    uid: bytes = field(repr=False)
+    name: str = ""
+    profile: str = "sun"
+    single_limit_units: int = DEFAULT_SINGLE_LIMIT_UNITS
+    daily_limit_units: int = DEFAULT_DAILY_LIMIT_UNITS
+    time_zone: str = "UTC"
+    card_uuid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedCard:
+    """What was issued; `account` is the address to fund."""
+
+    card_uuid: str
+    account: str
+    key_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class CardKeys:
+    """What is written into a card when it is personalised: AES-128 keys. Never logged."""
+
+    meta_read_key: bytes = field(repr=False)
+    file_read_key: bytes = field(repr=False)
+
+
+# --- issuer keys and lanes ------------------------------------------------------------------------
+
+
+def ensure_issuer_keys(connection: Connection, custody: Custody, now_ms: int) -> int:
+    """Make the issuer's keys when there are none; gives the newest version."""
+    newest = connection.scalar(select(func.max(schema.issuer_keys.c.version)))
+    if newest is not None:
+        return int(newest)
+    version = 1
+    connection.execute(
+        insert(schema.issuer_keys).values(
+            version=version,
+            wrapped_sun_master_key=custody.wrap_secret(
+                _sun_key_name(version), secrets.token_bytes(_AES_KEY_BYTES)
+            ),
+            wrapped_meta_read_key=custody.wrap_secret(
+                _meta_key_name(version), secrets.token_bytes(_AES_KEY_BYTES)
+            ),
+            created_at_ms=now_ms,
+        )
+    )
+    return version
+
+
+def issuer_keys(connection: Connection, custody: Custody) -> dict[int, IssuerKeys]:
+    """All issuer keys by version, unwrapped."""
+    keys = schema.issuer_keys.c
+    rows = connection.execute(
+        select(keys.version, keys.wrapped_sun_master_key, keys.wrapped_meta_read_key)
+    )
+    return {
+        version: IssuerKeys(
+            custody.unwrap_secret(_sun_key_name(version), sun_key),
+            custody.unwrap_secret(_meta_key_name(version), meta_key),
+        )
+        for version, sun_key, meta_key in rows
+    }
+
+
+def ensure_lane(connection: Connection, custody: Custody, now_ms: int) -> str:
+    """Make a sending wallet when there is none; gives the address of the oldest."""
+    lanes = schema.lanes
+    oldest = connection.scalar(
+        select(lanes.c.address).order_by(lanes.c.created_at_ms, lanes.c.address)
+    )
+    if oldest is not None:
+        return str(oldest)
+    address, wrapped = custody.new_key()
+    row = {"address": address, "wrapped_key": wrapped, "created_at_ms": now_ms}
+    connection.execute(insert(lanes).values(row))
+    return address
+
+
+# --- users, merchants, terminals ------------------------------------------------------------------
+
+
+def add_user(connection: Connection, user_id: str, name: str, role: str, now_ms: int) -> None:
+    """Add a user; raises OperatorError when the id is taken."""
+    check_identifier("user", user_id)
+    if role not in ROLES:
+        raise InputError("role", f"must be one of {', '.join(ROLES)}")
+    row = {"id": user_id, "name": _name(name), "role": role, "created_at_ms": now_ms}
+    _add(connection, schema.users, "user", row)
+
+
+def add_merchant(
+    connection: Connection,
+    merchant_id: str,
+    name: str,
+    account: str,
+    now_ms: int,
+    *,
+    user_id: str | None = None,
+) -> None:
+    """Add a merchant, paid to `account`; `user_id` may see its sales."""
+    check_identifier("merchant", merchant_id)
+    if user_id is not None:
+        require(connection, schema.users, "user", user_id)
+    row = {
+        "id": merchant_id,
+        "name": _name(name),
+        "account": _address(account),
+        "status": "active",
+        "user_id": user_id,
+        "created_at_ms": now_ms,
+    }
+    _add(connection, schema.merchants, "merchant", row)
+
+
+def add_terminal(
+    connection: Connection,
+    terminal_id: str,
+    merchant_id: str,
+    public_key: str,
+    now_ms: int,
+    *,
+    name: str = "",
+) -> None:
+    """Add a terminal of a merchant; its key (64 hex digits) belongs to this id for life."""
+    check_identifier("terminal", terminal_id)
+    require(connection, schema.merchants, "merchant", merchant_id)
+    row = {
+        "id": terminal_id,
+        "merchant_id": merchant_id,
+        "name": _name(name or terminal_id),
+        "public_key": public_key_text(parse_public_key(public_key)),
+        "status": "active",
+        "created_at_ms": now_ms,
+    }
+    _add(connection, schema.terminals, "terminal", row)
+
+
+def revoke_terminal(connection: Connection, terminal_id: str) -> None:
+    """Take no more payments of a terminal."""
+    _change(connection, schema.terminals, "terminal", terminal_id, {"status": "revoked"})
+
+
+# --- cards ----------------------------------------------------------------------------------------
+
+
+def issue_card(
+    connection: Connection, custody: Custody, order: CardOrder, now_ms: int
+) -> IssuedCard:
+    """Issue a prepaid card with a new account in custody; raises OperatorError or InputError."""
+    require(connection, schema.users, "user", order.user_id)
+    _check_order(order)
+    digest = custody.uid_digest(order.uid)
+    cards = schema.cards
+    if connection.scalar(select(cards.c.uuid).where(cards.c.uid_digest == digest)) is not None:
+        raise OperatorError("a card with this UID was issued before", fix="use another card")
+    version = ensure_issuer_keys(connection, custody, now_ms)
+    account, wrapped = custody.new_key()
+    opened = {"address": account, "wrapped_key": wrapped, "created_at_ms": now_ms}
+    connection.execute(insert(schema.accounts).values(opened))
+    card_uuid = order.card_uuid or new_id("card")
+    row = {
+        "uuid": check_identifier("card", card_uuid),
+        "name": _name(order.name or card_uuid),
+        "profile": order.profile,
+        "uid_digest": digest,
+        "user_id": order.user_id,
+        "account": account,
+        "status": "active",
+        "single_limit_units": order.single_limit_units,
+        "daily_limit_units": order.daily_limit_units,
+        "time_zone": order.time_zone,
+        "key_version": version,
+        "created_at_ms": now_ms,
+    }
+    _add(connection, cards, "card", row)
+    return IssuedCard(card_uuid, account, version)
+
+
+def card_keys(keys: Mapping[int, IssuerKeys], key_version: int, uid: bytes) -> CardKeys:
+    """The keys to personalise a card with; `keys` as `issuer_keys` gives them."""
+    issuer = keys[key_version]
+    return CardKeys(issuer.meta_read_key, sun.diversify(issuer.sun_master_key, uid))
+
+
+def set_card_status(connection: Connection, card_uuid: str, status: str) -> None:
+    """Freeze (`frozen`) or thaw (`active`) a card."""
+    _change(connection, schema.cards, "card", card_uuid, {"status": status})
+
+
+def set_card_limits(
+    connection: Connection,
+    card_uuid: str,
+    *,
+    single_limit_units: int | None = None,
+    daily_limit_units: int | None = None,
+) -> None:
+    """Set the limits that are given; the others stay."""
+    limits = {"single_limit_units": single_limit_units, "daily_limit_units": daily_limit_units}
+    values = {name: check_amount(units) for name, units in limits.items() if units is not None}
+    if not values:
+        raise InputError("limits", "give at least one")
+    _change(connection, schema.cards, "card", card_uuid, values)
+
+
+# --- what they share ------------------------------------------------------------------------------
+
+
+def require(connection: Connection, table: Table, what: str, name: str) -> None:
+    """Raise OperatorError naming what does not exist."""
+    key = next(iter(table.primary_key.columns))
+    if connection.scalar(select(key).where(key == name)) is None:
+        raise OperatorError(f"there is no {what} {name!r}", fix=f"see `taprail admin {what} list`")
+
+
+def _add(connection: Connection, table: Table, what: str, row: Mapping[str, Any]) -> None:
+    key = next(iter(table.primary_key.columns))
+    name = row[key.name]
+    if connection.scalar(select(key).where(key == name)) is not None:
+        raise OperatorError(f"{what} {name!r} exists already", fix="choose another id")
+    connection.execute(insert(table).values(row))
+
+
+def _change(
+    connection: Connection, table: Table, what: str, name: str, values: Mapping[str, Any]
+) -> None:
+    require(connection, table, what, name)
+    key = next(iter(table.primary_key.columns))
+    connection.execute(update(table).where(key == name).values(values))
+
+
+def _check_order(order: CardOrder) -> None:
+    if len(order.uid) not in _UID_LENGTHS.get(order.profile, ()):
+        raise InputError("uid", f"has not the length of a {order.profile} card's")
+    check_amount(order.single_limit_units)
+    check_amount(order.daily_limit_units)
+    try:
+        ZoneInfo(order.time_zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
+        raise InputError("time_zone", "is not known; write it like Europe/Berlin") from exc
+
+
+def _name(text: str) -> str:
+    if not 1 <= len(text.strip()) <= _NAME_CHARACTERS or not text.isprintable():
+        raise InputError("name", f"must be 1 to {_NAME_CHARACTERS} printable characters")
+    return text.strip()
+
+
+def _address(text: str) -> str:
+    address = text.lower()
+    if _ADDRESS.fullmatch(address) is None or int(address, 16) == 0:
+        raise InputError("account", "must be 0x and 40 hex digits, and not zero")
+    return address
+
+
+def _sun_key_name(version: int) -> str:
+    return f"issuer/{version}/sun-master"
+
+
+def _meta_key_name(version: int) -> str:
+    return f"issuer/{version}/meta-read"
