@@ -307,11 +307,11 @@ class Pn532Chip:
         index = self._retry_timeout
         limit_s = TIMEOUT_STEP_S * 2 ** (index - 1) if index else math.inf
         silence = Job(now_s + limit_s, lambda _at_s: bytes([STATUS_TIMEOUT]))
+        session = self._field.session
         frame = self._framed(data)
         outcome = None if frame is None else self._field.exchange(frame)
         if outcome is None or self._rf_delay_s > limit_s:
             return silence
-        session = self._field.session
 
         def finish(_at_s: float) -> bytes | Job:
             if self._field.session != session:
