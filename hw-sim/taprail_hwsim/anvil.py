@@ -6,20 +6,18 @@ it (Linux), so that no crashed test run leaves a node behind.
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from taprail_hwsim.node_tools import find_anvil
+from taprail_hwsim.process import die_with_parent
 from taprail_hwsim.rpc import JsonRpc, RpcUnreachableError
 
 DEFAULT_GAS_LIMIT = 30_000_000
@@ -30,7 +28,6 @@ _POLL_S = 0.01
 _PROBE_TIMEOUT_S = 2.0
 _OUTPUT_BYTES = 64 * 1024
 _LISTENING = re.compile(rb"Listening on 127\.0\.0\.1:(\d+)")
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class AnvilError(Exception):
@@ -74,7 +71,7 @@ class Anvil:
         self.rpc_url = ""
 
     def spawn(self) -> None:
-        """Start the process, from a thread that outlives the chain: see `_die_with_parent`."""
+        """Start the process, from a thread that outlives the chain: see `die_with_parent`."""
         if self._process is not None:
             raise AnvilError("this anvil has been started already")
         command = [str(find_anvil()), *self._options.arguments()]
@@ -88,7 +85,7 @@ class Anvil:
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=subprocess.STDOUT,
-            preexec_fn=_die_with_parent(death_signal),  # noqa: PLW1509 - one prctl, no allocation
+            preexec_fn=die_with_parent(death_signal),  # noqa: PLW1509 - one prctl, no allocation
         )
 
     def wait_ready(self) -> None:
@@ -177,25 +174,6 @@ class Anvil:
         if self._output is not None:
             self._output.close()
         self._process = self._output = None
-
-
-def _die_with_parent(death_signal: signal.Signals) -> Callable[[], None] | None:
-    """What the child runs before exec: ask Linux for a signal when the thread that forked it ends.
-
-    The thread, not the process (prctl(2)): whoever spawns must not do so from a pool's thread.
-    """
-    if sys.platform != "linux":
-        return None
-    # Loaded here: between fork and exec there is no safe way to import or allocate much.
-    prctl = ctypes.CDLL(None).prctl
-    parent = os.getpid()
-
-    def ask() -> None:
-        prctl(_PR_SET_PDEATHSIG, int(death_signal))
-        if os.getppid() != parent:  # it died before the call above
-            os._exit(1)
-
-    return ask
 
 
 def _is_stopped(pid: int) -> bool:
