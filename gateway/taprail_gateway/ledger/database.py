@@ -1,0 +1,111 @@
+"""The ledger as the gateway sees it: open it, write to it, read from it.
+
+Answers for connections, threads and the checks at the door. What is written is up to the work that
+comes in: see `transitions` and `queries`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+from sqlalchemy import URL, Connection
+
+from taprail_common.clock import Clock
+from taprail_gateway.ledger import migrate as migrations
+from taprail_gateway.ledger.engines import ledger_file, ledger_url, read_engine, write_engine
+from taprail_gateway.ledger.errors import Overloaded, storage_errors
+from taprail_gateway.ledger.group_commit import EACH_ALONE, Batcher, GroupCommit
+from taprail_gateway.ledger.process_lock import ProcessLock
+
+READ_THREADS: Final = 3
+"""Reads are short and share the interpreter with everything else: more threads gain nothing."""
+
+MAX_READS: Final = 256
+"""Reads under way or waiting, beyond which a caller is told to come back."""
+
+_I = TypeVar("_I")
+_T = TypeVar("_T")
+
+
+class Ledger:
+    """One database. `write` and `read` need `start`; `write_now` and `read_now` do not."""
+
+    def __init__(self, url: URL, clock: Clock) -> None:
+        self.clock = clock
+        self.write_engine = write_engine(url)
+        self.read_engine = read_engine(url, connections=READ_THREADS + 1)
+        self._writer = GroupCommit(self.write_engine)
+        self._lock = ProcessLock(ledger_file(url))
+        self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="ledger-reader")
+        self._reads = 0
+
+    @classmethod
+    def open(cls, url: str, *, clock: Clock, migrate: bool = False) -> Ledger:
+        """Open a ledger of this program's version; `migrate` brings an older one up to it first.
+
+        Raises OperatorError when there is none at the URL, or when it is older or newer.
+        """
+        parsed = ledger_url(url)
+        if migrate:
+            migrations.upgrade(url)
+        migrations.check_version(url)
+        return cls(parsed, clock)
+
+    async def start(self) -> None:
+        """Claim the file for this process and begin to write; OperatorError if it is claimed."""
+        self._lock.acquire()
+        self._writer.start()
+
+    async def close(self) -> None:
+        """Finish all that was asked for, then let go of everything."""
+        try:
+            await self._writer.close()
+            await asyncio.to_thread(self._readers.shutdown)
+        finally:
+            self.dispose()
+
+    def dispose(self) -> None:
+        """Close the connections and give up the claim; enough for a ledger never started."""
+        self._readers.shutdown(wait=False)
+        self.read_engine.dispose()
+        self.write_engine.dispose()
+        self._lock.release()
+
+    async def write(self, work: Callable[[Connection], _T]) -> _T:
+        """Do work in the next commit; returns when it is on disk.
+
+        Work may be run twice (see `group_commit`). Raises what the work raises, Overloaded, or
+        StorageError, after which the outcome is unknown.
+        """
+        result: _T = await self._writer.submit(EACH_ALONE, work)
+        return result
+
+    async def write_batched(self, batcher: Batcher[_I, _T], item: _I) -> _T:
+        """Like `write`, for one of many alike: a commit hands a batcher all its items together."""
+        result: _T = await self._writer.submit(batcher, item)
+        return result
+
+    async def read(self, query: Callable[[Connection], _T]) -> _T:
+        """Read from one snapshot, in a thread of its own; raises Overloaded or StorageError."""
+        if self._reads >= MAX_READS:
+            raise Overloaded(f"{MAX_READS} reads are waiting", fix="try again in a second")
+        self._reads += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._readers, self.read_now, query
+            )
+        finally:
+            self._reads -= 1
+
+    def write_now(self, work: Callable[[Connection], _T]) -> _T:
+        """Do work in a commit of its own, in this thread: for commands and start-up."""
+        with storage_errors(), self.write_engine.begin() as connection:
+            return work(connection)
+
+    def read_now(self, query: Callable[[Connection], _T]) -> _T:
+        """Read from one snapshot, in this thread."""
+        with storage_errors(), self.read_engine.begin() as connection:
+            return query(connection)

@@ -1,0 +1,153 @@
+"""What must be true of every ledger at every moment, checked against all of it.
+
+For tests and for `admin check`: it reads everything and is no part of any loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlalchemy import Connection, Select, exists, func, select
+
+from taprail_common.payment_state import HOLDING, PaymentState
+from taprail_gateway.ledger.schema import (
+    accounts,
+    attempts,
+    bindings,
+    card_spend,
+    chain_transactions,
+    lanes,
+    payment_events,
+    payments,
+)
+
+_MAX_SHOWN = 20
+
+
+def check_invariants(connection: Connection) -> list[str]:
+    """One sentence for each thing that is wrong, at most 20 of a kind; empty when all is well."""
+    checks = (_holds, _spend, _lanes, _attempts, _travelling, _completed, _bindings, _events)
+    return [problem for check in checks for problem in check(connection)]
+
+
+def _holds(connection: Connection) -> Iterator[str]:
+    holding = [state.value for state in HOLDING]
+    total = func.coalesce(func.sum(payments.c.amount_units), 0)
+    statement = (
+        select(accounts.c.address, accounts.c.held_units, total)
+        .outerjoin(
+            payments, (payments.c.payer == accounts.c.address) & payments.c.state.in_(holding)
+        )
+        .group_by(accounts.c.address, accounts.c.held_units)
+        .having(accounts.c.held_units != total)
+    )
+    for account, held, due in _some(connection, statement):
+        yield f"account {account} holds {held} units, its open payments are {due}"
+
+
+def _spend(connection: Connection) -> Iterator[str]:
+    counted = (
+        select(
+            payments.c.card_uuid,
+            payments.c.spend_day.label("day"),
+            func.sum(payments.c.amount_units).label("units"),
+        )
+        .where(payments.c.state != PaymentState.FAILED.value)
+        .group_by(payments.c.card_uuid, payments.c.spend_day)
+        .subquery()
+    )
+    same = (counted.c.card_uuid == card_spend.c.card_uuid) & (counted.c.day == card_spend.c.day)
+    due = func.coalesce(counted.c.units, 0)
+    wrong = (
+        select(card_spend.c.card_uuid, card_spend.c.day, card_spend.c.spent_units, due)
+        .outerjoin(counted, same)
+        .where(card_spend.c.spent_units != due)
+    )
+    for card, day, spent, units in _some(connection, wrong):
+        yield f"card {card} has spent {spent} units on {day}, its payments are {units}"
+    absent = select(counted.c.card_uuid, counted.c.day).where(
+        ~exists().where(same).correlate(counted)
+    )
+    for card, day in _some(connection, absent):
+        yield f"card {card} has payments but no spend on {day}"
+
+
+def _lanes(connection: Connection) -> Iterator[str]:
+    nonce = chain_transactions.c.nonce
+    statement = (
+        select(lanes.c.address, lanes.c.next_nonce, func.max(nonce))
+        .join(chain_transactions, chain_transactions.c.lane == lanes.c.address)
+        .group_by(lanes.c.address, lanes.c.next_nonce)
+        .having((func.max(nonce) + 1 != lanes.c.next_nonce) | (lanes.c.next_nonce.is_(None)))
+    )
+    for lane, following, last in _some(connection, statement):
+        yield f"lane {lane} would use nonce {following} after {last}"
+    count = func.count(nonce)
+    gaps = (
+        select(lanes.c.address, func.min(nonce), func.max(nonce), count)
+        .join(chain_transactions, chain_transactions.c.lane == lanes.c.address)
+        .group_by(lanes.c.address)
+        .having(func.max(nonce) - func.min(nonce) + 1 != count)
+    )
+    for lane, first, last, stored in _some(connection, gaps):
+        yield f"lane {lane} has {stored} transactions for the nonces {first} to {last}"
+
+
+def _attempts(connection: Connection) -> Iterator[str]:
+    signed = exists().where(attempts.c.chain_transaction_id == chain_transactions.c.id)
+    statement = select(chain_transactions.c.lane, chain_transactions.c.nonce).where(~signed)
+    for lane, nonce in _some(connection, statement):
+        yield f"lane {lane} has no signed bytes for nonce {nonce}"
+
+
+def _travelling(connection: Connection) -> Iterator[str]:
+    states = [PaymentState.PROCESSING.value, PaymentState.SENT.value]
+    bound = exists().where(
+        bindings.c.payment_id == payments.c.id,
+        bindings.c.chain_transaction_id == payments.c.chain_transaction_id,
+    )
+    statement = select(payments.c.id, payments.c.state).where(payments.c.state.in_(states), ~bound)
+    for payment, state in _some(connection, statement):
+        yield f"payment {payment} is {state} without a transaction"
+
+
+def _completed(connection: Connection) -> Iterator[str]:
+    statement = select(payments.c.id).where(
+        payments.c.state == PaymentState.COMPLETED.value,
+        payments.c.tx_hash.is_(None)
+        | payments.c.block_number.is_(None)
+        | payments.c.completed_at_ms.is_(None),
+    )
+    for (payment,) in _some(connection, statement):
+        yield f"payment {payment} is completed without saying where"
+
+
+def _bindings(connection: Connection) -> Iterator[str]:
+    stored = select(func.count()).where(bindings.c.payment_id == payments.c.id).scalar_subquery()
+    statement = select(payments.c.id, payments.c.bindings, stored).where(
+        payments.c.bindings != stored
+    )
+    for payment, counted, kept in _some(connection, statement):
+        yield f"payment {payment} counts {counted} bindings, {kept} are stored"
+
+
+def _events(connection: Connection) -> Iterator[str]:
+    last = (
+        select(payment_events.c.payment_id, func.max(payment_events.c.seq).label("seq"))
+        .group_by(payment_events.c.payment_id)
+        .subquery()
+    )
+    statement = (
+        select(payments.c.id, payments.c.state, payment_events.c.state)
+        .outerjoin(last, last.c.payment_id == payments.c.id)
+        .outerjoin(payment_events, payment_events.c.seq == last.c.seq)
+        .where(payment_events.c.state.is_(None) | (payment_events.c.state != payments.c.state))
+    )
+    for payment, state, told in _some(connection, statement):
+        yield f"payment {payment} is {state}, its last event led to {told}"
+
+
+def _some(
+    connection: Connection, statement: Select[*tuple[object, ...]]
+) -> list[tuple[object, ...]]:
+    return [tuple(row) for row in connection.execute(statement.limit(_MAX_SHOWN))]

@@ -1,0 +1,124 @@
+"""Bring a ledger's schema up to this program's, and tell whether it is.
+
+The versions are in `migrations/versions`, part of the package. An upgrade is one transaction under
+the gateway's own lock: it happens completely or not at all, and never below a running gateway.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+from taprail_common.errors import OperatorError
+from taprail_gateway.ledger.engines import ledger_file, ledger_url, migration_engine
+from taprail_gateway.ledger.errors import storage_errors
+from taprail_gateway.ledger.process_lock import ProcessLock
+
+_SCRIPTS: Final = Path(__file__).with_name("migrations")
+_MIGRATE: Final = "run `taprail admin migrate`"
+
+
+def head() -> str:
+    """The schema version of this program."""
+    revision = _scripts().get_current_head()
+    if revision is None:
+        raise OperatorError("the program's migrations are missing", fix="install it again")
+    return revision
+
+
+def current(url: str) -> str | None:
+    """The schema version of a ledger; None for one that does not exist or is empty."""
+    parsed = ledger_url(url)
+    if not ledger_file(parsed).exists():
+        return None
+    engine = migration_engine(parsed)
+    try:
+        with storage_errors(), engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+    finally:
+        engine.dispose()
+
+
+def check_version(url: str) -> None:
+    """Raise OperatorError, saying what to do, unless the ledger has exactly this version."""
+    found = current(url)
+    if found is None:
+        raise OperatorError(f"no ledger at {ledger_file(ledger_url(url))}", fix=_MIGRATE)
+    _refuse_newer(found)
+    if found != head():
+        raise OperatorError(f"the ledger has version {found}, not {head()}", fix=_MIGRATE)
+
+
+def upgrade(url: str) -> bool:
+    """Create or upgrade a ledger; whether anything was to be done. Raises OperatorError."""
+    found = current(url)
+    if found is not None:
+        _refuse_newer(found)
+    if found == head():
+        return False
+    path = ledger_file(ledger_url(url))
+    _create_private(path)
+    lock = ProcessLock(path)
+    lock.acquire()
+    try:
+        _upgrade(url)
+    finally:
+        lock.release()
+    return True
+
+
+def _upgrade(url: str) -> None:
+    engine = migration_engine(ledger_url(url))
+    try:
+        with storage_errors(), engine.begin() as connection:
+            command.upgrade(_config(connection), "head")
+            _check_references(connection)
+    finally:
+        engine.dispose()
+
+
+def _check_references(connection: Connection) -> None:
+    # SQLite changes a table by building it anew, which needs foreign keys off meanwhile.
+    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
+    if broken:
+        raise OperatorError(
+            f"the upgrade would break {len(broken)} references, first in table {broken[0][0]}",
+            fix="nothing was changed; restore the ledger from a backup",
+        )
+
+
+def _refuse_newer(revision: str) -> None:
+    known = {script.revision for script in _scripts().walk_revisions()}
+    if revision not in known:
+        raise OperatorError(
+            f"the ledger's version {revision} is from a newer TapRail", fix="upgrade the program"
+        )
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
+
+
+def _config(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _create_private(path: Path) -> None:
+    # Wrapped keys and signed evidence are in it; SQLite gives its side files the same mode.
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as exc:
+        raise OperatorError(
+            f"the ledger {path} cannot be created ({exc.strerror})", fix="check its folder"
+        ) from exc

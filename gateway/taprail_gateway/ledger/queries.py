@@ -1,0 +1,341 @@
+"""What may be asked of the ledger, answered in frozen dataclasses.
+
+Queries that a loop repeats look only at what is open, through partial indexes: they cost the same
+after a million payments. Each has a bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, func, select
+
+from taprail_common.payment_state import HOLDING, PaymentState
+from taprail_gateway.ledger.invariants import check_invariants
+from taprail_gateway.ledger.schema import (
+    accounts,
+    attempts,
+    bindings,
+    chain_transactions,
+    lanes,
+    merchants,
+    meta,
+    payment_events,
+    payment_is_open,
+    payments,
+    transaction_is_open,
+)
+
+__all__ = [
+    "BoundPayment",
+    "Lane",
+    "OpenTransaction",
+    "Payment",
+    "PaymentEventRow",
+    "PendingPayment",
+    "RawAttempt",
+    "all_lanes",
+    "bound_payments",
+    "check_invariants",
+    "events_after",
+    "facts",
+    "held_by_account",
+    "history",
+    "last_event_seq",
+    "open_counts",
+    "open_transactions",
+    "payment",
+    "payment_of_request",
+    "payments_of",
+    "pending",
+    "raw_attempts",
+    "totals_by_merchant",
+    "valid_before_s",
+]
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """One payment, all of it; the columns of `payments`."""
+
+    id: str
+    requester: str
+    request_id: str
+    terminal_id: str
+    merchant_id: str
+    card_uuid: str
+    user_id: str
+    payer: str
+    payee: str
+    amount_units: int
+    currency: str
+    profile: str
+    state: PaymentState
+    priority: int
+    bindings: int
+    auth_code: str
+    spend_day: str
+    tapped_at_ms: int
+    created_at_ms: int
+    processing_at_ms: int | None
+    sent_at_ms: int | None
+    completed_at_ms: int | None
+    chain_transaction_id: int | None
+    tx_hash: str | None
+    block_number: int | None
+    block_hash: str | None
+    failure_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingPayment:
+    """What the sender needs of a payment to put it into a transaction."""
+
+    id: str
+    payer: str
+    payee: str
+    amount_units: int
+    bindings: int
+    created_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class BoundPayment:
+    """What the confirmer needs of a payment to judge it by the chain."""
+
+    id: str
+    payer: str
+    payee: str
+    amount_units: int
+    state: PaymentState
+    bindings: int
+    processing_at_ms: int
+    chain_transaction_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A sending wallet; `next_nonce` is None until the chain has been asked once."""
+
+    address: str
+    wrapped_key: bytes
+    next_nonce: int | None
+    paused_because: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTransaction:
+    """A transaction that is not final yet."""
+
+    id: int
+    lane: str
+    nonce: int
+    status: str
+    created_at_ms: int
+    broadcast_at_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RawAttempt:
+    """A signed version of a transaction, with the place that it has in its lane."""
+
+    tx_hash: str
+    chain_transaction_id: int
+    raw: bytes
+    gas_limit: int
+    max_fee_wei: int
+    priority_fee_wei: int
+    created_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentEventRow:
+    """One step of one payment; `seq` rises with every commit."""
+
+    seq: int
+    payment_id: str
+    event: str
+    state: PaymentState
+    at_ms: int
+    detail: str | None
+
+
+def _columns(shape: type[Any], table: Table) -> list[ColumnElement[Any]]:
+    return [table.c[field.name] for field in fields(shape)]
+
+
+def _shape(shape: type[R], row: Row[Any]) -> R:
+    values = dict(row._mapping)
+    if "state" in values:
+        values["state"] = PaymentState(values["state"])
+    return shape(**values)
+
+
+def _all(connection: Connection, shape: type[R], statement: Select[Any]) -> list[R]:
+    return [_shape(shape, row) for row in connection.execute(statement)]
+
+
+def _pairs(connection: Connection, statement: Select[Any]) -> dict[Any, Any]:
+    return {key: value for key, value in connection.execute(statement)}  # noqa: C416 - rows are no tuples to mypy
+
+
+def payment(connection: Connection, payment_id: str) -> Payment | None:
+    """A payment by its id."""
+    found = _all(
+        connection, Payment, select(*_columns(Payment, payments)).where(payments.c.id == payment_id)
+    )
+    return found[0] if found else None
+
+
+def payment_of_request(connection: Connection, requester: str, request_id: str) -> Payment | None:
+    """The payment that a request led to, if it was accepted."""
+    statement = select(*_columns(Payment, payments)).where(
+        payments.c.requester == requester, payments.c.request_id == request_id
+    )
+    found = _all(connection, Payment, statement)
+    return found[0] if found else None
+
+
+def open_counts(connection: Connection) -> dict[PaymentState, int]:
+    """How many payments are in each open state; every state of HOLDING has an entry."""
+    statement = (
+        select(payments.c.state, func.count()).where(payment_is_open).group_by(payments.c.state)
+    )
+    counted = {PaymentState(state): count for state, count in connection.execute(statement)}
+    return {state: counted.get(state, 0) for state in sorted(HOLDING)}
+
+
+def pending(connection: Connection, limit: int) -> list[PendingPayment]:
+    """Payments that wait for a transaction: the urgent first, then the oldest."""
+    statement = (
+        select(*_columns(PendingPayment, payments))
+        .where(payments.c.state == PaymentState.PENDING.value, payment_is_open)
+        .order_by(payments.c.priority.desc(), payments.c.created_at_ms)
+        .limit(limit)
+    )
+    return _all(connection, PendingPayment, statement)
+
+
+def bound_payments(
+    connection: Connection, state: PaymentState, limit: int, *, before_ms: int | None = None
+) -> list[BoundPayment]:
+    """Payments in an open state that travelled, oldest first; `before_ms`: bound before then."""
+    statement = select(*_columns(BoundPayment, payments)).where(
+        payments.c.state == state.value,
+        payment_is_open,
+        payments.c.chain_transaction_id.is_not(None),
+    )
+    if before_ms is not None:
+        statement = statement.where(payments.c.processing_at_ms < before_ms)
+    statement = statement.order_by(payments.c.processing_at_ms).limit(limit)
+    return _all(connection, BoundPayment, statement)
+
+
+def payments_of(
+    connection: Connection, chain_transaction_ids: Sequence[int]
+) -> dict[int, list[BoundPayment]]:
+    """The payments that travel in each of these transactions now; an entry for each of them."""
+    statement = select(*_columns(BoundPayment, payments)).where(
+        payments.c.chain_transaction_id.in_(chain_transaction_ids)
+    )
+    travelling: dict[int, list[BoundPayment]] = {each: [] for each in chain_transaction_ids}
+    for each in _all(connection, BoundPayment, statement):
+        travelling[each.chain_transaction_id].append(each)
+    return travelling
+
+
+def valid_before_s(connection: Connection, payment_ids: Sequence[str]) -> dict[str, int]:
+    """Until when any authorization ever signed for a payment is valid; absent: never signed."""
+    statement = (
+        select(bindings.c.payment_id, func.max(bindings.c.valid_before_s))
+        .where(bindings.c.payment_id.in_(payment_ids))
+        .group_by(bindings.c.payment_id)
+    )
+    return _pairs(connection, statement)
+
+
+def all_lanes(connection: Connection) -> list[Lane]:
+    """Every sending wallet."""
+    return _all(connection, Lane, select(*_columns(Lane, lanes)).order_by(lanes.c.address))
+
+
+def open_transactions(
+    connection: Connection, lane: str, *, limit: int = 10_000
+) -> list[OpenTransaction]:
+    """A lane's transactions that are not final, in the order of their nonces."""
+    statement = (
+        select(*_columns(OpenTransaction, chain_transactions))
+        .where(chain_transactions.c.lane == lane, transaction_is_open)
+        .order_by(chain_transactions.c.nonce)
+        .limit(limit)
+    )
+    return _all(connection, OpenTransaction, statement)
+
+
+def raw_attempts(
+    connection: Connection, chain_transaction_ids: Sequence[int]
+) -> dict[int, list[RawAttempt]]:
+    """Every version ever signed of each transaction, oldest first; an entry for each of them."""
+    statement = (
+        select(*_columns(RawAttempt, attempts))
+        .where(attempts.c.chain_transaction_id.in_(chain_transaction_ids))
+        .order_by(attempts.c.created_at_ms)
+    )
+    versions: dict[int, list[RawAttempt]] = {each: [] for each in chain_transaction_ids}
+    for each in _all(connection, RawAttempt, statement):
+        versions[each.chain_transaction_id].append(each)
+    return versions
+
+
+def events_after(connection: Connection, seq: int, limit: int) -> list[PaymentEventRow]:
+    """The steps of all payments after a place in their order, for those who tell of them."""
+    statement = (
+        select(*_columns(PaymentEventRow, payment_events))
+        .where(payment_events.c.seq > seq)
+        .order_by(payment_events.c.seq)
+        .limit(limit)
+    )
+    return _all(connection, PaymentEventRow, statement)
+
+
+def last_event_seq(connection: Connection) -> int:
+    """The place of the newest step; 0 before the first."""
+    return int(connection.execute(select(func.max(payment_events.c.seq))).scalar() or 0)
+
+
+def history(connection: Connection, payment_id: str) -> list[PaymentEventRow]:
+    """The steps of one payment, in their order."""
+    statement = (
+        select(*_columns(PaymentEventRow, payment_events))
+        .where(payment_events.c.payment_id == payment_id)
+        .order_by(payment_events.c.seq)
+    )
+    return _all(connection, PaymentEventRow, statement)
+
+
+def totals_by_merchant(connection: Connection) -> dict[str, int]:
+    """Σ of completed payments in units for each merchant, to compare with the chain."""
+    completed = payments.c.state == PaymentState.COMPLETED.value
+    statement = (
+        select(merchants.c.id, func.coalesce(func.sum(payments.c.amount_units), 0))
+        .select_from(
+            merchants.outerjoin(payments, (payments.c.merchant_id == merchants.c.id) & completed)
+        )
+        .group_by(merchants.c.id)
+    )
+    return {merchant: int(units) for merchant, units in connection.execute(statement)}
+
+
+def held_by_account(connection: Connection) -> dict[str, int]:
+    """What is held of each account, in units."""
+    statement = select(accounts.c.address, accounts.c.held_units)
+    return _pairs(connection, statement)
+
+
+def facts(connection: Connection) -> Mapping[str, str]:
+    """The facts of this ledger: its chain, its token, its gateway."""
+    return _pairs(connection, select(meta.c.key, meta.c.value))

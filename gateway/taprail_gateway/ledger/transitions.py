@@ -1,0 +1,364 @@
+"""Every change of a payment's state and of a lane's nonce, guarded in SQL.
+
+A step names the states that it may leave; when the row is not in one of them, nothing is changed
+and GuardError is raised. So two who race for one payment cannot both win, whoever they are. Every
+function works inside the caller's transaction, and its errors are meant to undo that transaction.
+
+Funds are held in the states of HOLDING. The step that leaves them gives the hold back: on `confirm`
+only once the account's balance snapshot has moved past the block of the receipt (else the same
+money would be there twice), on `reject` and `disprove` at once, together with the day's spend.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypedDict, Unpack
+
+from sqlalchemy import ColumnElement, Connection, Executable, insert, update
+
+from taprail_common.payment_state import PaymentEvent, PaymentState, sources_of, target_of
+from taprail_gateway.ledger.errors import GuardError
+from taprail_gateway.ledger.funds import (
+    Charge,
+    advance_counter,
+    hold,
+    hold_again,
+    refresh_balances,
+    release,
+    reserve_spend,
+    return_spend,
+    return_spends,
+)
+from taprail_gateway.ledger.schema import (
+    attempts,
+    bindings,
+    chain_transactions,
+    lanes,
+    payment_events,
+    payments,
+)
+
+__all__ = [
+    "ACCEPTED",
+    "Attempt",
+    "Changes",
+    "Confirmed",
+    "accept",
+    "add_attempt",
+    "advance_counter",
+    "apply",
+    "bind",
+    "complete",
+    "finish_transaction",
+    "hold",
+    "mark_broadcast",
+    "pause_lane",
+    "refresh_balances",
+    "reopen_transaction",
+    "reserve_spend",
+    "return_spend",
+    "start_lane",
+]
+
+ACCEPTED: Final = "accept"
+"""The event of a payment's first row; the state table begins after it."""
+
+# SQLite takes 32,766 parameters a statement (https://sqlite.org/limits.html), PostgreSQL 65,535.
+_IDS_PER_STATEMENT: Final = 1_000
+
+_STAMPS: Final = {
+    PaymentEvent.BIND: "processing_at_ms",
+    PaymentEvent.BROADCAST: "sent_at_ms",
+    PaymentEvent.CONFIRM: "completed_at_ms",
+}
+_NO_BLOCK: Final = {"tx_hash": None, "block_number": None, "block_hash": None}
+# What is no longer true after a step, so that nobody reads it as if it were.
+_FORGETS: Final[dict[PaymentEvent, Mapping[str, object]]] = {
+    PaymentEvent.UNBIND: {"chain_transaction_id": None},
+    PaymentEvent.RETRY: {"chain_transaction_id": None, "failure_reason": None},
+    PaymentEvent.CONFIRM: {"failure_reason": None},
+    PaymentEvent.REORG: {"completed_at_ms": None, **_NO_BLOCK},
+}
+
+
+class Changes(TypedDict, total=False):
+    """What a step may set beside the state; `confirm` needs the three that say where."""
+
+    chain_transaction_id: int
+    tx_hash: str
+    block_number: int
+    block_hash: str
+    failure_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A payment whose transfer is final, and where: the transaction that moved the money."""
+
+    payment_id: str
+    tx_hash: str
+    block_number: int
+    block_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One signed version of a transaction; `raw` is what goes to a node, byte for byte."""
+
+    tx_hash: str
+    raw: bytes
+    gas_limit: int
+    max_fee_wei: int
+    priority_fee_wei: int
+
+
+_INSERT_PAYMENT: Final = insert(payments)
+_INSERT_EVENT: Final = insert(payment_events)
+
+
+def accept(connection: Connection, new: Sequence[Mapping[str, object]], at_ms: int) -> None:
+    """Store new payments as `pending`, with their first event.
+
+    Each row holds the columns of `payments` up to `tapped_at_ms`, all with the same keys; state and
+    times are set here. Its hold and its spend are the caller's, in the same transaction.
+    """
+    if not new:
+        return
+    started = {"state": PaymentState.PENDING.value, "created_at_ms": at_ms}
+    connection.execute(_INSERT_PAYMENT, [{**row, **started} for row in new])
+    ids = [str(row["id"]) for row in new]
+    _write_events(connection, ids, ACCEPTED, PaymentState.PENDING, at_ms, None)
+
+
+def apply(
+    connection: Connection,
+    event: PaymentEvent,
+    payment_ids: Sequence[str],
+    at_ms: int,
+    *,
+    detail: str | None = None,
+    **changes: Unpack[Changes],
+) -> None:
+    """Take one step with all of these payments, or raise GuardError naming those that cannot.
+
+    `confirm` raises it also when a payer's balance snapshot is older than the receipt's block: see
+    `complete`, which brings both.
+    """
+    ids = list(dict.fromkeys(payment_ids))
+    moved: dict[str, Charge] = {}
+    for some in _chunks(ids):
+        moved |= _move(connection, event, payments.c.id.in_(some), at_ms, changes)
+    missing = [each for each in ids if each not in moved]
+    if missing:
+        raise GuardError(f"cannot {event}", missing)
+    _write_events(connection, ids, event, target_of(event), at_ms, detail)
+    _move_funds(connection, event, list(moved.values()), changes)
+
+
+def _move(
+    connection: Connection,
+    event: PaymentEvent,
+    which: ColumnElement[bool],
+    at_ms: int,
+    changes: Changes,
+) -> dict[str, Charge]:
+    """Change the states of those rows that the event is allowed for; these, by their ids."""
+    values: dict[str, object] = {"state": target_of(event).value, **_FORGETS.get(event, {})}
+    if event in _STAMPS:
+        values[_STAMPS[event]] = at_ms
+    if event is PaymentEvent.BIND:
+        values["bindings"] = payments.c.bindings + 1
+    sources = [state.value for state in sorted(sources_of(event))]
+    statement = (
+        update(payments)
+        .where(which, payments.c.state.in_(sources))
+        .values({**values, **changes})
+        .returning(
+            payments.c.id,
+            payments.c.payer,
+            payments.c.card_uuid,
+            payments.c.spend_day,
+            payments.c.amount_units,
+        )
+    )
+    return {row[0]: Charge(*row[1:]) for row in connection.execute(statement)}
+
+
+def _write_events(
+    connection: Connection,
+    payment_ids: Sequence[str],
+    event: str,
+    state: PaymentState,
+    at_ms: int,
+    detail: str | None,
+) -> None:
+    if not payment_ids:
+        return
+    same = {"event": str(event), "state": state.value, "at_ms": at_ms, "detail": detail}
+    connection.execute(_INSERT_EVENT, [{"payment_id": each, **same} for each in payment_ids])
+
+
+def _chunks(payment_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(payment_ids), _IDS_PER_STATEMENT):
+        yield payment_ids[start : start + _IDS_PER_STATEMENT]
+
+
+def complete(
+    connection: Connection,
+    confirmed: Sequence[Confirmed],
+    balances: Mapping[str, int],
+    block_number: int,
+    at_ms: int,
+) -> None:
+    """Confirm payments together with the balances at a block that holds their receipts.
+
+    Every payer's snapshot must then be at or past its receipt's block (in `balances`, or by an
+    earlier call), or GuardError: only so may its hold be given back in this commit.
+    """
+    refresh_balances(connection, balances, block_number)
+    by_place: defaultdict[tuple[str, int, str], list[str]] = defaultdict(list)
+    for each in confirmed:
+        place = (each.tx_hash, each.block_number, each.block_hash)
+        by_place[place].append(each.payment_id)
+    for (tx_hash, block, block_hash), ids in by_place.items():
+        apply(
+            connection,
+            PaymentEvent.CONFIRM,
+            ids,
+            at_ms,
+            tx_hash=tx_hash,
+            block_number=block,
+            block_hash=block_hash,
+        )
+
+
+def _move_funds(
+    connection: Connection, event: PaymentEvent, charges: Sequence[Charge], changes: Changes
+) -> None:
+    """Give back or take again what the step does to holds and spend: see the module."""
+    if event is PaymentEvent.CONFIRM:
+        release(connection, charges, snapshot_from=changes["block_number"])
+    elif event in {PaymentEvent.REJECT, PaymentEvent.DISPROVE}:
+        release(connection, charges, snapshot_from=0)
+        return_spends(connection, charges)
+    elif event is PaymentEvent.REORG:
+        hold_again(connection, charges)
+
+
+def start_lane(connection: Connection, lane: str, first_nonce: int) -> None:
+    """Give a new lane the nonce that the chain expects next; raises GuardError for one begun."""
+    statement = update(lanes).where(lanes.c.address == lane, lanes.c.next_nonce.is_(None))
+    _change_one(connection, statement.values(next_nonce=first_nonce), "the lane has begun", lane)
+
+
+def pause_lane(connection: Connection, lane: str, because: str | None) -> None:
+    """Keep a lane from sending and say why; None lets it send again."""
+    statement = update(lanes).where(lanes.c.address == lane).values(paused_because=because)
+    _change_one(connection, statement, "no such lane", lane)
+
+
+def bind(
+    connection: Connection,
+    *,
+    lane: str,
+    nonce: int,
+    payment_ids: Sequence[str],
+    attempt: Attempt,
+    valid_before_s: int,
+    at_ms: int,
+) -> int:
+    """Give pending payments a transaction that is signed for this lane and nonce; its row's id.
+
+    The nonce was read before it was signed: unless it still is the lane's next, GuardError. All of
+    it happens or none; the bytes may leave only after the commit.
+    """
+    guarded = update(lanes).where(lanes.c.address == lane, lanes.c.next_nonce == nonce)
+    _change_one(connection, guarded.values(next_nonce=nonce + 1), f"nonce {nonce} is taken", lane)
+    row = {"lane": lane, "nonce": nonce, "status": "signed", "created_at_ms": at_ms}
+    (transaction,) = connection.execute(
+        insert(chain_transactions).values(row).returning(chain_transactions.c.id)
+    ).one()
+    add_attempt(connection, transaction, attempt, at_ms)
+    apply(connection, PaymentEvent.BIND, payment_ids, at_ms, chain_transaction_id=int(transaction))
+    same = {"chain_transaction_id": transaction, "valid_before_s": valid_before_s}
+    connection.execute(insert(bindings), [{"payment_id": each, **same} for each in payment_ids])
+    return int(transaction)
+
+
+def add_attempt(
+    connection: Connection, chain_transaction_id: int, attempt: Attempt, at_ms: int
+) -> None:
+    """Store one more signed version of a transaction (a higher fee, a no-op) before it is sent."""
+    connection.execute(
+        insert(attempts).values(
+            chain_transaction_id=chain_transaction_id,
+            tx_hash=attempt.tx_hash,
+            raw=attempt.raw,
+            gas_limit=attempt.gas_limit,
+            max_fee_wei=attempt.max_fee_wei,
+            priority_fee_wei=attempt.priority_fee_wei,
+            created_at_ms=at_ms,
+        )
+    )
+
+
+def mark_broadcast(
+    connection: Connection, chain_transaction_ids: Sequence[int], at_ms: int
+) -> None:
+    """Note that a node took these transactions: their payments that are `processing` are `sent`.
+
+    What has gone further meanwhile stays as it is, so a repeated broadcast may say so again.
+    """
+    connection.execute(
+        update(chain_transactions)
+        .where(
+            chain_transactions.c.id.in_(chain_transaction_ids),
+            chain_transactions.c.status == "signed",
+        )
+        .values(status="broadcast", broadcast_at_ms=at_ms)
+    )
+    theirs = payments.c.chain_transaction_id.in_(chain_transaction_ids)
+    moved = _move(connection, PaymentEvent.BROADCAST, theirs, at_ms, {})
+    _write_events(
+        connection,
+        list(moved),
+        PaymentEvent.BROADCAST,
+        PaymentState.SENT,
+        at_ms,
+        None,
+    )
+
+
+def finish_transaction(
+    connection: Connection, chain_transaction_id: int, block_number: int, block_hash: str
+) -> None:
+    """Note that a transaction is final in a block; GuardError when it already is."""
+    statement = (
+        update(chain_transactions)
+        .where(
+            chain_transactions.c.id == chain_transaction_id, chain_transactions.c.status != "final"
+        )
+        .values(status="final", block_number=block_number, block_hash=block_hash)
+    )
+    _change_one(connection, statement, "the transaction is final", chain_transaction_id)
+
+
+def reopen_transaction(connection: Connection, chain_transaction_id: int) -> None:
+    """Take `final` back after a reorg deeper than the chosen depth; its bytes are sent again."""
+    statement = (
+        update(chain_transactions)
+        .where(
+            chain_transactions.c.id == chain_transaction_id, chain_transactions.c.status == "final"
+        )
+        .values(status="broadcast", block_number=None, block_hash=None)
+    )
+    _change_one(connection, statement, "the transaction is not final", chain_transaction_id)
+
+
+def _change_one(
+    connection: Connection, statement: Executable, otherwise: str, subject: object
+) -> None:
+    if connection.execute(statement).rowcount != 1:
+        raise GuardError(otherwise, [subject])

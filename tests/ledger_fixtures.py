@@ -1,0 +1,156 @@
+"""Pytest fixtures of the ledger: a real SQLite file, migrated and empty, and what it takes to pay."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import Connection, insert
+
+from taprail_common.clock import SystemClock
+from taprail_common.ids import payment_id
+from taprail_gateway.ledger import migrate, schema
+from taprail_gateway.ledger.database import Ledger
+
+PAYEE = "0x" + "aa" * 20
+LANE = "0x" + "bb" * 20
+DAY = "2024-05-31"
+NOW_MS = 1_717_171_717_000
+
+
+@dataclass(frozen=True)
+class SeededCard:
+    """A card with an account of its own."""
+
+    uuid: str
+    account: str
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Rows that every payment refers to."""
+
+    user_id: str
+    merchant_id: str
+    terminal_id: str
+    cards: tuple[SeededCard, ...]
+
+    def payment(self, request_id: str, *, card: int = 0, amount_units: int = 1) -> dict[str, Any]:
+        """A row for `transitions.accept`."""
+        return {
+            "id": payment_id(self.terminal_id, request_id),
+            "requester": self.terminal_id,
+            "request_id": request_id,
+            "terminal_id": self.terminal_id,
+            "merchant_id": self.merchant_id,
+            "card_uuid": self.cards[card].uuid,
+            "user_id": self.user_id,
+            "payer": self.cards[card].account,
+            "payee": PAYEE,
+            "amount_units": amount_units,
+            "currency": "TUSD",
+            "profile": "sun",
+            "priority": 0,
+            "auth_code": "A1B2C3",
+            "spend_day": DAY,
+            "tapped_at_ms": NOW_MS,
+        }
+
+
+@pytest.fixture(scope="session")
+def empty_ledger_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated ledger to be copied: a migration takes longer than most tests."""
+    path = tmp_path_factory.mktemp("ledger") / "empty.db"
+    migrate.upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def ledger_url(empty_ledger_file: Path, tmp_path: Path) -> str:
+    """The URL of an empty, migrated ledger of this test's own."""
+    path = tmp_path / "ledger.db"
+    shutil.copy(empty_ledger_file, path)
+    return f"sqlite:///{path}"
+
+
+@pytest_asyncio.fixture
+async def ledger(ledger_url: str) -> AsyncIterator[Ledger]:
+    """A started ledger, closed after the test."""
+    ledger = Ledger.open(ledger_url, clock=SystemClock())
+    await ledger.start()
+    yield ledger
+    await ledger.close()
+
+
+def seed_registry(
+    ledger: Ledger,
+    *,
+    cards: int = 1,
+    balance_units: int = 1_000_000_000,
+    single_limit_units: int = 50_000_000,
+    daily_limit_units: int = 200_000_000,
+) -> Registry:
+    """Insert a user, a merchant with a terminal, a lane, and cards with an account each."""
+    registry = Registry(
+        user_id="user_1",
+        merchant_id="merchant_1",
+        terminal_id="terminal_1",
+        cards=tuple(
+            SeededCard(f"card_{i}", "0x" + secrets.token_hex(20)) for i in range(1, cards + 1)
+        ),
+    )
+    limits = {"single_limit_units": single_limit_units, "daily_limit_units": daily_limit_units}
+    ledger.write_now(lambda connection: _insert(connection, registry, balance_units, limits))
+    return registry
+
+
+def _insert(
+    connection: Connection, registry: Registry, balance_units: int, limits: dict[str, int]
+) -> None:
+    made = {"created_at_ms": NOW_MS}
+    active = {"status": "active", **made}
+    rows: dict[str, list[dict[str, Any]]] = {
+        "users": [{"id": registry.user_id, "name": "Ada", "role": "customer", **made}],
+        "merchants": [{"id": registry.merchant_id, "name": "Shop", "account": PAYEE, **active}],
+        "terminals": [
+            {
+                "id": registry.terminal_id,
+                "merchant_id": registry.merchant_id,
+                "name": "Till",
+                "public_key": "00" * 32,
+                **active,
+            }
+        ],
+        "lanes": [{"address": LANE, "wrapped_key": b"\1", "next_nonce": 0, **made}],
+        "accounts": [
+            {
+                "address": card.account,
+                "wrapped_key": b"\1",
+                "balance_units": balance_units,
+                **made,
+            }
+            for card in registry.cards
+        ],
+        "cards": [
+            {
+                "uuid": card.uuid,
+                "name": card.uuid,
+                "profile": "sun",
+                "uid_digest": f"{i:064x}",
+                "user_id": registry.user_id,
+                "account": card.account,
+                "time_zone": "Europe/Berlin",
+                **limits,
+                **active,
+            }
+            for i, card in enumerate(registry.cards)
+        ],
+    }
+    for table, values in rows.items():
+        connection.execute(insert(schema.metadata.tables[table]), values)
