@@ -1,0 +1,1 @@
+"""The field technician's way in: commands over a serial line or the local control socket."""

@@ -1,0 +1,311 @@
+"""The self-test: every part of a terminal, each ok or with what to do.
+
+Answers for looking at all parts at once, each within its own time, and for never raising: a part
+that cannot be asked is a check that failed. What it needs of the terminal it names as protocols,
+so that it can be pointed at anything that has these parts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from taprail_common.errors import TapRailError
+from taprail_common.wire import CLOCK_SKEW_MS
+from taprail_terminal.feedback.parts import PartHealth
+
+_LOCAL_TIMEOUT_S: Final = 5.0
+_GATEWAY_TIMEOUT_S: Final = 10.0
+SELFTEST_TIMEOUT_S: Final = 25.0
+"""All checks run side by side; a technician has an answer within 30 s."""
+
+# A tap with a clock further off is refused; at a third of that somebody should look.
+_CLOCK_WARNING_MS: Final = CLOCK_SKEW_MS // 3
+
+# The outbox, the logs of a week and an update together.
+_MIN_FREE_BYTES: Final = 100 * 1024 * 1024
+
+# A sale that nobody has answered for longer than this is not a slow network any more.
+_UNRESOLVED_WARNING_MS: Final = 5 * 60 * 1000
+
+# Raspberry Pi firmware, `vcgencmd get_throttled`: bit 0 under-voltage now, bit 16 since the start.
+_THROTTLED_FILE: Final = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
+_UNDER_VOLTAGE_NOW: Final = 1 << 0
+_UNDER_VOLTAGE_SEEN: Final = 1 << 16
+
+
+class ReaderProbe(Protocol):
+    """The card reader's supervisor."""
+
+    def health(self) -> PartHealth:
+        """How the reader is now."""
+        ...
+
+
+class FeedbackProbe(Protocol):
+    """Lights, display and buzzer."""
+
+    async def test_lights(self) -> PartHealth: ...
+    async def test_display(self) -> PartHealth: ...
+    async def test_buzzer(self) -> PartHealth: ...
+
+    def health(self) -> Mapping[str, PartHealth]:
+        """Each part as it was when last driven."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayHello:
+    """What the gateway answered, its signature verified."""
+
+    gateway_id: str
+    terminal_status: str
+    merchant_name: str
+    clock_offset_ms: int
+    """The gateway's clock minus ours, half of the round trip taken off."""
+    round_trip_ms: int
+
+
+class GatewayProbe(Protocol):
+    """The link to the gateway."""
+
+    async def hello(self) -> GatewayHello:
+        """Ask who is there; raises TapRailError when there is no verified answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxStats:
+    """What the outbox holds of sales that nobody has answered yet."""
+
+    unresolved: int
+    oldest_age_ms: int | None
+
+
+class OutboxProbe(Protocol):
+    """The store of requests."""
+
+    async def check(self) -> OutboxStats:
+        """Prove that it can be written and count; raises TapRailError when it cannot."""
+        ...
+
+
+class IdentityProbe(Protocol):
+    """The terminal's own key."""
+
+    def fingerprint(self) -> str:
+        """The public key's fingerprint; raises TapRailError when the key cannot be used."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LastTap:
+    """What became of the last card that was put on the reader, without anything of the card."""
+
+    at_ms: int
+    outcome: str
+    reason: str
+    stages_ms: Mapping[str, int]
+    """How long each stage took, in their order."""
+
+
+class SaleProbe(Protocol):
+    """The sale in progress and the ones before."""
+
+    def phase(self) -> str:
+        """What the terminal shows now."""
+        ...
+
+    async def last_tap(self) -> LastTap | None:
+        """The last tap; None when there was none yet."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """Everything that the console looks at."""
+
+    terminal_id: str
+    sale: SaleProbe
+    reader: ReaderProbe
+    feedback: FeedbackProbe
+    gateway: GatewayProbe
+    outbox: OutboxProbe
+    identity: IdentityProbe
+    state_dir: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One part, looked at: ok or what to do, and how long the look took."""
+
+    name: str
+    ok: bool
+    detail: str
+    what_to_do: str
+    ms: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "ok": self.ok,
+            "detail": self.detail,
+            "whatToDo": self.what_to_do,
+            "ms": self.ms,
+        }
+
+
+Look = Callable[[], Awaitable[PartHealth]]
+
+
+async def run_selftest(probes: Probes) -> tuple[Check, ...]:
+    """Look at every part at once; gives the checks in the order of `CHECK_NAMES`. Never raises."""
+    hello = asyncio.ensure_future(probes.gateway.hello())
+    try:
+        looks = _looks(probes, hello)
+        return tuple(await asyncio.gather(*(_check(*look) for look in looks)))
+    finally:
+        hello.cancel()
+        await asyncio.gather(hello, return_exceptions=True)
+
+
+CHECK_NAMES: Final = (
+    "reader",
+    "lights",
+    "display",
+    "buzzer",
+    "key",
+    "gateway",
+    "clock",
+    "outbox",
+    "disk",
+    "power",
+)
+
+
+def _looks(
+    probes: Probes, hello: asyncio.Future[GatewayHello]
+) -> tuple[tuple[str, Look, float, str], ...]:
+    async def reader() -> PartHealth:
+        return probes.reader.health()
+
+    async def key() -> PartHealth:
+        return _good("key", await asyncio.to_thread(probes.identity.fingerprint))
+
+    async def gateway() -> PartHealth:
+        return _judge_gateway(await asyncio.shield(hello))
+
+    async def clock() -> PartHealth:
+        return _judge_clock((await asyncio.shield(hello)).clock_offset_ms)
+
+    async def outbox() -> PartHealth:
+        return _judge_outbox(await probes.outbox.check())
+
+    async def disk() -> PartHealth:
+        return await asyncio.to_thread(_look_at_disk, probes.state_dir)
+
+    async def power() -> PartHealth:
+        return await asyncio.to_thread(look_at_power, _THROTTLED_FILE)
+
+    local, remote = _LOCAL_TIMEOUT_S, _GATEWAY_TIMEOUT_S
+    wires = "check its wires, then restart the terminal"
+    network = "check the network cable or Wi-Fi, and [terminal] gateway_url"
+    return (
+        ("reader", reader, local, wires),
+        ("lights", probes.feedback.test_lights, local, wires),
+        ("display", probes.feedback.test_display, local, wires),
+        ("buzzer", probes.feedback.test_buzzer, local, wires),
+        ("key", key, local, "restore the key file from its backup, or pair the terminal anew"),
+        ("gateway", gateway, remote, network),
+        ("clock", clock, remote, "it is checked against the gateway: put that right first"),
+        ("outbox", outbox, local, "check the SD card; keep the state directory, it holds sales"),
+        ("disk", disk, local, "check the SD card"),
+        ("power", power, local, "check the power supply"),
+    )
+
+
+async def _check(name: str, look: Look, timeout_s: float, what_to_do: str) -> Check:
+    started_s = time.monotonic()
+    health = await _look(name, look, timeout_s, what_to_do)
+    ms = round((time.monotonic() - started_s) * 1000)
+    return Check(name, health.ok, health.detail, "" if health.ok else health.fix, ms)
+
+
+async def _look(name: str, look: Look, timeout_s: float, what_to_do: str) -> PartHealth:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await look()
+    except TimeoutError:
+        return PartHealth(name, ok=False, detail=f"no answer in {timeout_s:g} s", fix=what_to_do)
+    except TapRailError as exc:
+        return PartHealth(name, ok=False, detail=exc.message, fix=exc.fix or what_to_do)
+    except OSError as exc:
+        detail = exc.strerror or type(exc).__name__
+        return PartHealth(name, ok=False, detail=detail, fix=what_to_do)
+    except Exception as exc:  # noqa: BLE001 - a bug in one check must not hide the other checks
+        return PartHealth(name, ok=False, detail=f"bug: {type(exc).__name__}", fix="report it")
+
+
+def _judge_gateway(hello: GatewayHello) -> PartHealth:
+    detail = f"{hello.gateway_id}, {hello.merchant_name}, {hello.round_trip_ms} ms"
+    if hello.terminal_status == "active":
+        return _good("gateway", detail)
+    fix = "ask the operator to activate this terminal"
+    return PartHealth("gateway", ok=False, detail=f"terminal is {hello.terminal_status}", fix=fix)
+
+
+def _judge_clock(offset_ms: int) -> PartHealth:
+    detail = f"{offset_ms:+d} ms from the gateway's"
+    if abs(offset_ms) <= _CLOCK_WARNING_MS:
+        return _good("clock", detail)
+    fix = "set the time: timedatectl set-ntp true"
+    return PartHealth("clock", ok=False, detail=detail, fix=fix)
+
+
+def _judge_outbox(stats: OutboxStats) -> PartHealth:
+    if not stats.unresolved:
+        return _good("outbox", "writable, nothing unresolved")
+    age_ms = stats.oldest_age_ms or 0
+    detail = f"{stats.unresolved} unresolved, the oldest for {age_ms / 1000:.0f} s"
+    if age_ms <= _UNRESOLVED_WARNING_MS:
+        return _good("outbox", detail)
+    fix = "bring the gateway back in reach; until then nobody knows whether these were paid"
+    return PartHealth("outbox", ok=False, detail=detail, fix=fix)
+
+
+def _look_at_disk(state_dir: Path) -> PartHealth:
+    """Write, sync and delete a file: a failing SD card turns read-only first."""
+    with tempfile.TemporaryFile(dir=state_dir) as file:
+        file.write(b"taprail")
+        file.flush()
+        os.fsync(file.fileno())
+    stats = os.statvfs(state_dir)
+    free_bytes = stats.f_bavail * stats.f_frsize
+    detail = f"{free_bytes // 2**20} MiB free"
+    if free_bytes >= _MIN_FREE_BYTES:
+        return _good("disk", detail)
+    fix = f"make room on the disk of {state_dir}"
+    return PartHealth("disk", ok=False, detail=detail, fix=fix)
+
+
+def look_at_power(throttled_file: Path) -> PartHealth:
+    """What a Raspberry Pi's firmware says of its supply; other machines say nothing."""
+    try:
+        flags = int(throttled_file.read_text().strip(), 16)
+    except FileNotFoundError:
+        return _good("power", "not measured on this machine")
+    if flags & (_UNDER_VOLTAGE_NOW | _UNDER_VOLTAGE_SEEN):
+        when = "now" if flags & _UNDER_VOLTAGE_NOW else "since the last start"
+        fix = "use the official power supply and a short cable"
+        return PartHealth("power", ok=False, detail=f"under-voltage {when}", fix=fix)
+    return _good("power", "voltage is fine")
+
+
+def _good(name: str, detail: str) -> PartHealth:
+    return PartHealth(name, ok=True, detail=detail)

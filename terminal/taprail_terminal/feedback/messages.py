@@ -1,0 +1,89 @@
+"""Every word that a customer reads, in one catalogue; keys by code, so that languages follow.
+
+Answers for short sentences that fit a display of 128 by 64. Codes of reasons are those of verdicts
+and of this terminal. Amounts come in as text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final, TypeAlias
+
+Catalogue: TypeAlias = Mapping[str, str]
+
+ENGLISH: Final[Catalogue] = {
+    # Headlines and prompts of the phases.
+    "idle.headline": "Welcome",
+    "idle.line": "Nothing to pay yet",
+    "ready.prompt": "Tap card",
+    "reading.prompt": "Hold still",
+    "waiting.prompt": "Card read",
+    "approved.headline": "Approved",
+    "settled.headline": "Paid",
+    "settled.line": "Final on chain",
+    "declined.headline": "Declined",
+    "unknown.headline": "Checking…",
+    "unknown.line": "Do not pay again",
+    "try_again.headline": "Try again",
+    "try_again.line": "Hold card until the beep",
+    "card_refused.headline": "Card refused",
+    "card_refused.line": "Please use another card",
+    "out_of_service.headline": "Closed",
+    "out_of_service.line": "Out of service",
+    # Pieces.
+    "lift_card": "LIFT CARD",
+    "not_charged": "Not charged",
+    "earlier_sale": "Earlier: {sum}",
+    "auth_code": "Code {code}",
+    "left": "{left} left",
+    # Why a payment was declined.
+    "reason.accept_until_passed": "Took too long. Not charged",
+    "reason.card_disabled": "Card is blocked",
+    "reason.card_expired": "Card has expired",
+    "reason.card_frozen": "Card is frozen",
+    "reason.card_lost": "Card was reported lost",
+    "reason.card_profile_disabled": "This kind of card is not accepted",
+    "reason.card_proof_invalid": "Card could not be verified",
+    "reason.card_replayed": "Tap was used before. Tap again",
+    "reason.card_unknown": "Card is not known here",
+    "reason.clock_skew": "Terminal clock is wrong. Ask the staff",
+    "reason.currency_unsupported": "Currency not accepted",
+    "reason.daily_limit": "Daily limit",
+    "reason.insufficient_balance": "Not enough balance",
+    "reason.invalid_merchant": "Terminal not set up. Ask the staff",
+    "reason.merchant_inactive": "Merchant is not active",
+    "reason.single_limit": "Over the limit for one payment",
+    "reason.single_limit.left": "At most {left} per payment",
+    "reason.terminal_inactive": "Terminal not active. Ask the staff",
+    "reason.terminal_revoked": "Terminal was revoked. Ask the staff",
+    # Why this terminal read no card.
+    "reason.card_removed": "Card moved too soon",
+    "reason.card_kind": "This kind of card is not accepted",
+    "reason.two_cards": "Show one card only",
+    "reason.reader_lost": "Card reader is restarting",
+    # The self-test's picture.
+    "test.headline": "Display",
+    "test.line": "Self-test running",
+}
+
+_CODE = re.compile(r"[a-z0-9]+(?:_[a-z0-9]+)*", re.ASCII)
+
+
+def reason_text(reason: str, left: str | None, catalogue: Catalogue = ENGLISH) -> str:
+    """Words for a reason, with what a limit leaves ("Daily limit: 3.20 left").
+
+    `reason` is a code of the catalogue or a sentence for people. A code that a newer gateway has
+    and this catalogue has not is shown in its own words rather than hidden.
+    """
+    words = catalogue.get(f"reason.{reason}") or _own_words(reason)
+    if left is None or left in words:
+        return words
+    with_left = catalogue.get(f"reason.{reason}.left") or f"{words}: {catalogue['left']}"
+    return with_left.replace("{left}", left)
+
+
+def _own_words(reason: str) -> str:
+    if _CODE.fullmatch(reason) is None:
+        return reason
+    return reason.replace("_", " ").capitalize()

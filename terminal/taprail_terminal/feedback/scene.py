@@ -1,0 +1,228 @@
+"""What each view looks and sounds like: the EMV grammar of lights and sounds, as a pure function.
+
+Answers for meaning, told by position, pattern, words and sound together, never by colour alone.
+It draws no pixel (`screens`) and drives no pin (`gpio`).
+
+    phase           1 2 3 4   red    amber   sound         (— on, · off, ~ changing)
+    idle            ~ · · ·   ·      ·                     a wink every five seconds
+    ready           — · · ·   ·      ·
+    reading         — — · ·   ·      ·
+    waiting         — — — —   ·      ·       short beep    card read, lift it: no approval
+    approved        ~ ~ ~ ~   ·      ·       rising        all four flash together
+    settled         ~ ~ ~ ~   ·      ·                     one after the other, again and again
+    declined        · · · ·   —      ·       double low
+    card refused    · · · ·   ~      ·       double low
+    unknown         · · · ·   ·      ~ slow  long middle
+    try again       ~ · · ·   ·      ·       quick ticks   quick, where the card belongs
+    out of service  · · · ·   —      —
+
+Idle, ready and card read are those of EMV Contactless Book A, user interface requirements; it
+leaves the result of the payment to the terminal, and so the rest is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from taprail_common.money import format_amount
+from taprail_terminal.checkout import Phase, View
+from taprail_terminal.feedback import sounds
+from taprail_terminal.feedback.lights import OFF, ON, Lights, Pattern
+from taprail_terminal.feedback.messages import ENGLISH, Catalogue, reason_text
+from taprail_terminal.feedback.sounds import Sound
+
+
+class Icon(StrEnum):
+    """A picture that needs no language."""
+
+    NONE = "none"
+    WAVE = "wave"
+    CHECK = "check"
+    LINK = "link"
+    CROSS = "cross"
+    HOURGLASS = "hourglass"
+    RETRY = "retry"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """What the display says. With an `amount` it is the largest thing on it."""
+
+    headline: str
+    lines: tuple[str, ...] = ()
+    icon: Icon = Icon.NONE
+    amount: str | None = None
+    currency: str = ""
+    lift_card: str | None = None
+    """Words of the bar that asks to take the card away; None shows no bar."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Everything that a customer sees and hears."""
+
+    lights: Lights
+    sound: Sound
+    screen: Screen
+
+
+# EMV Contactless Book A, user interface: idle is about 200 ms of light every 5 s.
+_IDLE_WINK: Final = Pattern(period_ms=5000, on_ms=200)
+_QUICK: Final = Pattern(period_ms=250, on_ms=125)
+_FLASH: Final = Pattern(period_ms=500, on_ms=250)
+_BLINK: Final = Pattern(period_ms=1000, on_ms=500)
+# Slow enough to say "patience", and unlike anything else on the front.
+_SLOW: Final = Pattern(period_ms=2000, on_ms=1000)
+
+
+def _filling(position: int) -> Pattern:
+    return Pattern(
+        period_ms=1600, on_ms=1600 - 300 * (position + 1), offset_ms=300 * (position + 1)
+    )
+
+
+_LIGHTS: Final[dict[Phase, Lights]] = {
+    Phase.IDLE: Lights(emv=(_IDLE_WINK, OFF, OFF, OFF)),
+    Phase.READY: Lights(emv=(ON, OFF, OFF, OFF)),
+    Phase.READING: Lights(emv=(ON, ON, OFF, OFF)),
+    Phase.WAITING: Lights(emv=(ON, ON, ON, ON)),
+    Phase.APPROVED: Lights(emv=(_FLASH, _FLASH, _FLASH, _FLASH)),
+    Phase.SETTLED: Lights(emv=(_filling(0), _filling(1), _filling(2), _filling(3))),
+    Phase.DECLINED: Lights(red=ON),
+    Phase.CARD_REFUSED: Lights(red=_BLINK),
+    Phase.UNKNOWN: Lights(amber=_SLOW),
+    Phase.TRY_AGAIN: Lights(emv=(_QUICK, OFF, OFF, OFF)),
+    Phase.OUT_OF_SERVICE: Lights(red=ON, amber=ON),
+}
+
+_SOUNDS: Final[dict[Phase, Sound]] = {
+    Phase.WAITING: sounds.CARD_READ,
+    Phase.APPROVED: sounds.APPROVED,
+    Phase.DECLINED: sounds.DECLINED,
+    Phase.CARD_REFUSED: sounds.DECLINED,
+    Phase.UNKNOWN: sounds.UNKNOWN,
+    Phase.TRY_AGAIN: sounds.TRY_AGAIN,
+}
+
+
+def scene(view: View, words: Catalogue = ENGLISH) -> Scene:
+    """What the view looks and sounds like."""
+    screen = _SCREENS[view.phase](view, words)
+    return Scene(_LIGHTS[view.phase], _SOUNDS.get(view.phase, sounds.SILENCE), screen)
+
+
+def self_test_screen(words: Catalogue = ENGLISH) -> Screen:
+    """What the display shows while it is being tested."""
+    return Screen(words["test.headline"], (words["test.line"],), Icon.CHECK)
+
+
+def _idle(view: View, words: Catalogue) -> Screen:
+    return _result(view, words, "idle", Icon.WAVE, (words["idle.line"],))
+
+
+def _ready(view: View, words: Catalogue) -> Screen:
+    return _prompt(view, words, "ready", Icon.WAVE)
+
+
+def _reading(view: View, words: Catalogue) -> Screen:
+    # No "lift card" here: the card has to stay.
+    return Screen(
+        words["reading.prompt"], icon=Icon.HOURGLASS, amount=_amount(view), currency=view.currency
+    )
+
+
+def _waiting(view: View, words: Catalogue) -> Screen:
+    return _prompt(view, words, "waiting", Icon.HOURGLASS)
+
+
+def _approved(view: View, words: Catalogue) -> Screen:
+    shows_code = view.auth_code is not None and not view.late
+    code = (words["auth_code"].format(code=view.auth_code),) if shows_code else ()
+    return _result(view, words, "approved", Icon.CHECK, (*_sum(view), *code))
+
+
+def _settled(view: View, words: Catalogue) -> Screen:
+    lines = (*_sum(view), words["settled.line"])
+    return _result(view, words, "settled", Icon.LINK, lines)
+
+
+def _declined(view: View, words: Catalogue) -> Screen:
+    return _result(view, words, "declined", Icon.CROSS, _why(view, words, words["not_charged"]))
+
+
+def _unknown(view: View, words: Catalogue) -> Screen:
+    lines = (words["unknown.line"], *_sum(view))
+    return _result(view, words, "unknown", Icon.HOURGLASS, lines)
+
+
+def _try_again(view: View, words: Catalogue) -> Screen:
+    lines = _why(view, words, words["try_again.line"])
+    return _result(view, words, "try_again", Icon.RETRY, lines)
+
+
+def _card_refused(view: View, words: Catalogue) -> Screen:
+    lines = _why(view, words, words["card_refused.line"])
+    return _result(view, words, "card_refused", Icon.CROSS, lines)
+
+
+def _out_of_service(view: View, words: Catalogue) -> Screen:
+    lines = _why(view, words, words["out_of_service.line"])
+    return _result(view, words, "out_of_service", Icon.CLOSED, lines)
+
+
+_SCREENS: Final[dict[Phase, Callable[[View, Catalogue], Screen]]] = {
+    Phase.IDLE: _idle,
+    Phase.READY: _ready,
+    Phase.READING: _reading,
+    Phase.WAITING: _waiting,
+    Phase.APPROVED: _approved,
+    Phase.SETTLED: _settled,
+    Phase.DECLINED: _declined,
+    Phase.UNKNOWN: _unknown,
+    Phase.TRY_AGAIN: _try_again,
+    Phase.CARD_REFUSED: _card_refused,
+    Phase.OUT_OF_SERVICE: _out_of_service,
+}
+
+
+def _prompt(view: View, words: Catalogue, key: str, icon: Icon) -> Screen:
+    """The amount, and what to do."""
+    return Screen(
+        words[f"{key}.prompt"],
+        icon=icon,
+        amount=_amount(view),
+        currency=view.currency,
+        lift_card=_lift_card(view, words),
+    )
+
+
+def _result(view: View, words: Catalogue, key: str, icon: Icon, lines: tuple[str, ...]) -> Screen:
+    """What came of it, and why."""
+    total = _sum(view)
+    if view.late and total:
+        # Which sale this is about comes first: the customer of the current one must not be misled.
+        earlier = words["earlier_sale"].format(sum=total[0])
+        lines = (earlier, *(line for line in lines if line not in total))
+    return Screen(words[f"{key}.headline"], lines, icon, lift_card=_lift_card(view, words))
+
+
+def _why(view: View, words: Catalogue, otherwise: str) -> tuple[str, ...]:
+    left = None if view.left_units is None else format_amount(view.left_units, view.decimals)
+    return (otherwise if view.reason is None else reason_text(view.reason, left, words),)
+
+
+def _amount(view: View) -> str | None:
+    return None if view.amount_units is None else format_amount(view.amount_units, view.decimals)
+
+
+def _sum(view: View) -> tuple[str, ...]:
+    amount = _amount(view)
+    return () if amount is None else (f"{amount} {view.currency}",)
+
+
+def _lift_card(view: View, words: Catalogue) -> str | None:
+    return words["lift_card"] if view.card_present else None

@@ -1,0 +1,143 @@
+"""Text into a box: the largest size at which all of it fits, wrapped between words.
+
+Answers for nothing being cut: what does not fit at one size is tried at the next smaller one. Only
+a sentence from outside that fits at no size is shortened, and then it ends in "…".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Final, TypeAlias
+
+from PIL import ImageDraw, ImageFont
+
+SMALLEST_PX: Final = 11
+"""Below this a decimal point may vanish from the grid, and 12.50 reads 1250."""
+
+_UNBROKEN_PX: Final = 13
+"""From here up, an unbroken line is preferred to a larger one."""
+
+Font: TypeAlias = ImageFont.FreeTypeFont
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Lines as they will stand, and the size of their font; `whole` unless words were left out."""
+
+    lines: tuple[str, ...]
+    size_px: int
+    whole: bool = True
+
+    @property
+    def line_px(self) -> int:
+        """From one baseline to the next: tight, since there are few pixels and short texts."""
+        return self.size_px + 1
+
+    @property
+    def height_px(self) -> int:
+        return self.line_px * len(self.lines)
+
+
+@lru_cache(maxsize=64)
+def font(size_px: int) -> Font:
+    """Pillow's own font, so that a picture is the same on every machine."""
+    loaded = ImageFont.load_default(size_px)
+    if not isinstance(loaded, ImageFont.FreeTypeFont):  # pragma: no cover - every wheel has it
+        raise RuntimeError("Pillow was built without FreeType")
+    return loaded
+
+
+def width_px(text: str, size_px: int) -> int:
+    """How wide one line stands."""
+    words = text.split()
+    return sum(_word_px(word, size_px) for word in words) + _space_px(size_px) * (len(words) - 1)
+
+
+def write(
+    pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size_px: int, fill: int
+) -> None:
+    """Write one line; `at` is the left end of its middle."""
+    x, y = at
+    for word in text.split():
+        pen.text((x, y), word, font=font(size_px), fill=fill, anchor="lm")
+        x += _word_px(word, size_px) + _space_px(size_px)
+
+
+@lru_cache(maxsize=4096)
+def _word_px(word: str, size_px: int) -> int:
+    return round(font(size_px).getlength(word, mode="1"))
+
+
+def _space_px(size_px: int) -> int:
+    # Without grey a font's own space shrinks to a pixel or two at small sizes.
+    return max(4, size_px // 3)
+
+
+def fit(paragraphs: Sequence[str], box: tuple[int, int], sizes_px: Sequence[int]) -> Fitted:
+    """Put paragraphs into a box of (width, height) at the first of the sizes that holds them all.
+
+    A little smaller and unbroken reads better than larger and broken.
+    """
+    fitting = [
+        fitted
+        for size_px in sizes_px
+        if (fitted := _wrapped(paragraphs, box[0], size_px)) and fitted.height_px <= box[1]
+    ]
+    if not fitting:
+        return _shortened(paragraphs, box, sizes_px[-1])
+    for fitted in fitting:
+        if fitted.size_px >= _UNBROKEN_PX and len(fitted.lines) == len(paragraphs):
+            return fitted
+    return fitting[0]
+
+
+def _wrapped(paragraphs: Sequence[str], box_px: int, size_px: int) -> Fitted | None:
+    words = [word for paragraph in paragraphs for word in paragraph.split()]
+    if any(_word_px(word, size_px) > box_px for word in words):
+        return None
+    lines = [line for paragraph in paragraphs for line in _balanced(paragraph, box_px, size_px)]
+    return Fitted(tuple(lines), size_px)
+
+
+def _balanced(paragraph: str, box_px: int, size_px: int) -> list[str]:
+    """Wrap into as few lines as the box allows, then as evenly as that allows."""
+    lines = _wrap(paragraph, box_px, size_px)
+    for narrower_px in range(box_px - 4, 0, -4):
+        narrower = _wrap(paragraph, narrower_px, size_px)
+        too_wide = any(width_px(line, size_px) > narrower_px for line in narrower)
+        if too_wide or len(narrower) > len(lines):
+            break
+        lines = narrower
+    return lines
+
+
+def _wrap(paragraph: str, box_px: int, size_px: int) -> list[str]:
+    lines: list[str] = []
+    current = ""
+    for word in paragraph.split():
+        longer = f"{current} {word}" if current else word
+        if current and width_px(longer, size_px) > box_px:
+            lines.append(current)
+            longer = word
+        current = longer
+    return [*lines, current] if current else lines
+
+
+def _shortened(paragraphs: Sequence[str], box: tuple[int, int], size_px: int) -> Fitted:
+    words = [_short_word(word, box[0], size_px) for word in " ".join(paragraphs).split()]
+    while len(words) > 1:
+        words.pop()
+        fitted = _wrapped([" ".join(words) + "…"], box[0], size_px)
+        if fitted is not None and fitted.height_px <= box[1]:
+            return replace(fitted, whole=False)
+    return Fitted(tuple(words), size_px, whole=False)
+
+
+def _short_word(word: str, box_px: int, size_px: int) -> str:
+    if width_px(word, size_px) <= box_px:
+        return word
+    while word and width_px(word + "…", size_px) > box_px:
+        word = word[:-1]
+    return word + "…"
