@@ -1,0 +1,268 @@
+"""One run of a reader in its own thread, from its opening until it fails or is stopped.
+
+Answers for *one read per card presence*: after a card was sensed no other is looked for until it
+has cleanly left, and a damaged answer is no leaving. A permit to read is used up by the first card,
+so a slow listener can never let a second one through. Blocking calls happen here and only here.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from taprail_common.errors import PartError
+from taprail_terminal.card_session import (
+    CardProof,
+    Garbled,
+    NotOurs,
+    Outcome,
+    converse,
+    is_random_uid,
+    uid_outcome,
+)
+from taprail_terminal.readers.base import CardGarbledError, CardSilentError, Driver, FoundCard
+
+READ_ATTEMPTS: Final = 3
+"""Reads in one presence; each starts the card anew, so its tap counter may skip. That is fine."""
+
+SESSION_BUDGET_S: Final = 1.5
+"""For all attempts together. With the longest single exchange it stays below HANG_LIMIT_S."""
+
+BOUNCE_S: Final = 0.7
+"""A card that comes back this soon after it was read never really left: a hand that hesitates at
+the edge of the field is one tap. Someone who taps the same card again takes longer."""
+
+PING_EVERY_S: Final = 1.0
+PRESENCE_EVERY_S: Final = 0.05
+STRIKES: Final = 3
+"""Failures in a row after which the reader counts as lost; one may be noise on the line."""
+STRIKE_PAUSE_S: Final = 0.02
+EMPTY_LOOKS: Final = 2
+"""A card has left when the field was empty this often in a row."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The reader answers."""
+
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sensed:
+    """A card came, and is being read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The card was read to its end."""
+
+    outcome: CardProof | NotOurs
+
+
+@dataclass(frozen=True, slots=True)
+class Torn:
+    """The card left before it was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """The card is there and could not be understood."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The card has cleanly left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The reader does not answer any more; `reason` is one line for people."""
+
+    reason: str
+
+
+Report = Opened | Sensed | Finished | Torn | Unreadable | Gone | Lost
+
+
+class Poller:
+    """Runs a driver until `stop`; `post(report, at_s)` is called in its thread."""
+
+    def __init__(self, driver: Driver, post: Callable[[Report, float], None]) -> None:
+        self._driver = driver
+        self._post_to = post
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._permit: int | None = None
+        self._sensed = 0
+        self._resting = True
+        self._last_read: FoundCard | None = None
+        self._last_left_s = 0.0
+        self.opened = False
+        self.busy_since_s = time.monotonic()
+        """When the driver's current call began; the supervisor looks at it to notice a hang."""
+
+    def permit(self, sensed_so_far: int | None) -> None:
+        """Allow one read, to a listener that has heard of so many cards; None takes it back."""
+        with self._wake:
+            self._permit = sensed_so_far
+            self._wake.notify()
+
+    def stop(self) -> None:
+        """Ask the thread to end after the current call."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+
+    def run(self) -> None:
+        """The thread's work. Raises PartError when the reader is lost."""
+        self.busy_since_s = time.monotonic()
+        description = self._driver.open()
+        try:
+            self.opened = True
+            self._post(Opened(description))
+            while not self._stopping:
+                self._turn()
+        finally:
+            self._driver.close()
+
+    def _turn(self) -> None:
+        if not self._may_read():
+            self._idle()
+            return
+        self._resting = False
+        card = self._call(self._driver.wait_for_card)
+        if card is None or not self._may_read():
+            return
+        if self._bounced(card):
+            self._call(self._driver.rest)
+            self._pause(PRESENCE_EVERY_S)
+            return
+        self._serve(card)
+
+    def _may_read(self) -> bool:
+        return self._permit == self._sensed
+
+    def _idle(self) -> None:
+        if not self._resting:
+            self._call(self._driver.rest)
+            self._resting = True
+        self._call(self._driver.ping)
+        with self._wake:
+            self._wake.wait_for(lambda: self._stopping or self._may_read(), PING_EVERY_S)
+
+    def _serve(self, card: FoundCard) -> None:
+        self._sensed += 1
+        self._post(Sensed())
+        outcome = self._read(card)
+        if outcome is None:
+            self._post(Torn())
+            return
+        self._post(Unreadable() if isinstance(outcome, Garbled) else Finished(outcome))
+        self._wait_until_gone(card)
+        if isinstance(outcome, CardProof):
+            self._last_read, self._last_left_s = card, time.monotonic()
+        self._post(Gone())
+
+    def _read(self, card: FoundCard) -> Outcome | None:
+        """Read the card, again if need be; None when it has left."""
+        deadline_s = time.monotonic() + SESSION_BUDGET_S
+        outcome: Outcome = Garbled("never read")
+        for _ in range(READ_ATTEMPTS):
+            outcome = self._attempt(card, max(0.0, deadline_s - time.monotonic()))
+            if not isinstance(outcome, Garbled):
+                return outcome
+            if self._has_left(card):
+                return None
+        return outcome
+
+    def _attempt(self, card: FoundCard, budget_s: float) -> Outcome:
+        if not card.iso_dep:
+            return uid_outcome(card.uid)
+        conversation = converse()
+        try:
+            self._timed(lambda: self._driver.start_session(budget_s=budget_s))
+            command = next(conversation)
+            while True:
+                command = conversation.send(self._exchange(command))
+        except StopIteration as done:
+            outcome: Outcome = done.value
+            return outcome
+        except (CardSilentError, CardGarbledError, PartError) as exc:
+            return Garbled(exc.code)  # a dead reader is found out by the next look at the field
+
+    def _exchange(self, apdu: bytes) -> bytes:
+        return self._timed(lambda: self._driver.exchange(apdu))
+
+    def _has_left(self, card: FoundCard) -> bool:
+        """Whether the card is gone, or another has taken its place. Starts it anew if not."""
+        for _ in range(EMPTY_LOOKS):
+            try:
+                found = self._call(self._driver.look_again)
+            except CardGarbledError:
+                return False
+            if found is not None:
+                return not _may_be_same(card, found)
+        return True
+
+    def _wait_until_gone(self, card: FoundCard) -> None:
+        while not self._stopping:
+            if not (card.iso_dep and self._still_answers()):
+                if self._has_left(card):
+                    return
+                self._renew_session(card)
+            self._pause(PRESENCE_EVERY_S)
+
+    def _still_answers(self) -> bool:
+        try:
+            return self._timed(self._driver.still_answers)
+        except PartError:
+            return False  # the look at the field that follows finds out whose fault it was
+
+    def _renew_session(self, card: FoundCard) -> None:
+        """Bring a card that was started anew back to where it gives signs of life."""
+        if card.iso_dep:
+            try:
+                self._timed(lambda: self._driver.start_session(budget_s=SESSION_BUDGET_S))
+            except (CardSilentError, CardGarbledError, PartError):
+                return  # then the next look at the field tells
+
+    def _bounced(self, card: FoundCard) -> bool:
+        last, now_s = self._last_read, time.monotonic()
+        if last is None or not _may_be_same(last, card) or now_s - self._last_left_s > BOUNCE_S:
+            return False
+        self._last_left_s = now_s
+        return True
+
+    def _call(self, primitive: Callable[[], T]) -> T:
+        """A primitive that may be repeated: noise on the line costs a try, not the reader."""
+        for _ in range(STRIKES - 1):
+            try:
+                return self._timed(primitive)
+            except PartError:
+                self._pause(STRIKE_PAUSE_S)
+        return self._timed(primitive)
+
+    def _timed(self, primitive: Callable[[], T]) -> T:
+        self.busy_since_s = time.monotonic()
+        try:
+            return primitive()
+        finally:
+            self.busy_since_s = float("inf")
+
+    def _pause(self, duration_s: float) -> None:
+        with self._wake:
+            self._wake.wait_for(lambda: self._stopping, duration_s)
+
+    def _post(self, report: Report) -> None:
+        self._post_to(report, time.monotonic())
+
+
+def _may_be_same(one: FoundCard, other: FoundCard) -> bool:
+    """Cards that draw their UID anew cannot be told apart, so they count as the same."""
+    return one.uid == other.uid or (is_random_uid(one.uid) and is_random_uid(other.uid))
