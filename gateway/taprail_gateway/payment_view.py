@@ -12,6 +12,7 @@ from sqlalchemy import Connection, bindparam, select
 
 from taprail_common.clock import rfc3339
 from taprail_common.wire import PaymentNotice, from_ms
+from taprail_gateway.directory import User
 from taprail_gateway.ledger import schema
 
 _p, _m = schema.payments.c, schema.merchants.c
@@ -40,7 +41,7 @@ _ONE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class PaymentView:
-    """The columns above, in their order."""
+    """The columns above, by their names."""
 
     id: str
     request_id: str
@@ -58,10 +59,6 @@ class PaymentView:
     tx_hash: str | None
     failure_reason: str | None
 
-    def may_be_seen_by(self, user_id: str) -> bool:
-        """The payer and the merchant; operators see everything and are not asked here."""
-        return user_id in {self.user_id, self.merchant_user_id}
-
     @property
     def is_by_terminal(self) -> bool:
         """Whether a terminal asked for it, and is to be told."""
@@ -71,7 +68,14 @@ class PaymentView:
 def load_payment(connection: Connection, payment_id: str) -> PaymentView | None:
     """One payment; None for no such payment."""
     row = connection.execute(_ONE, {"id": payment_id}).one_or_none()
-    return None if row is None else PaymentView(*row._tuple())
+    return None if row is None else PaymentView(**row._mapping)
+
+
+def concerns(payment: PaymentView, terminal_id: str | None, user: User | None) -> bool:
+    """Whether somebody may know of a payment: its terminal, its payer, its merchant, operators."""
+    if user is None:
+        return payment.terminal_id == terminal_id
+    return user.is_operator or user.id in {payment.user_id, payment.merchant_user_id}
 
 
 def status_body(payment: PaymentView, explorer_link: str | None) -> dict[str, object]:

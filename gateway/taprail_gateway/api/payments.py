@@ -18,8 +18,7 @@ from taprail_gateway.api.context import SERVICES
 from taprail_gateway.api.errors import HttpError
 from taprail_gateway.api.identify import is_terminal, signed_body, signed_query, token_user
 from taprail_gateway.authorize import Evidence, PaymentRequest, Profile
-from taprail_gateway.directory import User
-from taprail_gateway.payment_view import PaymentView, load_payment, status_body
+from taprail_gateway.payment_view import concerns, load_payment, status_body
 
 IDEMPOTENCY_HEADER: Final = "Idempotency-Key"
 
@@ -41,7 +40,6 @@ async def process_async(request: web.Request) -> web.Response:
     if result.payment_id is not None:
         crash("accept.committed")
         services.wakeups.pending.set()
-        services.wakeups.events.set()
     return web.Response(
         body=result.body,
         status=result.http_status,
@@ -61,16 +59,10 @@ async def status(request: web.Request) -> web.Response:
         if is_payment_id(wanted)
         else None
     )
-    if payment is None or not _concerns(payment, terminal_id, user):
+    if payment is None or not concerns(payment, terminal_id, user):
         return _json({"success": False, "error": "Transaction not found"}, status=404)
     link = services.explorer_link(payment.tx_hash)
     return _json({"success": True, "transaction": status_body(payment, link)})
-
-
-def _concerns(payment: PaymentView, terminal_id: str | None, user: User | None) -> bool:
-    if user is None:
-        return payment.terminal_id == terminal_id
-    return user.is_operator or payment.may_be_seen_by(user.id)
 
 
 async def _from_terminal(request: web.Request, body: bytes, received_s: float) -> AcceptItem:

@@ -1,0 +1,113 @@
+"""Who may open a socket: a terminal by a fresh signature, a user by a token.
+
+A terminal signs the gateway's id, its own, a time and a nonce, anew at each connect. Each nonce is
+taken once within the time that its timestamp is good for. A refused terminal is told the gateway's
+time, signed, so that it can tell a wrong clock from a wrong gateway.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from socketio.exceptions import ConnectionRefusedError as Refused
+from sqlalchemy import bindparam, select
+
+from taprail_common.clock import rfc3339
+from taprail_common.errors import SignatureError
+from taprail_common.signing import Domain, sign, verify
+from taprail_common.wire import CLOCK_SKEW_MS
+from taprail_gateway.api.context import Services
+from taprail_gateway.api.identify import is_fresh, user_of_token
+from taprail_gateway.directory import User
+from taprail_gateway.ledger import schema
+
+_NONCE: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_MAX_NONCES: Final = 20_000
+"""Connects within a minute, far more than terminals there are; beyond it, connects are refused."""
+
+_STATUS: Final = select(schema.terminals.c.status).where(schema.terminals.c.id == bindparam("id"))
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who is at the other end of a socket: exactly one of the two."""
+
+    terminal_id: str | None = None
+    user: User | None = None
+
+
+class PushAuth:
+    """Decides about connects; belongs to one event loop."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._nonces: dict[str, int] = {}  # nonce → when it may be forgotten, oldest first
+
+    async def identify(self, auth: object, environ: Mapping[str, Any]) -> Listener:
+        """Who connects; raises socketio's ConnectionRefusedError."""
+        given = auth if isinstance(auth, dict) else {}
+        if "terminalId" in given:
+            return Listener(terminal_id=await self._terminal(given))
+        token = given.get("token") or _bearer(environ)
+        if not isinstance(token, str) or not token:
+            raise Refused("No authentication token provided")
+        try:
+            user = await user_of_token(self._services, token)
+        except SignatureError:
+            user = None
+        if user is None:
+            raise Refused("Authentication failed")
+        return Listener(user=user)
+
+    async def _terminal(self, given: Mapping[str, object]) -> str:
+        terminal_id, timestamp, nonce, signature = (
+            str(given.get(name, ""))[:128]
+            for name in ("terminalId", "timestamp", "nonce", "signature")
+        )
+        signed = "\n".join((self._services.gateway_id, terminal_id, timestamp, nonce)).encode()
+        now_ms = self._services.clock.now_ms()
+        if not (
+            _NONCE.fullmatch(nonce)
+            and is_fresh(timestamp, now_ms)
+            and await self._is_signed(terminal_id, signed, signature)
+            and self._take_nonce(f"{terminal_id}/{nonce}", now_ms)
+        ):
+            raise self._refused(signed, now_ms)
+        return terminal_id
+
+    async def _is_signed(self, terminal_id: str, signed: bytes, signature: str) -> bool:
+        key = await self._services.directory.terminal_key(terminal_id)
+        if key is None:
+            return False
+        try:
+            verify(key, Domain.CONNECT, signed, signature)
+        except SignatureError:
+            return False
+        status = await self._services.ledger.read(
+            lambda connection: connection.scalar(_STATUS, {"id": terminal_id})
+        )
+        return status == "active"
+
+    def _take_nonce(self, nonce: str, now_ms: int) -> bool:
+        while self._nonces and next(iter(self._nonces.values())) < now_ms:
+            del self._nonces[next(iter(self._nonces))]
+        if nonce in self._nonces or len(self._nonces) >= _MAX_NONCES:
+            return False
+        # A timestamp may be ahead by the skew, and is then good until it is behind by the skew.
+        self._nonces[nonce] = now_ms + 2 * CLOCK_SKEW_MS
+        return True
+
+    def _refused(self, signed: bytes, now_ms: int) -> Refused:
+        gateway_time = rfc3339(now_ms)
+        signature = sign(self._services.key, Domain.ANSWER, gateway_time.encode(), about=signed)
+        return Refused(
+            "Authentication failed", {"gatewayTime": gateway_time, "signature": signature}
+        )
+
+
+def _bearer(environ: Mapping[str, Any]) -> str:
+    scheme, _, token = str(environ.get("HTTP_AUTHORIZATION", "")).partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
