@@ -187,6 +187,23 @@ def test_a_garbled_answer_is_repeated_without_a_second_read(
     assert card.counter == 1
 
 
+@pytest.mark.parametrize("r_nak", [b"\xb2", b"\xb3"])
+def test_a_bare_presence_check_tells_noise_from_absence(
+    sim: Pn532Simulator, clf: Frontend, r_nak: bytes
+) -> None:
+    card = sun_card()
+    sim.put(card)
+    read_sun(sense_tag(clf))
+    sim.disturb(1)
+    with pytest.raises(nfc.clf.TransmissionError):
+        clf.exchange(r_nak, timeout=0.02)
+    assert clf.exchange(r_nak, timeout=0.02)
+    sim.lift()
+    with pytest.raises(nfc.clf.TimeoutError):
+        clf.exchange(r_nak, timeout=0.02)
+    assert card.counter == 1
+
+
 def test_a_clone_replays_what_it_recorded(sim: Pn532Simulator, clf: Frontend) -> None:
     url = sun_card().read_sun_url()
     sim.put(ReplayedCard(url.encode(), UID))

@@ -71,7 +71,7 @@ class Job:
 class Pn532Chip:
     """The state machine. `rf_delay_s` is the air time of one exchange with a card.
 
-    With `model_line_speed` the chip's own bytes take their time on the wire too.
+    With `model_line_speed` bytes take their time on the wire, both ways.
     """
 
     def __init__(
@@ -140,6 +140,8 @@ class Pn532Chip:
         clear = self._uart.received(data, line_baud)
         if self._hung:
             return
+        if self._model_line_speed:
+            now_s += self._uart.byte_time_s(len(clear))
         for frame in self._decoder.feed(clear):
             if frame is frames.Control.ACK:
                 self._host_ack()

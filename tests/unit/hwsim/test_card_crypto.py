@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 from Crypto.Cipher import AES
+from Crypto.Hash import CMAC
+from hypothesis import given
+from hypothesis import strategies as st
 
 from taprail_hwsim.cards import Ntag424
 from taprail_hwsim.cards.card_crypto import (
+    cmac,
     diversified_key,
     encrypted_picc_data,
     file_read_key,
@@ -24,6 +28,11 @@ def test_an12196_example_of_encrypted_picc_data_and_mac() -> None:
     assert plain[:11] == b"\xc7" + AN12196_UID + (61).to_bytes(3, "little")
     assert encrypted_picc_data(ZERO_KEY, AN12196_UID, 61, plain[11:]) == AN12196_PICC
     assert sdm_mac(ZERO_KEY, AN12196_UID, 61) == AN12196_MAC
+
+
+@given(st.binary(min_size=16, max_size=16), st.binary(max_size=70))
+def test_cmac_is_that_of_a_library(key: bytes, message: bytes) -> None:
+    assert cmac(key, message) == CMAC.new(key, message, ciphermod=AES).digest()
 
 
 def test_an10922_example_of_a_diversified_aes_128_key() -> None:

@@ -327,8 +327,10 @@ def test_a_hung_chip_is_silent_until_its_reset(bench: Bench) -> None:
 
 def test_modelled_line_speed_delays_answers() -> None:
     bench = Bench(model_line_speed=True)
-    assert bench.write(encode(b"\xd4\x02")) == b""
-    assert bench.wait(len(ACK_FRAME) * 10 / 115200 + 1e-6) == ACK_FRAME
+    question = encode(b"\xd4\x02")
+    assert bench.write(question) == b""
+    assert bench.wait(len(question + ACK_FRAME) * 10 / 115200 - 1e-6) == b""
+    assert bench.wait(2e-6) == ACK_FRAME
     assert bench.read(bench.wait(13 * 10 / 115200 + 1e-6), 0x02) is not None
 
 
