@@ -1,0 +1,304 @@
+"""The terminal's memory of money: every request it has made, until its outcome is known for good.
+
+Answers for *stored before sent*: a request's exact bytes are on the disk before the first of them
+leaves, and what the gateway signed is kept beside them as evidence. Each step is guarded by the
+state that it leaves. It knows neither network nor display.
+
+    stored ──▶ approved ──▶ settled
+       │          ╰───────▶ failed
+       ╰─────▶ declined
+
+SQLite in WAL mode with synchronous=FULL: a commit is one append and one fsync of the log, where a
+rollback journal needs three and a folder sync; both survive a power cut. All statements run in one
+thread of their own, so the event loop never waits for the card that a Pi calls its disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, TypeVar
+
+from taprail_common.errors import IllegalTransitionError, OperatorError, PartError
+
+PART: Final = "outbox"
+
+MAX_UNRESOLVED: Final = 100
+"""Requests without an outcome. A till that sells on while so many are unknown is not connected."""
+KEEP_FINISHED: Final = 10_000
+KEEP_FINISHED_MS: Final = 90 * 24 * 3600 * 1000
+"""How much evidence of finished sales is kept: the newer of both bounds deletes."""
+PRUNE_EVERY: Final = 200
+"""Requests between two prunings; one deletes as many rows as came since the last."""
+
+_SCHEMA_VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE requests (
+  number INTEGER PRIMARY KEY,
+  request_id TEXT NOT NULL UNIQUE,
+  amount_units INTEGER NOT NULL CHECK (amount_units > 0),
+  currency TEXT NOT NULL,
+  body BLOB NOT NULL,
+  signature TEXT NOT NULL,
+  stored_at_ms INTEGER NOT NULL,
+  state TEXT NOT NULL CHECK (state IN ('stored', 'approved', 'declined', 'settled', 'failed')),
+  verdict BLOB,
+  verdict_signature TEXT,
+  verdict_at_ms INTEGER,
+  notice BLOB,
+  notice_signature TEXT,
+  finished_at_ms INTEGER,
+  CHECK ((state = 'stored') = (verdict IS NULL)),
+  CHECK ((state IN ('settled', 'failed')) = (notice IS NOT NULL))
+) STRICT;
+CREATE INDEX requests_open ON requests (number) WHERE state IN ('stored', 'approved');
+CREATE INDEX requests_finished ON requests (number) WHERE state NOT IN ('stored', 'approved');
+"""
+
+T = TypeVar("T")
+
+
+class RequestState(StrEnum):
+    """Where a request is."""
+
+    STORED = "stored"
+    """It may have reached the gateway; nobody has said what became of it."""
+    APPROVED = "approved"
+    DECLINED = "declined"
+    SETTLED = "settled"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """A request as it was sent: `body` byte for byte, `signature` over exactly that."""
+
+    request_id: str
+    amount_units: int
+    currency: str
+    body: bytes
+    signature: str
+    stored_at_ms: int
+    state: RequestState = RequestState.STORED
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the gateway signed."""
+
+    body: bytes
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxCounts:
+    """How many requests wait for a verdict, and how many approved ones for the chain."""
+
+    unresolved: int
+    unsettled: int
+
+
+class Outbox:
+    """The store at `path`. Raises PartError when the disk fails, OperatorError for a wrong file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="outbox")
+        self._database: sqlite3.Connection | None = None
+        self._since_prune = 0
+
+    async def open(self, now_ms: int) -> None:
+        """Open or create the file, check it and prune what is old."""
+        await self._run(lambda _database: None, now_ms=now_ms)
+
+    async def close(self) -> None:
+        """Finish what is queued and close the file."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        self._thread.shutdown(wait=True)
+
+    async def store(self, row: OutboxRow) -> None:
+        """Put a request on the disk for good. Only then may it be sent."""
+        await self._run(lambda database: self._store(database, row))
+
+    async def resolve(
+        self, request_id: str, state: RequestState, verdict: Evidence, at_ms: int
+    ) -> bool:
+        """Write down a verified verdict; False when the same one was known already.
+
+        Raises IllegalTransitionError when the request had another outcome.
+        """
+        return await self._run(lambda db: _resolve(db, request_id, state, verdict, at_ms))
+
+    async def finish(
+        self, request_id: str, state: RequestState, notice: Evidence, at_ms: int
+    ) -> bool:
+        """Write down that an approved request is settled or failed; False when it is not approved."""
+        return await self._run(lambda db: _finish(db, request_id, state, notice, at_ms))
+
+    async def find(self, request_id: str) -> OutboxRow | None:
+        """One request."""
+        rows = await self._run(lambda db: _rows(db, "request_id = ?", request_id))
+        return rows[0] if rows else None
+
+    async def unresolved(self) -> list[OutboxRow]:
+        """All requests without a verdict, oldest first."""
+        return await self._run(lambda db: _rows(db, "state = 'stored'"))
+
+    async def unsettled(self) -> list[str]:
+        """Ids of all approved requests that the chain has not settled, oldest first."""
+        return await self._run(
+            lambda db: [row.request_id for row in _rows(db, "state = 'approved'")]
+        )
+
+    async def counts(self) -> OutboxCounts:
+        """The health figure of a terminal."""
+        return await self._run(_counts)
+
+    async def _run(
+        self, work: Callable[[sqlite3.Connection], T], *, now_ms: int | None = None
+    ) -> T:
+        def run() -> T:
+            try:
+                if self._database is None:
+                    self._database = _open(self._path)
+                if now_ms is not None:
+                    _prune(self._database, now_ms)
+                return work(self._database)
+            except sqlite3.Error as exc:
+                raise PartError(
+                    PART, f"{self._path} fails ({exc})", fix="check the disk's space and health"
+                ) from exc
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+
+    def _store(self, database: sqlite3.Connection, row: OutboxRow) -> None:
+        if _counts(database).unresolved >= MAX_UNRESOLVED:
+            raise PartError(PART, "too many sales are unknown", fix="connect to the gateway first")
+        with database:
+            database.execute(
+                "INSERT INTO requests (request_id, amount_units, currency, body, signature,"
+                " stored_at_ms, state) VALUES (?, ?, ?, ?, ?, ?, 'stored')",
+                (
+                    row.request_id,
+                    row.amount_units,
+                    row.currency,
+                    row.body,
+                    row.signature,
+                    row.stored_at_ms,
+                ),
+            )
+        self._since_prune += 1
+        if self._since_prune >= PRUNE_EVERY:
+            self._since_prune = 0
+            _prune(database, row.stored_at_ms)
+
+    def _close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    database = sqlite3.connect(path, timeout=5.0, check_same_thread=False)
+    try:
+        path.chmod(0o600)  # it holds card proofs and, for plain tags, serial numbers
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")
+        database.execute("PRAGMA journal_size_limit = 4194304")
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version > _SCHEMA_VERSION:
+            raise OperatorError(f"outbox {path} is from a newer TapRail", fix="upgrade this one")
+        if version == 0:
+            database.executescript(
+                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;"
+            )
+    except sqlite3.DatabaseError as exc:
+        database.close()
+        raise OperatorError(
+            f"outbox {path} cannot be used ({exc})",
+            fix="keep the file, it is evidence; move it away and check its sales at the gateway",
+        ) from exc
+    except OperatorError:
+        database.close()
+        raise
+    return database
+
+
+def _resolve(
+    database: sqlite3.Connection,
+    request_id: str,
+    state: RequestState,
+    verdict: Evidence,
+    at_ms: int,
+) -> bool:
+    finished_at_ms = at_ms if state is RequestState.DECLINED else None
+    with database:
+        changed = database.execute(
+            "UPDATE requests SET state = ?, verdict = ?, verdict_signature = ?, verdict_at_ms = ?,"
+            " finished_at_ms = ? WHERE request_id = ? AND state = 'stored'",
+            (state.value, verdict.body, verdict.signature, at_ms, finished_at_ms, request_id),
+        ).rowcount
+    if changed:
+        return True
+    known = _rows(database, "request_id = ?", request_id)
+    if not known or (known[0].state is RequestState.DECLINED) != (state is RequestState.DECLINED):
+        was = known[0].state if known else "unknown"
+        raise IllegalTransitionError(f"a request that is {was} cannot become {state}")
+    return False
+
+
+def _finish(
+    database: sqlite3.Connection,
+    request_id: str,
+    state: RequestState,
+    notice: Evidence,
+    at_ms: int,
+) -> bool:
+    with database:
+        cursor = database.execute(
+            "UPDATE requests SET state = ?, notice = ?, notice_signature = ?, finished_at_ms = ?"
+            " WHERE request_id = ? AND state = 'approved'",
+            (state.value, notice.body, notice.signature, at_ms, request_id),
+        )
+    return cursor.rowcount == 1
+
+
+def _rows(database: sqlite3.Connection, where: str, *values: str) -> list[OutboxRow]:
+    cursor = database.execute(
+        "SELECT request_id, amount_units, currency, body, signature, stored_at_ms, state"
+        f" FROM requests WHERE {where} ORDER BY number",  # noqa: S608 - constants of this module
+        values,
+    )
+    return [OutboxRow(*fields, state=RequestState(state)) for *fields, state in cursor]
+
+
+def _counts(database: sqlite3.Connection) -> OutboxCounts:
+    found = dict(
+        database.execute(
+            "SELECT state, count(*) FROM requests WHERE state IN ('stored', 'approved')"
+            " GROUP BY state"
+        ).fetchall()
+    )
+    return OutboxCounts(found.get("stored", 0), found.get("approved", 0))
+
+
+def _prune(database: sqlite3.Connection, now_ms: int) -> None:
+    """Delete old evidence. What has no verdict is never deleted, and what the chain has not
+    settled only when it is so old that nobody here can do anything about it."""
+    with database:
+        database.execute(
+            "DELETE FROM requests WHERE state NOT IN ('stored', 'approved') AND number <= ("
+            " SELECT number FROM requests WHERE state NOT IN ('stored', 'approved')"
+            " ORDER BY number DESC LIMIT 1 OFFSET ?)",
+            (KEEP_FINISHED,),
+        )
+        database.execute(
+            "DELETE FROM requests WHERE state <> 'stored' AND stored_at_ms < ?",
+            (now_ms - KEEP_FINISHED_MS,),
+        )
