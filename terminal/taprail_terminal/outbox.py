@@ -19,7 +19,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, TypeVar
@@ -59,6 +59,12 @@ CREATE TABLE requests (
 CREATE INDEX requests_open ON requests (number) WHERE state IN ('stored', 'approved');
 CREATE INDEX requests_finished ON requests (number) WHERE state NOT IN ('stored', 'approved');
 """
+
+_SELECT: Final = (
+    "SELECT request_id, amount_units, currency, body, signature, stored_at_ms, state"
+    " FROM requests WHERE {where} ORDER BY number"
+)
+"""`where` is always a text of this module; values travel as parameters."""
 
 T = TypeVar("T")
 
@@ -101,6 +107,7 @@ class OutboxCounts:
 
     unresolved: int
     unsettled: int
+    oldest_unresolved_at_ms: int | None
 
 
 class Outbox:
@@ -137,7 +144,7 @@ class Outbox:
     async def finish(
         self, request_id: str, state: RequestState, notice: Evidence, at_ms: int
     ) -> bool:
-        """Write down that an approved request is settled or failed; False when it is not approved."""
+        """Write down that an approved request is settled or failed; False if it is not approved."""
         return await self._run(lambda db: _finish(db, request_id, state, notice, at_ms))
 
     async def find(self, request_id: str) -> OutboxRow | None:
@@ -158,6 +165,10 @@ class Outbox:
     async def counts(self) -> OutboxCounts:
         """The health figure of a terminal."""
         return await self._run(_counts)
+
+    async def check(self) -> OutboxCounts:
+        """Prove that the file can be written, by a commit that changes nothing; then count."""
+        return await self._run(_write_and_count)
 
     async def _run(
         self, work: Callable[[sqlite3.Connection], T], *, now_ms: int | None = None
@@ -270,22 +281,25 @@ def _finish(
 
 
 def _rows(database: sqlite3.Connection, where: str, *values: str) -> list[OutboxRow]:
-    cursor = database.execute(
-        "SELECT request_id, amount_units, currency, body, signature, stored_at_ms, state"
-        f" FROM requests WHERE {where} ORDER BY number",  # noqa: S608 - constants of this module
-        values,
-    )
-    return [OutboxRow(*fields, state=RequestState(state)) for *fields, state in cursor]
+    cursor = database.execute(_SELECT.format(where=where), values)
+    return [replace(OutboxRow(*fields), state=RequestState(fields[-1])) for fields in cursor]
 
 
 def _counts(database: sqlite3.Connection) -> OutboxCounts:
-    found = dict(
-        database.execute(
-            "SELECT state, count(*) FROM requests WHERE state IN ('stored', 'approved')"
-            " GROUP BY state"
-        ).fetchall()
-    )
-    return OutboxCounts(found.get("stored", 0), found.get("approved", 0))
+    counts = database.execute(
+        "SELECT count(*) FILTER (WHERE state = 'stored'),"
+        " count(*) FILTER (WHERE state = 'approved'),"
+        " min(stored_at_ms) FILTER (WHERE state = 'stored')"
+        " FROM requests WHERE state IN ('stored', 'approved')"
+    ).fetchone()
+    return OutboxCounts(*counts)
+
+
+def _write_and_count(database: sqlite3.Connection) -> OutboxCounts:
+    with database:
+        database.execute("BEGIN IMMEDIATE")
+        database.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+    return _counts(database)
 
 
 def _prune(database: sqlite3.Connection, now_ms: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,7 +74,12 @@ class DeviceStore:
         if self.profile() == profile:
             return
         table = self._tables.table(_PROFILE)
-        self._writing(lambda: (table.truncate(), table.insert(profile)))
+
+        def put() -> None:
+            table.truncate()
+            table.insert(profile)
+
+        self._writing(put)
 
     def put_trace(self, trace: dict[str, Any]) -> None:
         """Add a tap's trace or replace it, by its `request`; only the last ones are kept."""
@@ -92,7 +98,7 @@ class DeviceStore:
         table = self._tables.table(_TRACES)
         return [dict(document) for document in sorted(table, key=lambda found: found.doc_id)]
 
-    def _writing(self, work: Any) -> None:
+    def _writing(self, work: Callable[[], None]) -> None:
         try:
             work()
         except OSError as exc:

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from taprail_common.clock import Clock, SystemClock
-from taprail_terminal.checkout import Phase, View
 from taprail_terminal.feedback import sounds
 from taprail_terminal.feedback.drivers import Signals
 from taprail_terminal.feedback.lights import TEST_DURATION_MS, TEST_LIGHTS, Lights
 from taprail_terminal.feedback.part_thread import PartThread, Player
 from taprail_terminal.feedback.parts import PartHealth, not_fitted
 from taprail_terminal.feedback.scene import Scene, Screen, scene, self_test_screen
+from taprail_terminal.sale import Phase, View
 
 # Phases without a customer who reads the front: only in these may a self-test be seen.
 _QUIET: Final = frozenset({Phase.IDLE, Phase.READY, Phase.OUT_OF_SERVICE})

@@ -28,11 +28,11 @@ from enum import StrEnum
 from typing import Final
 
 from taprail_common.money import format_amount
-from taprail_terminal.checkout import Phase, View
 from taprail_terminal.feedback import sounds
 from taprail_terminal.feedback.lights import OFF, ON, Lights, Pattern
 from taprail_terminal.feedback.messages import ENGLISH, Catalogue, reason_text
 from taprail_terminal.feedback.sounds import Sound
+from taprail_terminal.sale import Phase, View
 
 
 class Icon(StrEnum):
@@ -160,8 +160,8 @@ def _unknown(view: View, words: Catalogue) -> Screen:
 
 
 def _try_again(view: View, words: Catalogue) -> Screen:
-    lines = _why(view, words, words["try_again.line"])
-    return _result(view, words, "try_again", Icon.RETRY, lines)
+    # What to do, not what went wrong on the air: that is for the log.
+    return _result(view, words, "try_again", Icon.RETRY, (words["try_again.line"],))
 
 
 def _card_refused(view: View, words: Catalogue) -> Screen:
@@ -170,8 +170,8 @@ def _card_refused(view: View, words: Catalogue) -> Screen:
 
 
 def _out_of_service(view: View, words: Catalogue) -> Screen:
-    lines = _why(view, words, words["out_of_service.line"])
-    return _result(view, words, "out_of_service", Icon.CLOSED, lines)
+    # The reader's fault is told to the technician (`status`), not to the customer.
+    return _result(view, words, "out_of_service", Icon.CLOSED, (words["out_of_service.line"],))
 
 
 _SCREENS: Final[dict[Phase, Callable[[View, Catalogue], Screen]]] = {

@@ -129,15 +129,19 @@ def _shortened(paragraphs: Sequence[str], box: tuple[int, int], size_px: int) ->
     words = [_short_word(word, box[0], size_px) for word in " ".join(paragraphs).split()]
     while len(words) > 1:
         words.pop()
-        fitted = _wrapped([" ".join(words) + "…"], box[0], size_px)
+        fitted = _wrapped([" ".join(words).removesuffix("…") + "…"], box[0], size_px)
         if fitted is not None and fitted.height_px <= box[1]:
             return replace(fitted, whole=False)
-    return Fitted(tuple(words), size_px, whole=False)
+    return Fitted((_with_ellipsis(words[0], box[0], size_px),), size_px, whole=False)
 
 
 def _short_word(word: str, box_px: int, size_px: int) -> str:
-    if width_px(word, size_px) <= box_px:
-        return word
-    while word and width_px(word + "…", size_px) > box_px:
+    fits = _word_px(word, size_px) <= box_px
+    return word if fits else _with_ellipsis(word, box_px, size_px)
+
+
+def _with_ellipsis(word: str, box_px: int, size_px: int) -> str:
+    word = word.removesuffix("…")
+    while word and _word_px(word + "…", size_px) > box_px:
         word = word[:-1]
     return word + "…"

@@ -1,0 +1,277 @@
+"""The way to the gateway: posts requests, and believes only what its key has signed.
+
+Answers for getting a verdict on one request, however long that takes, with the same bytes each
+time. An HTTP status, an error page, a time-out or a signature that does not verify say nothing
+about the money: they are no answer, and the request is posted again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import structlog
+from nacl.signing import VerifyKey
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from taprail_common.clock import Clock
+from taprail_common.crash import crash
+from taprail_common.errors import InputError, LinkError, OperatorError, SignatureError
+from taprail_common.signing import Domain, gateway_id, verify
+from taprail_common.wire import MAX_BODY_BYTES, SIGNATURE_HEADER, Verdict, parse, to_ms
+from taprail_terminal.identity import Identity
+from taprail_terminal.outbox import Evidence, OutboxRow
+
+PAY_PATH: Final = "/api/payment/process-async"
+HELLO_PATH: Final = "/api/terminals/hello"
+
+FIRST_RETRY_S: Final = 0.25
+LAST_RETRY_S: Final = 15.0
+ATTEMPT_LIMIT_S: Final = 5.0
+CONNECT_LIMIT_S: Final = 2.0
+WARM_EVERY_S: Final = 20.0
+"""Below the 60 to 75 s after which common proxies close an idle connection."""
+_MAX_CONNECTIONS: Final = 4
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Believed:
+    """A verdict that is the gateway's, about this very request, with its evidence."""
+
+    verdict: Verdict
+    evidence: Evidence
+
+
+class Hello(BaseModel):
+    """What the gateway says of itself and of this terminal; verified before it is read."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
+
+    gateway_id: str
+    gateway_time: AwareDatetime
+    terminal_id: str
+    status: str
+    merchant_id: str
+    merchant_name: str
+    currency: str
+    decimals: int
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """A hello, and what it tells of clock and line."""
+
+    hello: Hello
+    clock_offset_ms: int
+    """The gateway's clock minus ours, half of the round trip taken off."""
+    round_trip_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the configuration says; the gateway must say the same."""
+
+    gateway_url: str
+    gateway_key: VerifyKey
+    merchant_id: str
+    currency: str
+    decimals: int
+
+
+def believe(key: VerifyKey, terminal_id: str, row: OutboxRow, evidence: Evidence) -> Verdict:
+    """The verdict, when it is the gateway's and about this very request.
+
+    Raises SignatureError, InputError or LinkError, and then it is worth nothing.
+    """
+    verify(key, Domain.VERDICT, evidence.body, evidence.signature, about=row.body)
+    verdict = parse(Verdict, evidence.body)
+    said = (verdict.request_id, verdict.terminal_id, verdict.amount, verdict.currency)
+    if said != (row.request_id, terminal_id, row.amount_units, row.currency):
+        raise LinkError("the verdict is about another payment")
+    return verdict
+
+
+def retry_pauses_s() -> Iterator[float]:
+    """Pauses between posts: doubling, spread by a quarter so that terminals do not march."""
+    pause_s = FIRST_RETRY_S
+    while True:
+        yield pause_s * (0.75 + secrets.randbelow(501) / 1000)
+        pause_s = min(pause_s * 2, LAST_RETRY_S)
+
+
+class GatewayLink:
+    """One terminal's HTTP connection to its gateway."""
+
+    def __init__(self, expected: Expected, identity: Identity, clock: Clock) -> None:
+        self._expected = expected
+        self._identity = identity
+        self._clock = clock
+        self._session: aiohttp.ClientSession | None = None
+        self._hurry = asyncio.Event()
+        self.greeting: Greeting | None = None
+        """The last one; None until the gateway was reached once."""
+        self.reachable = False
+
+    async def open(self) -> None:
+        """Make the connection pool; nothing is sent yet."""
+        self._session = aiohttp.ClientSession(
+            base_url=self._expected.gateway_url,
+            connector=aiohttp.TCPConnector(limit=_MAX_CONNECTIONS, keepalive_timeout=60),
+            timeout=aiohttp.ClientTimeout(total=ATTEMPT_LIMIT_S, sock_connect=CONNECT_LIMIT_S),
+            trace_configs=[_sent_trace()],
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def close(self) -> None:
+        """Drop all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def ask(self, row: OutboxRow, on_sent: Callable[[], None] | None = None) -> Believed:
+        """Post the request's exact bytes until a believable verdict comes. `on_sent` is called
+        whenever they were handed to the network."""
+        for pause_s in retry_pauses_s():
+            try:
+                return await self._post(row, on_sent)
+            except (LinkError, SignatureError, InputError) as exc:
+                _log.warning("no verdict yet", request=row.request_id, reason=str(exc))
+            await self._wait(pause_s)
+        raise AssertionError("the pauses never end")
+
+    def hurry(self) -> None:
+        """End the pauses before the next posts: there is reason to think that they get through."""
+        self._hurry.set()
+        self._hurry = asyncio.Event()
+
+    async def greet(self) -> Greeting:
+        """Ask the gateway who it is. Raises LinkError without a verified answer, and OperatorError
+        when it and the configuration do not agree about this terminal."""
+        started_ms, started_s = self._clock.now_ms(), self._clock.monotonic_s()
+        query = self._identity.query("GET", HELLO_PATH, started_ms)
+        try:
+            async with self._open_session.get(
+                HELLO_PATH, headers=query.headers, allow_redirects=False
+            ) as response:
+                evidence = await _read(response)
+            key = self._expected.gateway_key
+            verify(key, Domain.ANSWER, evidence.body, evidence.signature, about=query.signed)
+            hello = parse(Hello, evidence.body)
+        except (TimeoutError, aiohttp.ClientError) as exc:
+            raise LinkError(_words(exc), fix="check the network and gateway_url") from exc
+        except (SignatureError, InputError) as exc:
+            raise LinkError(f"the gateway's greeting cannot be believed ({exc})") from exc
+        round_trip_ms = round((self._clock.monotonic_s() - started_s) * 1000)
+        offset_ms = to_ms(hello.gateway_time) - started_ms - round_trip_ms // 2
+        self._check(hello)
+        self.greeting = Greeting(hello, offset_ms, round_trip_ms)
+        return self.greeting
+
+    async def keep_warm(self) -> None:
+        """Greet now and then, so that a tap finds an open connection. Raises OperatorError."""
+        pauses_s = retry_pauses_s()
+        while True:
+            try:
+                greeting = await self.greet()
+            except LinkError as exc:
+                if self.reachable or self.greeting is None:
+                    _log.warning("gateway out of reach", reason=str(exc))
+                self.reachable = False
+                await asyncio.sleep(next(pauses_s))
+                continue
+            if not self.reachable:
+                offset_ms = greeting.clock_offset_ms
+                _log.info("gateway in reach", status=greeting.hello.status, clock_ms=offset_ms)
+                self.hurry()
+            self.reachable, pauses_s = True, retry_pauses_s()
+            await asyncio.sleep(WARM_EVERY_S)
+
+    async def _post(self, row: OutboxRow, on_sent: Callable[[], None] | None) -> Believed:
+        headers = self._identity.request_headers(row.signature)
+        try:
+            async with self._open_session.post(
+                PAY_PATH,
+                data=row.body,
+                headers=headers,
+                allow_redirects=False,
+                trace_request_ctx=on_sent,
+            ) as response:
+                crash("tap.sent")
+                evidence = await _read(response)
+        except (TimeoutError, aiohttp.ClientError) as exc:
+            raise LinkError(_words(exc)) from exc
+        terminal_id = self._identity.terminal_id
+        verdict = believe(self._expected.gateway_key, terminal_id, row, evidence)
+        return Believed(verdict, evidence)
+
+    async def _wait(self, pause_s: float) -> None:
+        try:
+            async with asyncio.timeout(pause_s):
+                await self._hurry.wait()
+        except TimeoutError:
+            return
+
+    def _check(self, hello: Hello) -> None:
+        expected = self._expected
+        pairs = {
+            "gateway_public_key": (gateway_id(expected.gateway_key), hello.gateway_id),
+            "id": (self._identity.terminal_id, hello.terminal_id),
+            "merchant_id": (expected.merchant_id, hello.merchant_id),
+            "currency": (expected.currency, hello.currency),
+            "decimals": (expected.decimals, hello.decimals),
+        }
+        for name, (ours, theirs) in pairs.items():
+            if ours != theirs:
+                raise OperatorError(
+                    f"[terminal] {name} is {ours}, the gateway has {theirs}",
+                    fix="correct the configuration, or what `taprail admin` registered",
+                )
+
+    @property
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise LinkError("the link is not open")
+        return self._session
+
+
+async def _read(response: aiohttp.ClientResponse) -> Evidence:
+    """Body and signature of an answer; its status is not signed and decides nothing."""
+    signature = response.headers.get(SIGNATURE_HEADER)
+    if signature is None:
+        raise LinkError(f"the gateway answered {response.status} without a signature")
+    body = b""
+    async for chunk in response.content.iter_chunked(MAX_BODY_BYTES):
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise LinkError("the gateway's answer is too long")
+    return Evidence(body, signature)
+
+
+def _sent_trace() -> aiohttp.TraceConfig:
+    """Tells whoever posts when the bytes go out: the timeline's stage `request_sent`."""
+    trace = aiohttp.TraceConfig()
+
+    async def sent(_session: object, context: object, _params: object) -> None:
+        on_sent = getattr(context, "trace_request_ctx", None)
+        if on_sent is not None:
+            on_sent()
+
+    trace.on_request_chunk_sent.append(sent)
+    return trace
+
+
+def _words(exc: BaseException) -> str:
+    return str(exc)[:200] or type(exc).__name__
+
+
+def origin(url: str) -> str:
+    """The address without path and query, for people; a URL may hold a password."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")

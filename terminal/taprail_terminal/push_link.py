@@ -1,0 +1,140 @@
+"""News from the gateway over Socket.IO: what became of payments after their verdict.
+
+Answers for staying connected, with a fresh signature each time, and for believing only signed
+notices about this terminal. Nothing here is the truth about money that must not be missed: after
+each connect the gateway is asked about everything that is still open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import socketio
+import structlog
+from nacl.signing import VerifyKey
+from socketio.exceptions import SocketIOError
+
+from taprail_common.clock import Clock
+from taprail_common.errors import InputError, LinkError, SignatureError
+from taprail_common.signing import Domain, gateway_id, verify
+from taprail_common.wire import PaymentNotice, SignedEnvelope, parse
+from taprail_terminal.gateway_link import retry_pauses_s
+from taprail_terminal.identity import Identity
+from taprail_terminal.outbox import Evidence
+
+SOCKET_PATH: Final = "nfc-ws"
+NOTICE_EVENT: Final = "payment:verdict"
+SYNC_EVENT: Final = "terminal:sync"
+SYNC_BATCH: Final = 100
+CONNECT_LIMIT_S: Final = 5.0
+SYNC_LIMIT_S: Final = 5.0
+_MAX_MESSAGE_BYTES: Final = 64 * 1024
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class BelievedNotice:
+    """A notice that is the gateway's and about this terminal, with its evidence."""
+
+    notice: PaymentNotice
+    evidence: Evidence
+
+
+OnNotice = Callable[[BelievedNotice], Awaitable[None]]
+OpenRequests = Callable[[], Awaitable[list[str]]]
+
+
+def believe_notice(key: VerifyKey, terminal_id: str, data: object) -> BelievedNotice:
+    """The notice in an event's data; raises InputError, SignatureError or LinkError."""
+    try:
+        envelope = SignedEnvelope.model_validate(data)
+    except ValueError as exc:
+        raise InputError("payment:verdict", "is not a signed envelope") from exc
+    body = envelope.body.encode()
+    verify(key, Domain.NOTICE, body, envelope.signature)
+    notice = parse(PaymentNotice, body)
+    if notice.terminal_id != terminal_id:
+        raise LinkError("the notice is for another terminal")
+    return BelievedNotice(notice, Evidence(body, envelope.signature))
+
+
+class PushLink:
+    """Keeps one Socket.IO connection to the gateway and hands on what it says."""
+
+    def __init__(
+        self,
+        url: str,
+        gateway_key: VerifyKey,
+        identity: Identity,
+        clock: Clock,
+        *,
+        on_notice: OnNotice,
+        open_requests: OpenRequests,
+    ) -> None:
+        self._url = url
+        self._key = gateway_key
+        self._identity = identity
+        self._clock = clock
+        self._on_notice = on_notice
+        self._open_requests = open_requests
+        self.connected = False
+
+    async def run(self) -> None:
+        """Connect, listen, and connect again, until cancelled."""
+        pauses_s = retry_pauses_s()
+        while True:
+            try:
+                async with asyncio.timeout(None) as limit:
+                    await self._listen(limit)
+                pauses_s = retry_pauses_s()
+            except (SocketIOError, TimeoutError, LinkError, OSError) as exc:
+                _log.debug("push connection failed", reason=str(exc)[:200])
+            finally:
+                self.connected = False
+            await asyncio.sleep(next(pauses_s))
+
+    async def _listen(self, limit: asyncio.Timeout) -> None:
+        # The library's own reconnection would sign once and show the same nonce again.
+        client = socketio.AsyncClient(
+            reconnection=False,
+            handle_sigint=False,
+            websocket_extra_options={"max_msg_size": _MAX_MESSAGE_BYTES},
+        )
+        client.on(NOTICE_EVENT, self._on_event)
+        now = asyncio.get_running_loop().time()
+        limit.reschedule(now + CONNECT_LIMIT_S)
+        try:
+            await client.connect(
+                self._url,
+                auth=self._identity.connect(gateway_id(self._key), self._clock.now_ms()),
+                transports=["websocket"],
+                socketio_path=SOCKET_PATH,
+            )
+            limit.reschedule(None)
+            self.connected = True
+            await self._sync(client)
+            await client.wait()
+        finally:
+            await client.disconnect()
+
+    async def _sync(self, client: Any) -> None:
+        """Ask for the state of everything open; the answers come as notices."""
+        open_requests = await self._open_requests()
+        for at in range(0, len(open_requests), SYNC_BATCH):
+            batch = {"requestIds": open_requests[at : at + SYNC_BATCH]}
+            answer = await client.call(SYNC_EVENT, batch, timeout=SYNC_LIMIT_S)
+            unknown = answer.get("unknown") if isinstance(answer, dict) else None
+            if unknown:
+                _log.error("the gateway does not know approved payments", count=len(unknown))
+
+    async def _on_event(self, data: object = None) -> None:
+        try:
+            believed = believe_notice(self._key, self._identity.terminal_id, data)
+        except (InputError, SignatureError, LinkError) as exc:
+            _log.warning("a notice was not believed", reason=str(exc))
+            return
+        await self._on_notice(believed)
