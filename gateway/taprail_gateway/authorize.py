@@ -141,7 +141,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Decline:
-    """Not charged: a stable code, a sentence for people, and what is left where a limit bites."""
+    """Not charged: a stable code, a sentence for people, and what is left of the day's limit."""
 
     reason: Reason
     text: str
@@ -282,7 +282,7 @@ def _single_limit(case: Case) -> Decline | None:
     limit = _card(case).single_limit_units
     if case.request.amount_units > limit:
         text = f"Amount exceeds single transaction limit: {case.rules.text(limit)} at most"
-        return Decline(Reason.SINGLE_LIMIT, text, limit)
+        return Decline(Reason.SINGLE_LIMIT, text)
     return None
 
 

@@ -83,10 +83,11 @@ class EventPump:
     async def _catch_up(self) -> None:
         if self._seen is None:
             self._seen = await self._ledger.read(queries.last_event_seq)
-        more = True
+        seen, more = self._seen, True
         while more:
+            seen, news = await self._ledger.read(partial(_page, after=seen))
             # The place moves on first: news that cannot be told must not be in the way of others.
-            self._seen, news = await self._ledger.read(partial(_page, after=self._seen))
+            self._seen = seen
             more = len(news) == _PAGE
             if news:
                 await self._tell(news)

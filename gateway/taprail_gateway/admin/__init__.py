@@ -1,0 +1,49 @@
+"""`taprail admin`: manages a gateway's users, merchants, terminals, cards and ledger.
+
+Works on the ledger itself, while a gateway runs or not; what is changed takes effect at the next
+tap.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from taprail_gateway.admin import cards, payments, people, setup
+from taprail_gateway.admin.session import Session
+
+app: Final = typer.Typer(
+    help="Manage cards, merchants, terminals and users of a gateway.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+setup.register(app)
+for name, group in (
+    ("user", people.users),
+    ("token", people.tokens),
+    ("merchant", people.merchants),
+    ("terminal", people.terminals),
+    ("card", cards.cards),
+    ("payment", payments.payments),
+):
+    app.add_typer(group, name=name)
+
+
+@app.callback(
+    epilog="Every key of the configuration has an environment twin, see `taprail gateway run --help`"
+)
+def admin(
+    context: typer.Context,
+    config: Annotated[
+        Path,
+        typer.Option(
+            envvar="TAPRAIL_CONFIG",
+            show_envvar=False,
+            help="The gateway's configuration, a TOML file. [env: TAPRAIL_CONFIG]",
+        ),
+    ],
+) -> None:
+    """Manage cards, merchants, terminals and users of a gateway."""
+    context.obj = Session(config)

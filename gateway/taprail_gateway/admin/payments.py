@@ -1,0 +1,164 @@
+"""`taprail admin payment`: what became of payments."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final
+
+import typer
+from rich.table import Table
+from sqlalchemy import Connection, select
+
+from taprail_common.clock import rfc3339
+from taprail_common.errors import OperatorError
+from taprail_common.payment_state import PaymentState
+from taprail_gateway.admin import output
+from taprail_gateway.admin.session import Json, session_of
+from taprail_gateway.ledger import queries, schema
+from taprail_gateway.ledger.queries import Payment, PaymentEventRow
+
+payments: Final = typer.Typer(help="What became of payments.", no_args_is_help=True)
+
+_MAX_LISTED: Final = 10_000
+_SHORT_ID: Final = 14
+_ID_START: Final = re.compile(r"0x[0-9a-f]{8,64}", re.ASCII)
+
+
+@payments.command("list")
+def list_payments(
+    context: typer.Context,
+    state: Annotated[PaymentState | None, typer.Option(help="Only those in this state.")] = None,
+    card: Annotated[str | None, typer.Option(help="Only those of this card.")] = None,
+    limit: Annotated[int, typer.Option(help="At most.", min=1, max=_MAX_LISTED)] = 20,
+    as_json: Json = False,
+) -> None:
+    """List payments, the newest first."""
+    session = session_of(context)
+    rows = session.read(lambda connection: _newest(connection, state, card, limit))
+    if not as_json:
+        for row in rows:
+            row["short"] = row["id"][:_SHORT_ID] + "…"
+            row["amount"] = session.text(row["amount_units"])
+            row["at"] = rfc3339(row["created_at_ms"])
+    columns = {
+        "short": "payment",
+        "at": "accepted",
+        "amount": "amount",
+        "card_uuid": "card",
+        "terminal_id": "terminal",
+        "state": "state",
+    }
+    output.listing(rows, as_json=as_json, columns=columns, what="payment")
+
+
+@payments.command("show")
+def show(
+    context: typer.Context,
+    payment_id: Annotated[str, typer.Argument(help="The id, or how it begins.")],
+    as_json: Json = False,
+) -> None:
+    """Show a payment and every step that it took."""
+    session = session_of(context)
+    payment = session.read(lambda connection: _find(connection, payment_id.lower()))
+    events = session.read(lambda connection: queries.history(connection, payment.id))
+    if as_json:
+        output.print_json(_as_json(payment, events))
+        return
+    output.record(
+        {
+            "id": payment.id,
+            "state": payment.state,
+            "amount": session.text(payment.amount_units),
+            "card": payment.card_uuid,
+            "terminal": payment.terminal_id,
+            "merchant": payment.merchant_id,
+            "tx": payment.tx_hash,
+            "why": payment.failure_reason,
+        },
+        as_json=False,
+        labels={
+            "id": "payment",
+            "state": "state",
+            "amount": "amount",
+            "card": "card",
+            "terminal": "terminal",
+            "merchant": "merchant",
+            "tx": "transaction",
+            "why": "reason",
+        },
+    )
+    _print_timeline(payment, events)
+
+
+def _print_timeline(payment: Payment, events: list[PaymentEventRow]) -> None:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right")
+    for event in events:
+        after_ms = event.at_ms - payment.created_at_ms
+        table.add_row(
+            f"+{after_ms} ms",
+            rfc3339(event.at_ms),
+            event.event,
+            output.coloured(event.state),
+            event.detail or "",
+        )
+    output.console().print()
+    output.console().print(table)
+
+
+def _as_json(payment: Payment, events: list[PaymentEventRow]) -> dict[str, Any]:
+    names = Payment.__slots__
+    return {
+        **{name: getattr(payment, name) for name in names},
+        "events": [
+            {
+                "event": event.event,
+                "state": event.state,
+                "atMs": event.at_ms,
+                "detail": event.detail,
+            }
+            for event in events
+        ],
+    }
+
+
+def _newest(
+    connection: Connection, state: PaymentState | None, card: str | None, limit: int
+) -> list[dict[str, Any]]:
+    p = schema.payments.c
+    statement = select(
+        p.id,
+        p.request_id,
+        p.terminal_id,
+        p.merchant_id,
+        p.card_uuid,
+        p.amount_units,
+        p.currency,
+        p.state,
+        p.created_at_ms,
+        p.completed_at_ms,
+        p.tx_hash,
+        p.failure_reason,
+    )
+    if state is not None:
+        statement = statement.where(p.state == state.value)
+    if card is not None:
+        statement = statement.where(p.card_uuid == card)
+    statement = statement.order_by(p.created_at_ms.desc(), p.id).limit(limit)
+    return [dict(row._mapping) for row in connection.execute(statement)]
+
+
+def _find(connection: Connection, start: str) -> Payment:
+    if _ID_START.fullmatch(start) is None:
+        raise OperatorError(
+            f"{start[:70]!r} is not how a payment's id begins", fix="give 0x and 8 digits or more"
+        )
+    p = schema.payments.c
+    # A range, not LIKE: it uses the index whatever the collation. "g" sorts after every digit.
+    statement = select(p.id).where(p.id >= start, p.id < start + "g").limit(2)
+    ids = list(connection.execute(statement).scalars())
+    payment = queries.payment(connection, ids[0]) if len(ids) == 1 else None
+    if payment is None:
+        few = "there is no payment" if not ids else "several payments begin with"
+        raise OperatorError(f"{few} {start}", fix="see `taprail admin payment list`")
+    return payment

@@ -1,0 +1,149 @@
+"""`taprail admin user`, `token`, `merchant` and `terminal`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import typer
+from sqlalchemy import Connection, Table, select
+
+from taprail_common.clock import rfc3339
+from taprail_common.signing import fingerprint, parse_public_key
+from taprail_gateway import registry
+from taprail_gateway.admin import output
+from taprail_gateway.admin.session import Json, session_of
+from taprail_gateway.ledger import schema
+from taprail_gateway.tokens import Tokens
+
+users: Final = typer.Typer(help="Customers, merchants' people and operators.", no_args_is_help=True)
+tokens: Final = typer.Typer(help="Bearer tokens of apps.", no_args_is_help=True)
+merchants: Final = typer.Typer(help="Who is paid.", no_args_is_help=True)
+terminals: Final = typer.Typer(help="Devices that take taps.", no_args_is_help=True)
+
+_MAX_TOKEN_DAYS: Final = 3650
+
+
+@users.command("add")
+def add_user(
+    context: typer.Context,
+    user_id: Annotated[str, typer.Argument(help="An id of your choice.")],
+    name: Annotated[str, typer.Option(help="Full name; the id when left out.")] = "",
+    role: Annotated[str, typer.Option(help="customer, merchant or operator.")] = "customer",
+    as_json: Json = False,
+) -> None:
+    """Add a user."""
+    session = session_of(context)
+    now_ms = session.clock.now_ms()
+    session.write(
+        lambda connection: registry.add_user(connection, user_id, name or user_id, role, now_ms)
+    )
+    output.done({"id": user_id, "role": role}, f"user {user_id} added", as_json=as_json)
+
+
+@users.command("list")
+def list_users(context: typer.Context, as_json: Json = False) -> None:
+    """List all users."""
+    columns = {"id": "user", "name": "name", "role": "role"}
+    rows = session_of(context).read(lambda connection: _rows(connection, schema.users, columns))
+    output.listing(rows, as_json=as_json, columns=columns, what="user")
+
+
+@tokens.command("issue")
+def issue_token(
+    context: typer.Context,
+    user: Annotated[str, typer.Option(help="Whom it names.")],
+    days: Annotated[int, typer.Option(help="Valid for.", min=1, max=_MAX_TOKEN_DAYS)] = 30,
+    as_json: Json = False,
+) -> None:
+    """Issue a bearer token to a user. Whoever has it can act as the user."""
+    session = session_of(context)
+    session.read(lambda connection: registry.require(connection, schema.users, "user", user))
+    now_ms = session.clock.now_ms()
+    token = Tokens.load(session.settings.jwt_secret_file).issue(user, now_ms=now_ms, days=days)
+    expires = rfc3339(now_ms + days * 86_400_000)
+    if as_json:
+        output.print_json({"user": user, "token": token, "expiresAt": expires})
+    else:
+        typer.echo(token)
+
+
+@merchants.command("add")
+def add_merchant(
+    context: typer.Context,
+    merchant_id: Annotated[str, typer.Argument(help="An id of your choice.")],
+    account: Annotated[str, typer.Option(help="The address that sales are paid to.")],
+    name: Annotated[str, typer.Option(help="As customers know it; the id when left out.")] = "",
+    user: Annotated[str | None, typer.Option(help="The user who may see its sales.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Add a merchant."""
+    session = session_of(context)
+    now_ms = session.clock.now_ms()
+    session.write(
+        lambda connection: registry.add_merchant(
+            connection, merchant_id, name or merchant_id, account, now_ms, user_id=user
+        )
+    )
+    output.done({"id": merchant_id}, f"merchant {merchant_id} added", as_json=as_json)
+
+
+@merchants.command("list")
+def list_merchants(context: typer.Context, as_json: Json = False) -> None:
+    """List all merchants."""
+    columns = {"id": "merchant", "name": "name", "account": "paid to", "status": "status"}
+    rows = session_of(context).read(
+        lambda connection: _rows(connection, schema.merchants, [*columns, "user_id"])
+    )
+    output.listing(rows, as_json=as_json, columns=columns, what="merchant")
+
+
+@terminals.command("add")
+def add_terminal(
+    context: typer.Context,
+    terminal_id: Annotated[str, typer.Argument(help="An id of your choice.")],
+    merchant: Annotated[str, typer.Option(help="Whose terminal it is.")],
+    public_key: Annotated[str, typer.Option(help="Its Ed25519 public key, 64 hex digits.")],
+    name: Annotated[str, typer.Option(help="Where it stands; the id when left out.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Add a terminal. Compare the fingerprint with the one that the terminal shows."""
+    session = session_of(context)
+    now_ms = session.clock.now_ms()
+    session.write(
+        lambda connection: registry.add_terminal(
+            connection, terminal_id, merchant, public_key, now_ms, name=name
+        )
+    )
+    shown = fingerprint(parse_public_key(public_key))
+    sentence = f"terminal {terminal_id} added, key {shown}"
+    output.done({"id": terminal_id, "fingerprint": shown}, sentence, as_json=as_json)
+
+
+@terminals.command("list")
+def list_terminals(context: typer.Context, as_json: Json = False) -> None:
+    """List all terminals."""
+    columns = {
+        "id": "terminal",
+        "merchant_id": "merchant",
+        "name": "name",
+        "fingerprint": "key",
+        "status": "status",
+    }
+    stored = ("id", "merchant_id", "name", "public_key", "status")
+    rows = session_of(context).read(lambda connection: _rows(connection, schema.terminals, stored))
+    for row in rows:
+        row["fingerprint"] = fingerprint(parse_public_key(row["public_key"]))
+    output.listing(rows, as_json=as_json, columns=columns, what="terminal")
+
+
+@terminals.command("revoke")
+def revoke_terminal(context: typer.Context, terminal_id: str, as_json: Json = False) -> None:
+    """Take no more payments of a terminal, beginning with its next tap."""
+    session_of(context).write(lambda connection: registry.revoke_terminal(connection, terminal_id))
+    data = {"id": terminal_id, "status": "revoked"}
+    output.done(data, f"terminal {terminal_id} revoked", as_json=as_json)
+
+
+def _rows(connection: Connection, table: Table, names: Any) -> list[dict[str, Any]]:
+    statement = select(*(table.c[name] for name in names)).order_by(table.c.created_at_ms)
+    return [dict(row._mapping) for row in connection.execute(statement)]

@@ -1,0 +1,226 @@
+"""The composition root of the gateway: opens everything, joins it, and closes it in reverse order.
+
+Nothing else in the package builds an engine, reads a key file or starts a task at import.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from aiohttp import web
+from nacl.signing import SigningKey
+
+from taprail_common.clock import Clock, SystemClock
+from taprail_common.errors import OperatorError
+from taprail_common.signing import fingerprint, gateway_id, load_key_file, public_key_text
+from taprail_gateway import facts, registry
+from taprail_gateway.accept import Acceptor
+from taprail_gateway.api.context import Services
+from taprail_gateway.api.routes import build_app
+from taprail_gateway.authorize import Rules
+from taprail_gateway.config import GatewaySettings
+from taprail_gateway.custody import Custody
+from taprail_gateway.directory import Directory
+from taprail_gateway.estimate import SettlementEstimate, configured_bounds_ms
+from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.proofs import ProofReader
+from taprail_gateway.push import Push
+from taprail_gateway.settle.chain import Chain, TokenInfo
+from taprail_gateway.settle.engine import Settlement
+from taprail_gateway.tokens import Tokens
+from taprail_gateway.wakeups import Wakeups
+
+_DRAIN_S: Final = 5.0
+"""For answers that are being written when the gateway closes; an accept takes milliseconds."""
+
+_KEEP_ALIVE_S: Final = 75.0
+
+_log = structlog.get_logger("gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Where a gateway that has started can be found, and by what key it is known."""
+
+    url: str
+    host: str
+    port: int
+    gateway_id: str
+    public_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Secrets:
+    """What is read from the key files."""
+
+    key: SigningKey
+    custody: Custody
+    tokens: Tokens
+
+    @classmethod
+    def load(cls, settings: GatewaySettings) -> _Secrets:
+        return cls(
+            load_key_file(settings.key_file, "gateway key"),
+            Custody.load(settings.master_key_file),
+            Tokens.load(settings.jwt_secret_file),
+        )
+
+
+async def serve(settings: GatewaySettings, on_ready: Callable[[Ready], None]) -> None:
+    """Run until SIGTERM or SIGINT; raises OperatorError when something has to be put right."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    async with running(settings, SystemClock()) as ready:
+        on_ready(ready)
+        await stopped.wait()
+        _log.info("gateway.closing")
+
+
+@asynccontextmanager
+async def running(settings: GatewaySettings, clock: Clock) -> AsyncIterator[Ready]:
+    """A gateway that settles, pushes and serves within the block."""
+    settings.check()
+    secrets = _Secrets.load(settings)
+    async with _open_ledger(settings, clock) as ledger, _connected(settings) as chain:
+        _claim(ledger, chain.token, secrets)
+        wakeups = Wakeups()
+        settlement = Settlement(ledger, chain, secrets.custody, settings.settlement, clock, wakeups)
+        estimate = _first_estimate(settings)
+        services = _services(settings, ledger, chain.token, secrets, wakeups, estimate)
+        push = Push(services, estimate)
+        async with _settling(settlement), _listening(settings, services, push) as (host, port):
+            yield Ready(
+                f"http://{_in_url(host)}:{port}",
+                host,
+                port,
+                services.gateway_id,
+                public_key_text(secrets.key.verify_key),
+            )
+
+
+@asynccontextmanager
+async def _open_ledger(settings: GatewaySettings, clock: Clock) -> AsyncIterator[Ledger]:
+    ledger = Ledger.open(settings.database_url, clock=clock)
+    try:
+        await ledger.start()
+    except BaseException:
+        ledger.dispose()
+        raise
+    try:
+        yield ledger
+    finally:
+        await ledger.close()
+
+
+@asynccontextmanager
+async def _connected(settings: GatewaySettings) -> AsyncIterator[Chain]:
+    chain = await Chain.connect(settings.chain)
+    try:
+        yield chain
+    finally:
+        await chain.close()
+
+
+@asynccontextmanager
+async def _settling(settlement: Settlement) -> AsyncIterator[None]:
+    await settlement.start()
+    try:
+        yield
+    finally:
+        await settlement.stop()
+
+
+@asynccontextmanager
+async def _listening(
+    settings: GatewaySettings, services: Services, push: Push
+) -> AsyncIterator[tuple[str, int]]:
+    """Serve HTTP and sockets; on the way out first the door is closed, then those inside leave."""
+    app = build_app(services)
+    push.attach(app)
+    runner = web.AppRunner(
+        app, access_log=None, shutdown_timeout=_DRAIN_S, keepalive_timeout=_KEEP_ALIVE_S
+    )
+    await runner.setup()
+    site = web.TCPSite(runner, settings.gateway.host, settings.gateway.port)
+    try:
+        await _bind(site, settings)
+        push.start()
+        host, port = runner.addresses[0][:2]
+        yield host, port
+        await site.stop()
+        await push.stop()
+    finally:
+        await runner.cleanup()
+
+
+async def _bind(site: web.TCPSite, settings: GatewaySettings) -> None:
+    host, port = settings.gateway.host, settings.gateway.port
+    try:
+        await site.start()
+    except OSError as exc:
+        reason = "is in use" if exc.errno == errno.EADDRINUSE else f"cannot be had ({exc.strerror})"
+        raise OperatorError(
+            f"port {port} of {host} {reason}", fix="stop what uses it, or set gateway.port"
+        ) from exc
+
+
+def ledger_facts(token: TokenInfo, key: SigningKey) -> facts.LedgerFacts:
+    """What a ledger is claimed for."""
+    return facts.LedgerFacts(
+        token.chain_id, token.address, token.symbol, token.decimals, fingerprint(key.verify_key)
+    )
+
+
+def _claim(ledger: Ledger, token: TokenInfo, secrets: _Secrets) -> None:
+    wanted = ledger_facts(token, secrets.key)
+    ledger.write_now(lambda connection: facts.claim(connection, wanted))
+    ledger.write_now(secrets.custody.attach)
+
+
+def _services(
+    settings: GatewaySettings,
+    ledger: Ledger,
+    token: TokenInfo,
+    secrets: _Secrets,
+    wakeups: Wakeups,
+    estimate: SettlementEstimate,
+) -> Services:
+    key, custody = secrets.key, secrets.custody
+    rules = Rules(token.symbol, token.decimals, settings.gateway.accept_uid_cards)
+    keys = ledger.read_now(lambda connection: registry.issuer_keys(connection, custody))
+    return Services(
+        ledger=ledger,
+        clock=ledger.clock,
+        key=key,
+        gateway_id=gateway_id(key.verify_key),
+        rules=rules,
+        proofs=ProofReader(keys, custody.uid_digest),
+        acceptor=Acceptor(key, rules, ledger.clock, estimate),
+        directory=Directory(ledger),
+        tokens=secrets.tokens,
+        wakeups=wakeups,
+        explorer_url=settings.gateway.explorer_url,
+    )
+
+
+def _first_estimate(settings: GatewaySettings) -> SettlementEstimate:
+    least_ms, most_ms = configured_bounds_ms(
+        settings.gateway.block_interval_ms,
+        settings.settlement.confirmations,
+        settings.settlement.payment_batch_interval_ms,
+        settings.settlement.confirmation_interval_ms,
+    )
+    return SettlementEstimate(least_ms=least_ms, most_ms=most_ms)
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

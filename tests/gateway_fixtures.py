@@ -1,0 +1,270 @@
+"""A gateway on a real SQLite ledger and a real port, without a chain; with cards that tap.
+
+Cards are the simulator's, which does its own card maths; terminals sign with keys of their own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from nacl.signing import SigningKey, VerifyKey
+from sqlalchemy import Connection, Table, func, select
+
+from taprail_common.clock import SystemClock, rfc3339
+from taprail_common.ids import new_id
+from taprail_common.signing import Domain, gateway_id, public_key_text, sign, verify
+from taprail_common.wire import (
+    SIGNATURE_HEADER,
+    TAP_VALIDITY_MS,
+    TERMINAL_HEADER,
+    TIMESTAMP_HEADER,
+)
+from taprail_gateway import registry
+from taprail_gateway.accept import Acceptor
+from taprail_gateway.api.context import Services
+from taprail_gateway.api.routes import build_app
+from taprail_gateway.authorize import Rules
+from taprail_gateway.custody import Custody, create_master_key
+from taprail_gateway.directory import Directory
+from taprail_gateway.estimate import SettlementEstimate
+from taprail_gateway.ledger import transitions
+from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.proofs import ProofReader
+from taprail_gateway.push import Push
+from taprail_gateway.registry import CardOrder, IssuedCard
+from taprail_gateway.tokens import Tokens
+from taprail_gateway.wakeups import Wakeups
+from taprail_hwsim.cards.ntag424 import Ntag424
+
+MERCHANT = "kiosk"
+TERMINAL = "counter-1"
+PATH = "/api/payment/process-async"
+SECRET = b"a secret of thirty-two characters or more"
+UNIT = 1_000_000
+"""1.00 of the token, which has 6 decimals."""
+
+
+class SteppingClock(SystemClock):
+    """The machine's clock, set ahead by the test."""
+
+    def __init__(self) -> None:
+        self.ahead_ms = 0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + self.ahead_ms
+
+
+@dataclass
+class TestCard:
+    """An issued card with its chip; `tap` gives the proof of the next tap."""
+
+    __test__ = False
+    issued: IssuedCard
+    chip: Ntag424
+    counter: int = 0
+
+    def tap(self) -> dict[str, str]:
+        self.counter += 1
+        picc, mac = self.chip.sun_proof(self.counter)
+        return {"profile": "sun", "piccData": picc, "mac": mac}
+
+
+@dataclass
+class TestGateway:
+    """The gateway under test, and what a terminal and an app need to speak to it."""
+
+    __test__ = False
+    ledger: Ledger
+    custody: Custody
+    services: Services
+    clock: SteppingClock
+    terminal_key: SigningKey
+    estimate: SettlementEstimate
+    push: Push
+    url: str = ""
+    http: aiohttp.ClientSession = field(default=None)  # type: ignore[assignment]  # set at start
+
+    @property
+    def public_key(self) -> VerifyKey:
+        return self.services.key.verify_key
+
+    def now_ms(self) -> int:
+        return self.clock.now_ms()
+
+    # --- provisioning -------------------------------------------------------------------------
+
+    def card(self, uid: str = "04AABBCCDDEE01", *, balance_units: int = 100 * UNIT, **order: Any
+    ) -> TestCard:
+        raw = bytes.fromhex(uid)
+        wanted = CardOrder(
+            **{
+                "user_id": "alice",
+                "uid": raw,
+                "single_limit_units": 50 * UNIT,
+                "daily_limit_units": 200 * UNIT,
+                **order,
+            }
+        )
+
+        def issue(connection: Connection) -> tuple[IssuedCard, registry.CardKeys]:
+            issued = registry.issue_card(connection, self.custody, wanted, self.now_ms())
+            transitions.refresh_balances(connection, {issued.account: balance_units}, 1)
+            keys = registry.issuer_keys(connection, self.custody)
+            return issued, registry.card_keys(keys, issued.key_version, raw)
+
+        issued, keys = self.ledger.write_now(issue)
+        return TestCard(issued, Ntag424(raw, keys.meta_read_key, keys.file_read_key))
+
+    def rows(self, table: Table) -> int:
+        """How many rows a table has."""
+        return self.ledger.read_now(
+            lambda connection: int(connection.scalar(select(func.count()).select_from(table)) or 0)
+        )
+
+    # --- a terminal ---------------------------------------------------------------------------
+
+    def request(self, proof: dict[str, str], **changes: Any) -> dict[str, Any]:
+        now_ms = self.now_ms()
+        return {
+            "requestId": new_id("req"),
+            "terminalId": TERMINAL,
+            "merchantId": MERCHANT,
+            "amount": 3 * UNIT,
+            "currency": "TUSD",
+            "tappedAt": rfc3339(now_ms),
+            "acceptUntil": rfc3339(now_ms + TAP_VALIDITY_MS),
+            "proof": proof,
+            **changes,
+        }
+
+    def headers(self, body: bytes, *, key: SigningKey | None = None) -> dict[str, str]:
+        return {
+            TERMINAL_HEADER: TERMINAL,
+            SIGNATURE_HEADER: sign(key or self.terminal_key, Domain.PAYMENT_REQUEST, body),
+            "Content-Type": "application/json",
+        }
+
+    async def post(
+        self, body: bytes | dict[str, Any], headers: dict[str, str] | None = None
+    ) -> Reply:
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        given = self.headers(raw) if headers is None else headers
+        async with self.http.post(PATH, data=raw, headers=given) as response:
+            return Reply(
+                response.status,
+                await response.read(),
+                response.headers.get(SIGNATURE_HEADER),
+                raw,
+                dict(response.headers),
+            )
+
+    async def pay(self, card: TestCard, **changes: Any) -> Reply:
+        return await self.post(self.request(card.tap(), **changes))
+
+    def query_headers(self, path: str, *, at_ms: int | None = None) -> dict[str, str]:
+        timestamp = str(self.now_ms() if at_ms is None else at_ms)
+        signed = f"GET {path}\n{TERMINAL}\n{timestamp}".encode()
+        return {
+            TERMINAL_HEADER: TERMINAL,
+            TIMESTAMP_HEADER: timestamp,
+            SIGNATURE_HEADER: sign(self.terminal_key, Domain.QUERY, signed),
+        }
+
+    def bearer(self, user_id: str) -> dict[str, str]:
+        token = self.services.tokens.issue(user_id, now_ms=self.now_ms(), days=1)
+        return {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer, with the bytes that it answers."""
+
+    status: int
+    body: bytes
+    signature: str | None
+    request: bytes
+    headers: dict[str, str]
+
+    @property
+    def json(self) -> dict[str, Any]:
+        decoded: dict[str, Any] = json.loads(self.body)
+        return decoded
+
+    def verify(self, key: VerifyKey) -> None:
+        """Raise SignatureError unless this is the gateway's verdict about this very request."""
+        verify(key, Domain.VERDICT, self.body, self.signature or "", about=self.request)
+
+
+@asynccontextmanager
+async def running_gateway(folder: Path, *, accept_uid_cards: bool = False
+) -> AsyncIterator[TestGateway]:
+    """A gateway on an ephemeral port; user alice (customer), bob (merchant), olga (operator)."""
+    gateway = _build(folder, accept_uid_cards=accept_uid_cards)
+    await gateway.ledger.start()
+    app = build_app(gateway.services)
+    gateway.push.attach(app)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    gateway.push.start()
+    host, port = runner.addresses[0][:2]
+    gateway.url = f"http://{host}:{port}"
+    async with aiohttp.ClientSession(gateway.url) as http:
+        gateway.http = http
+        yield gateway
+    await gateway.push.stop()
+    await runner.cleanup()
+    await gateway.ledger.close()
+
+
+def _build(folder: Path, *, accept_uid_cards: bool) -> TestGateway:
+    clock = SteppingClock()
+    ledger = Ledger.open(f"sqlite:///{folder / 'ledger.db'}", clock=clock, migrate=True)
+    create_master_key(folder / "master.key")
+    custody = Custody.load(folder / "master.key")
+    ledger.write_now(custody.attach)
+    terminal_key = SigningKey.generate()
+    ledger.write_now(lambda connection: _provision(connection, custody, terminal_key, clock))
+    key = SigningKey.generate()
+    rules = Rules("TUSD", 6, accept_uid_cards)
+    estimate = SettlementEstimate(least_ms=2_000, most_ms=5_000)
+    services = Services(
+        ledger=ledger,
+        clock=clock,
+        key=key,
+        gateway_id=gateway_id(key.verify_key),
+        rules=rules,
+        proofs=ProofReader(
+            ledger.read_now(lambda connection: registry.issuer_keys(connection, custody)),
+            custody.uid_digest,
+        ),
+        acceptor=Acceptor(key, rules, clock, estimate),
+        directory=Directory(ledger),
+        tokens=Tokens(SECRET),
+        wakeups=Wakeups(),
+        explorer_url="https://explorer.example/tx/{txHash}",
+    )
+    push = Push(services, estimate)
+    return TestGateway(ledger, custody, services, clock, terminal_key, estimate, push)
+
+
+def _provision(
+    connection: Connection, custody: Custody, terminal_key: SigningKey, clock: SystemClock
+) -> None:
+    now_ms = clock.now_ms()
+    registry.ensure_issuer_keys(connection, custody, now_ms)
+    for user, role in (("alice", "customer"), ("bob", "merchant"), ("olga", "operator")):
+        registry.add_user(connection, user, user.title(), role, now_ms)
+    registry.add_user(connection, "mallory", "Mallory", "customer", now_ms)
+    account = "0x" + "c0ffee" * 6 + "0001"
+    registry.add_merchant(connection, MERCHANT, "Kiosk", account, now_ms, user_id="bob")
+    public_key = public_key_text(terminal_key.verify_key)
+    registry.add_terminal(connection, TERMINAL, MERCHANT, public_key, now_ms)
