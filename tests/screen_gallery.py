@@ -1,0 +1,89 @@
+"""The screens that a customer may meet, by name: what the golden pictures are made of.
+
+`python -m tests.screen_gallery` draws the pictures anew; look at every one that changed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from taprail_common.money import MAX_AMOUNT_UNITS
+from taprail_terminal.feedback.scene import scene
+from taprail_terminal.feedback.screens import render
+from taprail_terminal.sale import Phase, View
+
+FOLDER: Final = Path(__file__).parent / "vectors" / "screens"
+
+
+def view(
+    phase: Phase,
+    *,
+    amount_units: int | None = 12_500_000,
+    currency: str = "USDC",
+    card_present: bool = False,
+    reason: str | None = None,
+    left_units: int | None = None,
+    late: bool = False,
+    auth_code: str | None = None,
+) -> View:
+    """A view of a sale of 12.50 USDC unless said otherwise."""
+    return View(
+        phase=phase,
+        amount_units=amount_units,
+        currency=currency,
+        decimals=6,
+        card_present=card_present,
+        reason=reason,
+        left_units=left_units,
+        late=late,
+        auth_code=auth_code,
+    )
+
+
+GALLERY: Final[dict[str, View]] = {
+    "idle": view(Phase.IDLE, amount_units=None),
+    "ready": view(Phase.READY),
+    "ready_199": view(Phase.READY, amount_units=199_990_000),
+    "ready_largest": view(Phase.READY, amount_units=MAX_AMOUNT_UNITS),
+    "ready_lift": view(Phase.READY, card_present=True),
+    "reading": view(Phase.READING, card_present=True),
+    "waiting_lift": view(Phase.WAITING, card_present=True),
+    "waiting": view(Phase.WAITING),
+    "approved_lift": view(Phase.APPROVED, card_present=True, auth_code="7K2M9Q"),
+    "approved": view(Phase.APPROVED, auth_code="7K2M9Q"),
+    "approved_late": view(Phase.APPROVED, auth_code="7K2M9Q", late=True),
+    "settled": view(Phase.SETTLED),
+    "declined_daily_limit": view(Phase.DECLINED, reason="daily_limit", left_units=3_200_000),
+    "declined_single_limit_lift": view(
+        Phase.DECLINED, reason="single_limit", left_units=50_000_000, card_present=True
+    ),
+    "declined_replayed": view(Phase.DECLINED, reason="card_replayed"),
+    "declined_sentence_lift": view(
+        Phase.DECLINED,
+        reason="Insufficient daily limit: 3.20 left today",
+        left_units=3_200_000,
+        card_present=True,
+    ),
+    "declined_late_lift": view(
+        Phase.DECLINED, reason="accept_until_passed", late=True, card_present=True
+    ),
+    "unknown": view(Phase.UNKNOWN),
+    "unknown_lift": view(Phase.UNKNOWN, card_present=True),
+    "try_again": view(Phase.TRY_AGAIN),
+    "try_again_lift": view(Phase.TRY_AGAIN, card_present=True),
+    "card_refused_lift": view(Phase.CARD_REFUSED, reason="bank_card", card_present=True),
+    "out_of_service": view(Phase.OUT_OF_SERVICE, amount_units=None),
+}
+
+
+def _draw_anew() -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for old in FOLDER.glob("*.png"):
+        old.unlink()
+    for name, shown in GALLERY.items():
+        render(scene(shown).screen).save(FOLDER / f"{name}.png", optimize=True)
+
+
+if __name__ == "__main__":
+    _draw_anew()
