@@ -1,8 +1,8 @@
 """Call data by hand against eth_abi, and what contracts answer, whole and broken."""
 
 import pytest
-from eth_abi import decode, encode
-from eth_utils import function_signature_to_4byte_selector as selector
+from eth_abi.abi import decode, encode
+from eth_utils.abi import function_signature_to_4byte_selector as selector
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -3,8 +3,8 @@
 from coincurve import PrivateKey
 from eth_account import Account
 from eth_account.messages import encode_typed_data
-from eth_account.typed_transactions import TypedTransaction
-from eth_utils import to_checksum_address
+from eth_account.typed_transactions.typed_transaction import TypedTransaction
+from eth_utils.address import to_checksum_address
 from hexbytes import HexBytes
 from hypothesis import given
 from hypothesis import strategies as st

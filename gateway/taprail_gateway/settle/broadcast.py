@@ -1,0 +1,105 @@
+"""Stored transactions out to the nodes, and the note that they were taken.
+
+What it sends is in the ledger already, so sending again is always safe: the same bytes can be mined
+once. No answer, or one that nobody understands, leaves a transaction as it is, to be sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import Connection
+
+from taprail_common.clock import Clock
+from taprail_common.crash import crash
+from taprail_gateway.ledger import queries, transitions
+from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.ledger.queries import Lane, OpenTransaction
+from taprail_gateway.settle import lanes
+from taprail_gateway.settle.chain import MAX_BATCH, Chain, SendOutcome
+from taprail_gateway.settle.errors import SendClass
+from taprail_gateway.settle.signer import SignedTransaction
+from taprail_gateway.wakeups import Wakeups
+
+_log = structlog.get_logger("settle.broadcast")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTransaction:
+    """A transaction of the ledger with the bytes of its newest version."""
+
+    id: int
+    nonce: int
+    signed: SignedTransaction
+
+
+def stored_transactions(
+    connection: Connection, transactions: Sequence[OpenTransaction]
+) -> list[StoredTransaction]:
+    """The bytes of transactions, in the order given."""
+    versions = queries.raw_attempts(connection, [item.id for item in transactions])
+    newest = [(item, versions[item.id][-1]) for item in transactions]
+    return [
+        StoredTransaction(item.id, item.nonce, SignedTransaction(version.tx_hash, version.raw))
+        for item, version in newest
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcaster:
+    """Sends for one gateway; both loops may use it at once."""
+
+    ledger: Ledger
+    chain: Chain
+    clock: Clock
+    wakeups: Wakeups
+
+    async def send(
+        self, lane: Lane, transactions: Sequence[StoredTransaction]
+    ) -> SendOutcome | None:
+        """Send in nonce order, as far as the nodes take them; gives what stopped it, if anything.
+
+        Pauses or resumes the lane where the answers ask for it.
+        """
+        obstacle = None
+        for start in range(0, len(transactions), MAX_BATCH):
+            obstacle = await self._send_batch(transactions[start : start + MAX_BATCH])
+            if obstacle is not None:
+                break
+        if transactions:
+            await lanes.heed(self.ledger, lane, obstacle)
+        return obstacle
+
+    async def _send_batch(self, batch: Sequence[StoredTransaction]) -> SendOutcome | None:
+        outcomes = await self.chain.send([item.signed for item in batch])
+        crash("settle.broadcast")
+        answered = list(zip(batch, outcomes, strict=True))
+        await self._mark([item.id for item, outcome in answered if outcome.in_pool])
+        # A nonce that is mined already is the confirmer's to judge; it stands in nobody's way.
+        obstacles = [
+            (item, outcome)
+            for item, outcome in answered
+            if not outcome.in_pool and outcome.meaning is not SendClass.NONCE_LOW
+        ]
+        for item, outcome in obstacles[:1]:
+            _log.warning(
+                "settle.not_taken",
+                tx=item.signed.tx_hash,
+                nonce=item.nonce,
+                meaning=outcome.meaning,
+                said=outcome.text,
+                others=len(obstacles) - 1,
+            )
+        return obstacles[0][1] if obstacles else None
+
+    async def _mark(self, transaction_ids: Sequence[int]) -> None:
+        if not transaction_ids:
+            return
+        at_ms = self.clock.now_ms()
+        await self.ledger.write(
+            lambda connection: transitions.mark_broadcast(connection, transaction_ids, at_ms)
+        )
+        self.wakeups.events.set()
+        self.wakeups.bound.set()

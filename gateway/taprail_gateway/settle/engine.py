@@ -1,0 +1,107 @@
+"""Settlement as a whole: the send loop and the confirm loop, two tasks that never wait for another.
+
+A step that fails is logged with its reason and tried again after a pause that grows; whatever it
+is, it ends neither its own loop nor the other. All that matters is in the ledger, so a loop that
+was cut off anywhere goes on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+
+from taprail_common.clock import Clock
+from taprail_common.errors import TapRailError
+from taprail_gateway.custody import Custody
+from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.settle.broadcast import Broadcaster
+from taprail_gateway.settle.chain import Chain
+from taprail_gateway.settle.confirmer import Confirmer
+from taprail_gateway.settle.heads import LatestHead
+from taprail_gateway.settle.lanes import the_lane
+from taprail_gateway.settle.sender import Sender
+from taprail_gateway.settle.settings import SettlementSettings
+from taprail_gateway.wakeups import Wakeups, wait_until_rung
+
+# A node that is back is used within 5 s; one that is away is asked no more than that often.
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 5.0
+
+_log = structlog.get_logger("settle.engine")
+
+
+class Settlement:
+    """One gateway's settlement. `start` needs a lane in the ledger and a started ledger."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        chain: Chain,
+        custody: Custody,
+        settings: SettlementSettings,
+        clock: Clock,
+        wakeups: Wakeups,
+    ) -> None:
+        self._ledger = ledger
+        self._custody = custody
+        self._settings = settings
+        self._wakeups = wakeups
+        head = LatestHead()
+        broadcaster = Broadcaster(ledger, chain, clock, wakeups)
+        self.sender = Sender(ledger, chain, custody, settings, clock, broadcaster, head)
+        self.confirmer = Confirmer(ledger, chain, settings, clock, broadcaster, head, wakeups)
+        self._clock = clock
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Check that the lane's key opens, then run; raises OperatorError if it does not."""
+        lane = await self._ledger.read(the_lane)
+        self._custody.unwrap(lane.address, lane.wrapped_key)
+        self._tasks = [
+            asyncio.create_task(_supervise("sender", self._send_once), name="settle-sender"),
+            asyncio.create_task(_supervise("confirmer", self._confirm_once), name="settle-confirm"),
+        ]
+
+    async def stop(self) -> None:
+        """End both loops, wherever they are: the next start takes up what they leave."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    async def _send_once(self) -> str | None:
+        self._wakeups.pending.clear()  # before looking: what comes meanwhile rings again
+        tick = await self.sender.tick()
+        if tick.obstacle is None and not tick.may_be_more:
+            await wait_until_rung(self._wakeups.pending, self._settings.payment_batch_interval_ms)
+        return tick.obstacle
+
+    async def _confirm_once(self) -> str | None:
+        self._wakeups.bound.clear()
+        if await self.confirmer.tick():
+            await asyncio.sleep(self.confirmer.rhythm.wait_s(self._clock.monotonic_s()))
+        else:
+            await wait_until_rung(self._wakeups.bound, self._settings.confirmation_interval_ms)
+        return None
+
+
+async def _supervise(loop: str, once: Callable[[], Awaitable[str | None]]) -> None:
+    """Call for ever; after an error or an obstacle (the text that it gives) pause, ever longer."""
+    pause_s = _FIRST_PAUSE_S
+    while True:
+        try:
+            obstacle = await once()
+        except TapRailError as exc:
+            obstacle = str(exc)
+        except Exception:  # noqa: BLE001 - a bug must not stop the money: logged whole, tried again
+            _log.exception("settle.bug", loop=loop)
+            obstacle = "an unforeseen error"
+        if obstacle is None:
+            pause_s = _FIRST_PAUSE_S
+            continue
+        _log.warning("settle.hindered", loop=loop, reason=obstacle, pause_s=pause_s)
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

@@ -1,0 +1,132 @@
+"""What the chain's facts mean for a payment: pure decisions, one function for each question.
+
+The facts come from one confirmed block or earlier. A decision against a payment needs every fact
+in hand: whoever could not read one of them must not ask here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Final
+
+from taprail_common.payment_state import PaymentState
+from taprail_gateway.ledger.queries import BoundPayment
+from taprail_gateway.ledger.transitions import Confirmed
+from taprail_gateway.settle.executions import Fate, Place, Transfer
+
+MAX_BINDINGS: Final = 3
+"""Transactions that may be final without a payment before a person has to look at it."""
+
+_BURNT: Final = "its authorization was used up by its holder"
+
+TRAVELLING: Final = frozenset({PaymentState.PROCESSING, PaymentState.SENT})
+
+
+class Step(Enum):
+    """What to do with a payment."""
+
+    CONFIRM = auto()
+    UNBIND = auto()
+    GIVE_UP = auto()
+    DISPROVE = auto()
+    LEAVE = auto()
+    """Given up already, and its transaction is done with: the proof rule decides later."""
+    WAIT = auto()
+    """The facts do not tell: ask again, and keep its transaction open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the chain says of one authorization, up to the confirmed block."""
+
+    spent: bool
+    """The token: its nonce was used, or cancelled."""
+    fate: Place | Fate
+    """The logs: by what."""
+
+    @property
+    def is_unclear(self) -> bool:
+        """Spent, but no log tells by what: nothing may be concluded."""
+        return self.spent and self.fate is Fate.UNSEEN
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The step, where the transfer was made (for CONFIRM), and why (for the others)."""
+
+    step: Step
+    place: Place | None = None
+    reason: str = ""
+
+
+@dataclass
+class Verdicts:
+    """The judgements of one pass, by what has to be written for them."""
+
+    confirmed: list[Confirmed] = field(default_factory=list)
+    others: dict[Step, dict[str, list[str]]] = field(default_factory=dict)
+    """step → reason → payment ids"""
+    waiting: set[str] = field(default_factory=set)
+    """Payments that nothing can be said of yet."""
+    payers: set[str] = field(default_factory=set)
+    """Whose balances have to be read with it: money of theirs moved, or did not although asked."""
+
+    def add(self, payment: BoundPayment, judgement: Judgement) -> None:
+        """File one judgement."""
+        if judgement.step not in {Step.WAIT, Step.LEAVE}:
+            self.payers.add(payment.payer)
+        if judgement.place is not None:
+            place = judgement.place
+            self.confirmed.append(
+                Confirmed(payment.id, place.tx_hash, place.block_number, place.block_hash)
+            )
+        elif judgement.step is Step.WAIT:
+            self.waiting.add(payment.id)
+        elif judgement.step is not Step.LEAVE:
+            by_reason = self.others.setdefault(judgement.step, {})
+            by_reason.setdefault(judgement.reason, []).append(payment.id)
+
+
+def transfer_of(payment: BoundPayment) -> Transfer:
+    """The transfer that this payment stands for."""
+    return Transfer(payment.payer, payment.payee, payment.amount_units, payment.id)
+
+
+def left_out(payment: BoundPayment, facts: Facts, why: str) -> Judgement:
+    """A payment whose transaction is final without having paid it, for the reason given."""
+    if isinstance(facts.fate, Place):
+        return Judgement(Step.CONFIRM, place=facts.fate)
+    if facts.is_unclear:
+        return Judgement(Step.WAIT)
+    if payment.state not in TRAVELLING:
+        return Judgement(Step.LEAVE)
+    if facts.fate is Fate.BURNT:
+        return Judgement(Step.GIVE_UP, reason=_BURNT)
+    if payment.bindings >= MAX_BINDINGS:
+        return Judgement(Step.GIVE_UP, reason=f"{payment.bindings} transactions went by: {why}")
+    return Judgement(Step.UNBIND, reason=why)
+
+
+def expired(facts: Facts) -> Judgement:
+    """A payment that was given up, at a final block past the end of all that was signed for it.
+
+    Paid after all, or never: an unspent nonce past that end is a proof by itself, because the token
+    will refuse whatever still lies in some pool.
+    """
+    if isinstance(facts.fate, Place):
+        return Judgement(Step.CONFIRM, place=facts.fate)
+    if facts.is_unclear:
+        return Judgement(Step.WAIT)
+    reason = _BURNT if facts.fate is Fate.BURNT else "its authorization expired without being used"
+    return Judgement(Step.DISPROVE, reason=reason)
+
+
+def why_left_out(payment: BoundPayment, *, outer_ran: bool, balances: Mapping[str, int]) -> str:
+    """The reason for people, as far as the facts at hand tell."""
+    if not outer_ran:
+        return "its transaction did not run"
+    if balances.get(payment.payer, payment.amount_units) < payment.amount_units:
+        return "the account's balance does not cover it"
+    return "its call failed inside the transaction"
