@@ -204,7 +204,7 @@ def issue_card(
     card_uuid = order.card_uuid or new_id("card")
     row = {
         "uuid": check_identifier("card", card_uuid),
-        "name": _name(order.name or card_uuid),
+        "name": _name(order.name or f"Card of {order.user_id}"),
         "profile": order.profile,
         "uid_digest": digest,
         "user_id": order.user_id,

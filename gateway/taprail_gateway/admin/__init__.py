@@ -31,9 +31,7 @@ for name, group in (
     app.add_typer(group, name=name)
 
 
-@app.callback(
-    epilog="Every key of the configuration has an environment twin, see `taprail gateway run --help`"
-)
+@app.callback(epilog="Environment twins of configuration keys: `taprail gateway run --help`.")
 def admin(
     context: typer.Context,
     config: Annotated[

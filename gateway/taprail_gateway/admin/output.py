@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 
+# A pipe has no width; nothing that is searched for in it should be cut or folded.
+_PIPE_COLUMNS: Final = 400
+
+
 def console() -> Console:
     """Where results go; colour only on a terminal."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
 
 
 def print_json(data: object) -> None:
@@ -28,6 +32,8 @@ def record(data: Mapping[str, Any], *, as_json: bool, labels: Mapping[str, str])
         print_json(data)
         return
     table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name, label in labels.items():
         if data.get(name) is not None:
             table.add_row(f"[bold]{label}[/]", _cell(data[name]))
@@ -60,7 +66,7 @@ def done(data: Mapping[str, Any], sentence: str, *, as_json: bool) -> None:
         console().print(f"[green]✓[/] {sentence}")
 
 
-_COLOURS = {
+_COLOURS: Final = {
     "active": "green",
     "completed": "green",
     "failed": "red",
