@@ -1,4 +1,4 @@
-"""Pytest fixtures of the ledger: a real SQLite file, migrated and empty, and what it takes to pay."""
+"""Pytest fixtures of the ledger: a real, migrated, empty SQLite file, and what a payment needs."""
 
 from __future__ import annotations
 

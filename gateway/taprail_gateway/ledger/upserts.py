@@ -26,4 +26,7 @@ class Upsert:
         self._statements = {name: build(insert(table)) for name, insert in _INSERTS.items()}
 
     def statement(self, connection: Connection) -> Insert:
-        return self._statements[connection.dialect.name]
+        return self.for_engine(connection.dialect.name)
+
+    def for_engine(self, name: str) -> Insert:
+        return self._statements[name]

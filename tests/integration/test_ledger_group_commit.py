@@ -1,0 +1,330 @@
+"""Group commit on a real file: few commits, one culprit, nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, event, insert, select, text
+
+from taprail_common.clock import SystemClock
+from taprail_common.errors import OperatorError, TapRailError
+from taprail_gateway.ledger import group_commit
+from taprail_gateway.ledger.database import MAX_READS, Ledger
+from taprail_gateway.ledger.errors import Overloaded, StorageError
+from taprail_gateway.ledger.queries import check_invariants
+from taprail_gateway.ledger.schema import meta, payments
+
+ROOT = Path(__file__).parents[2]
+
+
+class Notes:
+    """A batcher: stores keys in `meta`, and remembers in which groups they came."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[str]] = []
+
+    def run(self, connection: Connection, items: Sequence[str], /) -> list[str]:
+        self.groups.append(list(items))
+        connection.execute(insert(meta), [{"key": item, "value": "1"} for item in items])
+        return [item.upper() for item in items]
+
+
+def note(key: str) -> Callable[[Connection], str]:
+    def work(connection: Connection) -> str:
+        connection.execute(insert(meta).values(key=key, value="1"))
+        return key
+
+    return work
+
+
+def stored(connection: Connection) -> set[str]:
+    return set(connection.execute(select(meta.c.key)).scalars())
+
+
+@asynccontextmanager
+async def writer_held(ledger: Ledger) -> AsyncIterator[None]:
+    """Keep the writer busy inside a commit, so that what comes now has to queue."""
+    held, free = threading.Event(), threading.Event()
+
+    def work(_connection: Connection) -> None:
+        held.set()
+        assert free.wait(10)
+
+    task = asyncio.create_task(ledger.write(work))
+    assert await asyncio.to_thread(held.wait, 10)
+    try:
+        yield
+    finally:
+        free.set()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_waits_shares_a_commit(ledger: Ledger) -> None:
+    commits: list[Connection] = []
+    event.listen(ledger.write_engine, "commit", commits.append)
+    notes = Notes()
+    async with writer_held(ledger):
+        waiting = [asyncio.create_task(ledger.write_batched(notes, f"key{i}")) for i in range(100)]
+        await asyncio.sleep(0)
+    assert await asyncio.gather(*waiting) == [f"KEY{i}" for i in range(100)]
+    assert len(commits) == 3  # the one that held the writer, 64 and 36
+    assert [len(group) for group in notes.groups] == [group_commit.MAX_GROUP, 36]
+    assert len(await ledger.read(stored)) == 100
+
+
+async def test_only_the_culprit_fails(ledger: Ledger) -> None:
+    class Wrong(Exception):  # noqa: N818 - it is what went wrong
+        pass
+
+    def wrong(connection: Connection) -> None:
+        connection.execute(insert(meta).values(key="half", value="1"))
+        raise Wrong
+
+    notes = Notes()
+    async with writer_held(ledger):
+        writes = [
+            ledger.write(note("a")),
+            ledger.write(wrong),
+            ledger.write_batched(notes, "b"),
+            ledger.write_batched(notes, "a"),  # the key is taken
+            ledger.write_batched(notes, "c"),
+        ]
+        waiting = [asyncio.ensure_future(each) for each in writes]
+        await asyncio.sleep(0)
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert outcomes[0] == "a"
+    assert outcomes[2] == "B"
+    assert outcomes[4] == "C"
+    assert isinstance(outcomes[1], Wrong)
+    assert type(outcomes[3]).__name__ == "IntegrityError"
+    assert await ledger.read(stored) == {"a", "b", "c"}
+
+
+async def test_a_full_queue_says_so_and_does_nothing(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "MAX_QUEUED", 5)
+    async with writer_held(ledger):
+        waiting = [asyncio.create_task(ledger.write(note(f"key{i}"))) for i in range(7)]
+        await asyncio.sleep(0)
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert outcomes[:5] == [f"key{i}" for i in range(5)]
+    assert all(isinstance(refused, Overloaded) and refused.retryable for refused in outcomes[5:])
+    assert await ledger.read(stored) == {f"key{i}" for i in range(5)}
+
+
+async def test_reads_are_bounded(ledger: Ledger) -> None:
+    free = threading.Event()
+
+    def slow(_connection: Connection) -> None:
+        assert free.wait(10)
+
+    waiting = [asyncio.create_task(ledger.read(slow)) for _ in range(MAX_READS)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await ledger.read(slow)
+    free.set()
+    await asyncio.gather(*waiting)
+    await ledger.read(stored)
+
+
+async def test_a_read_cannot_write(ledger: Ledger) -> None:
+    with pytest.raises(StorageError, match="read-only"):
+        await ledger.read(note("a"))
+    with pytest.raises(StorageError, match="read-only"):
+        ledger.read_now(note("a"))
+
+
+async def test_close_finishes_what_was_asked_for(ledger_url: str) -> None:
+    ledger = Ledger.open(ledger_url, clock=SystemClock())
+    await ledger.start()
+    waiting = [asyncio.create_task(ledger.write(note(f"key{i}"))) for i in range(200)]
+    await asyncio.sleep(0)
+    await ledger.close()
+    assert await asyncio.gather(*waiting) == [f"key{i}" for i in range(200)]
+    with pytest.raises(TapRailError, match="closed"):
+        await ledger.write(note("late"))
+    assert len(Ledger.open(ledger_url, clock=SystemClock()).read_now(stored)) == 200
+
+
+async def test_whoever_leaves_does_not_disturb_the_others(ledger: Ledger) -> None:
+    async with writer_held(ledger):
+        gone = asyncio.create_task(ledger.write(note("gone")))
+        stays = asyncio.create_task(ledger.write(note("stays")))
+        await asyncio.sleep(0)
+        gone.cancel()
+    assert await stays == "stays"
+    assert await ledger.read(stored) == {"gone", "stays"}
+
+
+async def test_a_failed_commit_is_never_acknowledged_and_can_be_repeated(
+    ledger: Ledger, ledger_url: str
+) -> None:
+    await ledger.write(note("before"))
+    with file_size_limit(log_bytes(ledger_url)):
+        async with writer_held(ledger):
+            waiting = [asyncio.create_task(ledger.write(note(f"key{i}"))) for i in range(10)]
+            await asyncio.sleep(0)
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(outcome, StorageError) for outcome in outcomes)
+    assert all(outcome.retryable for outcome in outcomes if isinstance(outcome, StorageError))
+    assert await ledger.read(stored) == {"before"}
+    assert await ledger.write(note("key0")) == "key0"
+
+
+def log_bytes(ledger_url: str) -> int:
+    return Path(ledger_url.removeprefix("sqlite:///") + "-wal").stat().st_size
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond this: what a full disk does to a write."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_a_full_disk_in_the_middle_of_the_work(ledger: Ledger) -> None:
+    pages = await ledger.write(lambda c: c.exec_driver_sql("PRAGMA page_count").scalar_one())
+    await ledger.write(lambda c: c.exec_driver_sql(f"PRAGMA max_page_count={pages}").close())
+
+    def big(connection: Connection) -> None:
+        connection.execute(insert(meta).values(key="big", value="x" * 100_000))
+
+    with pytest.raises(StorageError, match="full"):
+        await ledger.write(big)
+    assert await ledger.write(note("small")) == "small"
+
+
+async def test_another_process_holds_the_lock_for_too_long(ledger: Ledger, ledger_url: str) -> None:
+    await ledger.write(lambda c: c.exec_driver_sql("PRAGMA busy_timeout=50").close())
+    other = sqlite3.connect(ledger_url.removeprefix("sqlite:///"), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StorageError, match="locked by another process"):
+        await ledger.write(note("a"))
+    other.execute("ROLLBACK")
+    other.close()
+    assert await ledger.write(note("a")) == "a"
+
+
+async def test_a_command_writes_beside_the_gateway(ledger: Ledger, ledger_url: str) -> None:
+    command = Ledger.open(ledger_url, clock=SystemClock())
+    command.write_now(note("by the command"))
+    command.dispose()
+    assert await ledger.read(stored) == {"by the command"}
+
+
+async def test_a_savepoint_undoes_only_its_own(ledger: Ledger) -> None:
+    def work(connection: Connection) -> None:
+        connection.execute(insert(meta).values(key="kept", value="1"))
+        inner = connection.begin_nested()
+        connection.execute(insert(meta).values(key="undone", value="1"))
+        inner.rollback()
+
+    await ledger.write(work)
+    assert await ledger.read(stored) == {"kept"}
+
+
+async def test_references_are_checked(ledger: Ledger) -> None:
+    orphan = text("INSERT INTO card_spend VALUES ('no such card', '2024-05-31', 1)")
+    with pytest.raises(Exception, match="FOREIGN KEY"):
+        await ledger.write(lambda connection: connection.execute(orphan).close())
+
+
+async def test_a_second_gateway_is_refused(ledger: Ledger, ledger_url: str) -> None:
+    second = Ledger.open(ledger_url, clock=SystemClock())
+    with pytest.raises(OperatorError, match=f"PID {os.getpid()}"):
+        await second.start()
+    second.dispose()
+    await ledger.write(note("the first goes on"))
+
+
+WRITE_UNTIL_KILLED = """
+import asyncio, sys
+from taprail_common.clock import SystemClock
+from taprail_gateway.ledger import transitions
+from taprail_gateway.ledger.database import Ledger
+from tests.ledger_fixtures import DAY, NOW_MS, seed_registry
+
+async def pay(ledger, registry, i):
+    row = registry.payment(f"req{i}", card=i % 20)
+    card = registry.cards[i % 20]
+    def work(connection):
+        assert transitions.reserve_spend(connection, card.uuid, DAY, 1, 10**9)
+        assert transitions.hold(connection, card.account, 1)
+        transitions.accept(connection, [row], NOW_MS)
+    await ledger.write(work)
+    sys.stdout.write(row["id"] + "\\n")
+    sys.stdout.flush()
+
+async def main():
+    ledger = Ledger.open(sys.argv[1], clock=SystemClock())
+    await ledger.start()
+    registry = seed_registry(ledger, cards=20)
+    for start in range(0, 100_000, 50):
+        await asyncio.gather(*(pay(ledger, registry, start + i) for i in range(50)))
+
+asyncio.run(main())
+"""
+
+
+def run_writer(ledger_url: str, crash: str = "") -> subprocess.Popen[str]:
+    environment = {**os.environ, "TAPRAIL_CRASH": crash, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITE_UNTIL_KILLED, ledger_url],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def ids_after_restart(ledger_url: str) -> set[str]:
+    ledger = Ledger.open(ledger_url, clock=SystemClock())
+    asyncio.run(_start_and_close(ledger))
+    ledger = Ledger.open(ledger_url, clock=SystemClock())
+    assert ledger.read_now(check_invariants) == []
+    ids = set(ledger.read_now(lambda c: c.execute(select(payments.c.id)).scalars().all()))
+    ledger.dispose()
+    return ids
+
+
+async def _start_and_close(ledger: Ledger) -> None:
+    await ledger.start()  # the killed one's lock went with it
+    await ledger.close()
+
+
+@pytest.mark.parametrize("acknowledged", [1, 120, 333])
+def test_kill_9_loses_nothing_acknowledged(ledger_url: str, acknowledged: int) -> None:
+    with run_writer(ledger_url) as process:
+        assert process.stdout is not None
+        seen = [process.stdout.readline().strip() for _ in range(acknowledged)]
+        process.send_signal(signal.SIGKILL)
+        seen += [line.strip() for line in process.stdout if line.endswith("\n")]
+    assert len(seen) >= acknowledged
+    assert set(seen) <= ids_after_restart(ledger_url)
+
+
+@pytest.mark.parametrize("point", ["ledger.before_commit@7", "ledger.after_commit@7"])
+def test_a_crash_around_the_commit_loses_nothing_acknowledged(ledger_url: str, point: str) -> None:
+    with run_writer(ledger_url, crash=point) as process:
+        assert process.stdout is not None
+        seen = {line.strip() for line in process.stdout}
+    assert process.returncode == 137
+    kept = ids_after_restart(ledger_url)
+    assert seen <= kept
+    # After the commit and before the answer: stored, although nobody was told.
+    assert (kept > seen) == point.startswith("ledger.after")
