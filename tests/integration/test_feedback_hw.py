@@ -163,9 +163,7 @@ def test_the_newest_view_wins_and_the_caller_never_waits() -> None:
     shown: queue.Queue[View] = queue.Queue()
     display = oled_display(SlowPanel)
     entered.set()  # set up is over; from now on the glass is slow
-    feedback = Feedback(
-        open_signals("none", DEFAULT_LIGHT_PINS, None), display, on_shown=shown.put
-    )
+    feedback = Feedback(open_signals("none", DEFAULT_LIGHT_PINS, None), display, on_shown=shown.put)
     try:
         for phase in (Phase.READY, Phase.READING, Phase.WAITING, Phase.APPROVED):
             feedback.show(view(phase))  # returns although the display is stuck
@@ -238,8 +236,7 @@ async def test_a_test_never_disturbs_a_sale(front: Front) -> None:
 async def test_a_sale_ends_a_test_at_once(front: Front) -> None:
     await asyncio.to_thread(front.show, view(Phase.READY))
     testing = asyncio.create_task(front.feedback.test_lights())
-    while "light3" not in front.on():
-        await asyncio.sleep(0)
+    await asyncio.to_thread(_until, lambda: "light3" in front.on())
     await asyncio.to_thread(front.show, view(Phase.WAITING))
     assert (await testing).ok
     assert front.on() == {"light1", "light2", "light3", "light4"}

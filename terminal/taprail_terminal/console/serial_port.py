@@ -61,14 +61,15 @@ class SerialConsole:
             try:
                 line = await asyncio.to_thread(_open, self._port)
             except OSError as exc:
-                self._log.warning("console.closed", reason=str(exc), retry_s=retry_s)
+                if retry_s == _FIRST_RETRY_S:  # once is enough for a cable that is not there
+                    self._log.warning("console.closed", reason=str(exc))
                 await asyncio.sleep(retry_s)
                 retry_s = min(retry_s * 2, _LAST_RETRY_S)
                 continue
             retry_s = _FIRST_RETRY_S
             self._log.info("console.open")
             await self._serve(line)
-            self._log.warning("console.lost", retry_s=retry_s)
+            self._log.warning("console.lost")
             await asyncio.sleep(retry_s)
 
     async def _serve(self, port: Any) -> None:
@@ -181,7 +182,11 @@ class _Line:
         if not self._waiting:
             return
         # What the driver holds goes too; the line end makes the next answer a line of its own.
-        termios.tcflush(self._fd, termios.TCOFLUSH)
+        try:
+            termios.tcflush(self._fd, termios.TCOFLUSH)
+        except termios.error:
+            self._lose()
+            return
         self._waiting[:] = b"\n"
 
     def _lose(self) -> None:

@@ -1,4 +1,4 @@
-"""The console's wire format: whatever comes over the line, frames are found and none is invented."""
+"""The console's wire format: whatever comes over the line, frames are found, none is invented."""
 
 from __future__ import annotations
 
