@@ -82,11 +82,11 @@ class DeviceStore:
         self._writing(put)
 
     def put_trace(self, trace: dict[str, Any]) -> None:
-        """Add a tap's trace or replace it, by its `request`; only the last ones are kept."""
+        """Add a tap's trace or replace it, by its `tap`; only the last ones are kept."""
         table = self._tables.table(_TRACES)
 
         def put() -> None:
-            table.upsert(trace, where("request") == trace["request"])
+            table.upsert(trace, where("tap") == trace["tap"])
             surplus = sorted(document.doc_id for document in table)[:-KEEP_TRACES]
             if surplus:
                 table.remove(doc_ids=surplus)

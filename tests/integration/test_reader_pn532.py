@@ -272,7 +272,7 @@ async def test_a_chip_left_at_high_speed_by_a_killed_process_is_recovered(
 @pytest.mark.parametrize("path", ["/dev/no-such-reader", "/dev/x; true", "COM1"])
 def test_a_port_that_cannot_be_is_refused_at_start(path: str) -> None:
     with pytest.raises(OperatorError, match="reader"):
-        make_driver("pn532", path)
+        make_driver("pn532", path).check()
 
 
 def test_a_driver_that_nobody_knows_is_refused() -> None:

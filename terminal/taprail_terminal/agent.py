@@ -1,0 +1,250 @@
+"""Runs the sale: turns what reader, gateway, till and clock report into steps of the checkout, and
+carries out what the checkout asks for.
+
+It decides nothing itself: when a card may be read and what is shown is in `checkout`, how a request
+gets its verdict in `payments`. Everything here runs on the event loop, and nothing here blocks it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import structlog
+
+from taprail_common import ids
+from taprail_common.clock import Clock
+from taprail_common.errors import IllegalTransitionError
+from taprail_terminal import checkout
+from taprail_terminal.card_session import CardProof, NotOurs
+from taprail_terminal.outbox import OutboxRow
+from taprail_terminal.payments import Payments
+from taprail_terminal.readers.polling import (
+    Finished,
+    Gone,
+    Lost,
+    Opened,
+    Report,
+    Sensed,
+    Torn,
+    Unreadable,
+)
+from taprail_terminal.sale import (
+    Ask,
+    CardRead,
+    CardRejected,
+    CardRemoved,
+    CardSensed,
+    CardTorn,
+    CardUnreadable,
+    Effect,
+    Event,
+    Phase,
+    ReaderBack,
+    ReaderLost,
+    Result,
+    Sale,
+    SetReader,
+    Show,
+    TimeUp,
+    View,
+)
+from taprail_terminal.tap_log import TapLog
+from taprail_terminal.timeline import Timeline
+
+TORN: Final = "card removed too early"
+UNREADABLE: Final = "the card could not be read"
+NO_READER: Final = "the card reader does not work"
+
+_log = structlog.get_logger()
+
+
+class ReaderSwitch(Protocol):
+    """What of the reader the sale uses."""
+
+    def arm(self) -> None: ...
+    def disarm(self) -> None: ...
+
+
+class ViewSink(Protocol):
+    """Lights, sound and display: takes a view at once and shows the newest."""
+
+    def show(self, view: View) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How this terminal sells."""
+
+    currency: str
+    decimals: int
+    fixed_units: int | None
+    verdict_timeout_s: float
+
+
+class Agent:
+    """One terminal's sales. `reader`, `feedback` and `payments` are joined by `start`."""
+
+    def __init__(self, terms: Terms, taps: TapLog, timeline: Timeline, clock: Clock) -> None:
+        self._terms = terms
+        self._taps = taps
+        self._timeline = timeline
+        self._clock = clock
+        self._reader: ReaderSwitch | None = None
+        self._feedback: ViewSink | None = None
+        self._payments: Payments | None = None
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._card: CardProof | None = None
+        self.state = self._begin(())
+
+    # --- life -------------------------------------------------------------------------------
+
+    def start(
+        self,
+        *,
+        reader: ReaderSwitch,
+        feedback: ViewSink,
+        payments: Payments,
+        interrupted: list[OutboxRow],
+    ) -> None:
+        """Begin, with interrupted work first: what has no verdict is posted again as it was."""
+        self._reader, self._feedback, self._payments = reader, feedback, payments
+        self.state = self._begin(
+            tuple(Sale(row.request_id, row.amount_units, earlier=True) for row in interrupted)
+        )
+        self._show(self.state.view)
+        for row in interrupted:
+            self._spawn(payments.resolve(row))
+
+    async def stop(self) -> None:
+        """Stop asking. What is unresolved is in the outbox."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _begin(self, unresolved: tuple[Sale, ...]) -> checkout.Checkout:
+        terms = self._terms
+        return checkout.begin(
+            currency=terms.currency,
+            decimals=terms.decimals,
+            fixed_units=terms.fixed_units,
+            verdict_timeout_s=terms.verdict_timeout_s,
+            unresolved=unresolved,
+        )
+
+    # --- the checkout's steps and effects -----------------------------------------------------
+
+    def apply(self, event: Event) -> None:
+        """Take a step. Raises IllegalTransitionError when the table has none; nothing changes."""
+        self.state, effects = checkout.step(self.state, event, self._clock.monotonic_s())
+        for effect in effects:
+            self._carry_out(effect)
+        self._set_timer()
+
+    def report(self, event: Event) -> None:
+        """Take a step for something that has happened and cannot be sent back."""
+        if isinstance(event, Result) and self.state.phase is not Phase.WAITING:
+            outcome = "approved" if event.approved else "declined"
+            self._timeline.tell("resolved", request=event.request_id, outcome=outcome)
+        try:
+            self.apply(event)
+        except IllegalTransitionError as exc:
+            _log.error("a step that the table does not have", reason=str(exc))
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Ask(sale) if self._payments is not None and self._card is not None:
+                self._spawn(self._payments.sell(sale, self._card))
+                self._card = None
+            case SetReader(armed) if self._reader is not None:
+                if armed:
+                    self._reader.arm()
+                else:
+                    self._reader.disarm()
+            case Show(view):
+                self._show(view)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.state.deadline_s is not None:
+            wait_s = max(0.0, self.state.deadline_s - self._clock.monotonic_s())
+            self._timer = self._loop.call_later(wait_s, self.report, TimeUp())
+
+    def _show(self, view: View) -> None:
+        self._taps.judge(view)
+        request = self._request_on_display()
+        if view.phase is Phase.UNKNOWN:
+            self._timeline.tell("unknown", request=request)
+        self._timeline.tell(
+            "view",
+            phase=view.phase.value,
+            amountUnits=view.amount_units,
+            cardPresent=view.card_present,
+            reason=view.reason,
+            leftUnits=view.left_units,
+            late=view.late or None,
+            request=request,
+        )
+        if self._feedback is not None:
+            self._feedback.show(view)
+
+    def on_shown(self, view: View, at_s: float) -> None:
+        """Lights and display have been driven to the view."""
+        self._taps.shown(view, at_s)
+        request = self._request_on_display() if view == self.state.view else None
+        self._timeline.tell("shown", at_s=at_s, phase=view.phase.value, request=request)
+
+    def _request_on_display(self) -> str | None:
+        return self.state.sale.request_id if self.state.sale is not None else None
+
+    # --- cards --------------------------------------------------------------------------------
+
+    def on_report(self, report: Report, at_s: float) -> None:
+        """What the reader says."""
+        match report:
+            case Opened():
+                self.report(ReaderBack())
+            case Lost():
+                self.report(ReaderLost(NO_READER))
+            case Sensed():
+                self._taps.begin(at_s)
+                self.report(CardSensed())
+            case Finished(CardProof() as proof):
+                self._sell_to(proof, at_s)
+            case Finished(NotOurs(code, reason)):
+                self._timeline.tell("card_refused", at_s=at_s, code=code)
+                self.report(CardRejected(reason))
+            case Torn():
+                self._timeline.tell("try_again", at_s=at_s, reason=TORN)
+                self.report(CardTorn(TORN))
+            case Unreadable():
+                self._timeline.tell("try_again", at_s=at_s, reason=UNREADABLE)
+                self.report(CardUnreadable(UNREADABLE))
+            case Gone():
+                self._timeline.tell("card_removed", at_s=at_s)
+                self.report(CardRemoved())
+
+    def _sell_to(self, proof: CardProof, at_s: float) -> None:
+        request_id = ids.new_id("req")
+        self._card = proof
+        self._taps.name(request_id)
+        self._taps.reach("read", request_id, at_s=at_s, profile=proof.proof.profile)
+        self.report(CardRead(request_id))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            _log.error("a task of the terminal failed", exc_info=exc)

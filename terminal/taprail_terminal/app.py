@@ -1,0 +1,275 @@
+"""The composition root: makes the terminal's parts, joins them, and takes them down again.
+
+Answers for the order of start and end only. `run` is given its hardware; no setting of the product
+chooses other edges than `hardware_from` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from taprail_common.clock import Clock, SystemClock
+from taprail_common.errors import OperatorError
+from taprail_common.money import parse_amount
+from taprail_common.signing import gateway_id
+from taprail_terminal.agent import Agent, Terms
+from taprail_terminal.config import TerminalConfig
+from taprail_terminal.console.commands import COMMAND_NAMES, Commands
+from taprail_terminal.console.selftest import Probes
+from taprail_terminal.console.serial_port import SerialConsole
+from taprail_terminal.control import Answer, ControlServer, Handler, amount_text
+from taprail_terminal.feedback.feedback import Feedback
+from taprail_terminal.gateway_link import Expected, GatewayLink
+from taprail_terminal.hardware import Hardware
+from taprail_terminal.identity import Identity
+from taprail_terminal.outbox import Outbox
+from taprail_terminal.payments import Payments, Seller
+from taprail_terminal.probes import GatewayView, IdentityView, OutboxView, ReaderView, SaleView
+from taprail_terminal.push_link import PushLink
+from taprail_terminal.readers.supervisor import Reader
+from taprail_terminal.sale import Arm, Cancel, View
+from taprail_terminal.storage import DeviceStore
+from taprail_terminal.tap_log import TapLog
+from taprail_terminal.timeline import Timeline
+
+LOCK_FILE: Final = "agent.lock"
+
+_log = structlog.get_logger()
+
+
+def main(config: TerminalConfig, hardware: Hardware) -> None:
+    """Run until SIGTERM or SIGINT. Raises OperatorError with what to do."""
+    asyncio.run(_until_signal(run(config, hardware)))
+
+
+async def run(config: TerminalConfig, hardware: Hardware) -> None:
+    """Run one terminal until cancelled. Raises OperatorError when it cannot go on."""
+    clock = SystemClock()
+    identity = Identity.load(config.terminal.id, config.key_file)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(_only_agent(config.terminal.state_dir))
+        parts = await _Parts.make(config, hardware, identity, clock, stack)
+        await _serve(config, parts, stack)
+
+
+class _Parts:
+    """Everything that a running terminal consists of."""
+
+    feedback: Feedback
+    reader: Reader
+
+    def __init__(self, config: TerminalConfig, identity: Identity, clock: Clock) -> None:
+        table = config.terminal
+        self.identity, self.clock = identity, clock
+        self.timeline = Timeline(clock)
+        self.outbox = Outbox(config.outbox_file)
+        self.store = DeviceStore(config.device_file)
+        self.taps = TapLog(self.store, self.timeline, clock)
+        self.link = GatewayLink(
+            Expected(
+                table.gateway_url,
+                config.gateway_key,
+                table.merchant_id,
+                table.currency,
+                table.decimals,
+            ),
+            identity,
+            clock,
+        )
+        terms = Terms(
+            table.currency, table.decimals, config.fixed_units, table.verdict_timeout_ms / 1000
+        )
+        self.agent = Agent(terms, self.taps, self.timeline, clock)
+        self.payments = Payments(
+            Seller(table.merchant_id, table.currency),
+            identity,
+            outbox=self.outbox,
+            link=self.link,
+            taps=self.taps,
+            timeline=self.timeline,
+            clock=clock,
+            report=self.agent.report,
+        )
+        self.push = PushLink(
+            table.gateway_url,
+            config.gateway_key,
+            identity,
+            clock,
+            on_notice=self.payments.on_notice,
+            open_requests=self.outbox.unsettled,
+        )
+
+    @classmethod
+    async def make(
+        cls,
+        config: TerminalConfig,
+        hardware: Hardware,
+        identity: Identity,
+        clock: Clock,
+        stack: AsyncExitStack,
+    ) -> _Parts:
+        """Open what has to be open before the first card; the stack closes it in reverse order."""
+        parts = cls(config, identity, clock)
+        stack.push_async_callback(parts.taps.close)
+        stack.push_async_callback(parts.outbox.close)
+        await parts.outbox.open(clock.now_ms())
+        await parts.link.open()
+        stack.push_async_callback(parts.link.close)
+        parts.feedback = _feedback(hardware, parts.agent)
+        stack.push_async_callback(asyncio.to_thread, parts.feedback.close)
+        parts.reader = Reader(hardware.reader, parts.agent.on_report)
+        return parts
+
+
+def _feedback(hardware: Hardware, agent: Agent) -> Feedback:
+    loop = asyncio.get_running_loop()
+
+    def on_shown(view: View) -> None:  # in the thread that drove the last part
+        loop.call_soon_threadsafe(agent.on_shown, view, time.monotonic())
+
+    return Feedback(hardware.signals(), hardware.display(), on_shown=on_shown)
+
+
+async def _serve(config: TerminalConfig, parts: _Parts, stack: AsyncExitStack) -> None:
+    agent, table = parts.agent, config.terminal
+    profile = {"terminal": table.id, "merchant": table.merchant_id, "gateway": table.gateway_url}
+    await asyncio.to_thread(parts.store.set_profile, profile)
+    commands = Commands(_probes(config, parts))
+    control = ControlServer(
+        config.control_socket, _handlers(config, parts, commands), parts.timeline
+    )
+    await control.start()
+    stack.push_async_callback(control.stop)
+    interrupted = await parts.outbox.unresolved()
+    agent.start(
+        reader=parts.reader,
+        feedback=parts.feedback,
+        payments=parts.payments,
+        interrupted=interrupted,
+    )
+    stack.push_async_callback(agent.stop)
+    parts.reader.start()
+    stack.push_async_callback(parts.reader.stop)
+    _log.info("terminal started", terminal=table.id, interrupted=len(interrupted))
+    work = [parts.link.keep_warm(), parts.push.run()]
+    if config.console.port is not None:
+        work.append(SerialConsole(config.console.port, commands).run())
+    await _all_or_first_failure(work)
+
+
+async def _all_or_first_failure(work: list[Coroutine[Any, Any, None]]) -> None:
+    """These run for ever; when one ends, it is by an error that ends the terminal."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _probes(config: TerminalConfig, parts: _Parts) -> Probes:
+    return Probes(
+        terminal_id=config.terminal.id,
+        sale=SaleView(parts.agent, parts.taps),
+        reader=ReaderView(parts.reader),
+        feedback=parts.feedback,
+        gateway=GatewayView(parts.link),
+        outbox=OutboxView(parts.outbox, parts.clock),
+        identity=IdentityView(parts.identity),
+        state_dir=config.terminal.state_dir,
+    )
+
+
+def _handlers(config: TerminalConfig, parts: _Parts, commands: Commands) -> dict[str, Handler]:
+    agent = parts.agent
+
+    async def arm(request: dict[str, Any]) -> Answer:
+        if config.fixed_units is not None:
+            raise OperatorError("this terminal has a fixed price", code="fixed_price")
+        amount_units = parse_amount(amount_text(request), config.terminal.decimals)
+        agent.apply(Arm(amount_units))
+        parts.timeline.tell("armed", amountUnits=amount_units)
+        return {"amountUnits": amount_units, "phase": agent.state.phase.value}
+
+    async def cancel(_request: dict[str, Any]) -> Answer:
+        agent.apply(Cancel())
+        return {"phase": agent.state.phase.value}
+
+    async def status(_request: dict[str, Any]) -> Answer:
+        return await _status(config, parts)
+
+    async def ask_console(request: dict[str, Any]) -> Answer:
+        result = await commands.run(request["command"])
+        return {"exitCode": result.exit_code, "data": dict(result.data), "text": result.text}
+
+    asked = {name: ask_console for name in COMMAND_NAMES if name != "status"}
+    return {"arm": arm, "cancel": cancel, "status": status, **asked}
+
+
+async def _status(config: TerminalConfig, parts: _Parts) -> Answer:
+    state, greeting = parts.agent.state, parts.link.greeting
+    counts = await parts.outbox.counts()
+    return {
+        "terminalId": config.terminal.id,
+        "phase": state.phase.value,
+        "armed": state.armed,
+        "amountUnits": state.view.amount_units,
+        "cardPresent": state.card_present,
+        "reader": {"ok": state.reader_ok, "name": parts.reader.description},
+        "gateway": {
+            "id": gateway_id(config.gateway_key),
+            "reachable": parts.link.reachable,
+            "push": parts.push.connected,
+            "clockOffsetMs": None if greeting is None else greeting.clock_offset_ms,
+        },
+        "outbox": {"unresolved": counts.unresolved, "unsettled": counts.unsettled},
+        "fingerprint": parts.identity.fingerprint,
+        "pid": os.getpid(),
+    }
+
+
+@contextmanager
+def _only_agent(state_dir: Path) -> Iterator[None]:
+    """One agent for one state folder: two would post the same request side by side."""
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(state_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as exc:
+        raise OperatorError(f"state folder {state_dir} cannot be used ({exc.strerror})") from exc
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
+            raise OperatorError(
+                f"another agent (PID {holder}) uses {state_dir}", fix="stop that one first"
+            ) from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        await task
+    except asyncio.CancelledError:
+        _log.info("terminal stopped")

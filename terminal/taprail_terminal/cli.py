@@ -1,0 +1,148 @@
+"""`taprail terminal`: run the agent, make its key, and speak to a running one.
+
+Answers for the command line only. Every option has its twin in the environment, and what is given
+on the command line wins over the configuration file.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+
+from taprail_common.errors import OperatorError
+from taprail_common.logs import configure_logs
+from taprail_terminal.config import TerminalConfig, load_config
+from taprail_terminal.identity import Identity
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Run the terminal agent and speak to it.",
+)
+
+ConfigFile = Annotated[
+    Path, typer.Option("--config", help="The terminal's TOML file.", envvar="TAPRAIL_CONFIG")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.", envvar="TAPRAIL_JSON")]
+
+ANSWER_LIMIT_S: Final = 30.0
+_MAX_ANSWER_BYTES: Final = 256 * 1024
+
+
+@app.command()
+def run(
+    config: ConfigFile,
+    reader_port: Annotated[
+        str | None,
+        typer.Option(help="The card reader's port.", envvar="TAPRAIL_READER_PORT"),
+    ] = None,
+    gateway_url: Annotated[
+        str | None, typer.Option(help="The gateway's address.", envvar="TAPRAIL_GATEWAY_URL")
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warning, error.", envvar="TAPRAIL_LOG_LEVEL")
+    ] = None,
+) -> None:
+    """Take cards until told to stop."""
+    from taprail_terminal.app import main
+    from taprail_terminal.hardware import hardware_from
+
+    flags = {
+        "reader.port": reader_port,
+        "terminal.gateway_url": gateway_url,
+        "log.level": log_level,
+    }
+    settings = load_config(config, flags=flags)
+    configure_logs(json=settings.log.json_lines, level=settings.log.level)
+    main(settings, hardware_from(settings))
+
+
+@app.command()
+def init(config: ConfigFile, as_json: AsJson = False) -> None:
+    """Make this terminal's key and print what the operator has to register."""
+    settings = load_config(config)
+    identity = Identity.create(settings.terminal.id, settings.key_file)
+    facts = {
+        "terminalId": identity.terminal_id,
+        "publicKey": identity.public_key,
+        "fingerprint": identity.fingerprint,
+    }
+    _print(facts, as_json=as_json)
+
+
+@app.command()
+def arm(
+    config: ConfigFile,
+    amount: Annotated[str, typer.Argument(help="What the next card pays, like 12.50.")],
+    as_json: AsJson = False,
+) -> None:
+    """Ask for an amount: the next card pays it."""
+    _print(_ask(load_config(config), {"command": "arm", "amount": amount}), as_json=as_json)
+
+
+@app.command()
+def cancel(config: ConfigFile, as_json: AsJson = False) -> None:
+    """Take the amount back."""
+    _print(_ask(load_config(config), {"command": "cancel"}), as_json=as_json)
+
+
+@app.command()
+def status(config: ConfigFile, as_json: AsJson = False) -> None:
+    """Show what the agent does and how its parts are."""
+    _print(_ask(load_config(config), {"command": "status"}), as_json=as_json)
+
+
+@app.command()
+def watch(config: ConfigFile) -> None:
+    """Print each event as a line of JSON, until interrupted."""
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        for event in _lines(load_config(config), {"command": "watch"}, limit_s=None):
+            console.print(json.dumps(event, ensure_ascii=False), markup=False)
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+def _ask(config: TerminalConfig, request: dict[str, Any]) -> dict[str, Any]:
+    for answer in _lines(config, request, limit_s=ANSWER_LIMIT_S):
+        return answer
+    raise OperatorError("the agent hung up without an answer", fix="see its log")
+
+
+def _lines(
+    config: TerminalConfig, request: dict[str, Any], *, limit_s: float | None
+) -> Iterator[dict[str, Any]]:
+    """The agent's answers, line by line. Raises OperatorError for a refusal."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+        line.settimeout(limit_s)
+        try:
+            line.connect(str(config.control_socket))
+        except OSError as exc:
+            raise OperatorError(
+                f"no agent answers at {config.control_socket} ({exc.strerror})",
+                fix="start it: taprail terminal run --config FILE",
+            ) from exc
+        line.sendall(json.dumps(request).encode() + b"\n")
+        with line.makefile("rb") as answers:
+            while text := answers.readline(_MAX_ANSWER_BYTES):
+                answer: dict[str, Any] = json.loads(text)
+                if answer.get("ok") is False:
+                    raise OperatorError(str(answer.get("error")), code=str(answer.get("code")))
+                yield answer
+
+
+def _print(facts: dict[str, Any], *, as_json: bool) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    if as_json:
+        console.print(json.dumps(facts, ensure_ascii=False), markup=False)
+        return
+    for name, value in facts.items():
+        if name != "ok":
+            console.print(f"{name}: {value}", markup=False)

@@ -1,0 +1,180 @@
+"""The terminal's configuration: one frozen object, checked as a whole before anything starts.
+
+[terminal]
+id = "till-1"
+merchant_id = "cafe"
+currency = "USDC"
+decimals = 6
+state_dir = "/var/lib/taprail"
+gateway_url = "https://gateway.example"
+gateway_public_key = "64 hex digits"
+mode = "fixed"              # or "till", armed by `taprail terminal arm`
+fixed_amount = "2.50"
+
+[reader]
+port = "/dev/serial0"
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final, Self
+from urllib.parse import urlsplit
+
+from nacl.signing import VerifyKey
+from pydantic import Field, field_validator, model_validator
+
+from taprail_common.config import Settings, load_settings, resolve
+from taprail_common.errors import InputError, OperatorError
+from taprail_common.ids import IDENTIFIER_PATTERN
+from taprail_common.money import MAX_DECIMALS, parse_amount
+from taprail_common.signing import parse_public_key
+
+CONTROL_SOCKET: Final = "control.sock"
+_MAX_SOCKET_PATH: Final = 107
+"""sun_path of unix(7) has 108 bytes with its end."""
+
+Identifier = Annotated[str, Field(pattern=IDENTIFIER_PATTERN)]
+Pin = Annotated[int, Field(ge=0, le=27)]
+"""BCM numbers on the Raspberry Pi's header."""
+
+
+class Mode(StrEnum):
+    """Where amounts come from."""
+
+    FIXED = "fixed"
+    TILL = "till"
+
+
+class TerminalTable(Settings):
+    """[terminal]"""
+
+    id: Identifier
+    merchant_id: Identifier
+    currency: Annotated[str, Field(pattern=r"^[A-Z0-9]{2,12}$")]
+    decimals: Annotated[int, Field(ge=0, le=MAX_DECIMALS)]
+    state_dir: Path
+    key_file: Path | None = None
+    gateway_url: str
+    gateway_public_key: str
+    mode: Mode = Mode.TILL
+    fixed_amount: str | None = None
+    verdict_timeout_ms: Annotated[int, Field(ge=200, le=30_000)] = 3_000
+
+    @field_validator("gateway_url")
+    @classmethod
+    def _is_http(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("must be like https://gateway.example")
+        return url.rstrip("/")
+
+    @field_validator("gateway_public_key")
+    @classmethod
+    def _is_key(cls, text: str) -> str:
+        try:
+            parse_public_key(text)
+        except OperatorError as exc:
+            raise ValueError(str(exc)) from exc
+        return text
+
+    @model_validator(mode="after")
+    def _has_price(self) -> Self:
+        if (self.mode is Mode.FIXED) != (self.fixed_amount is not None):
+            raise ValueError('fixed_amount belongs to mode = "fixed", and to no other')
+        if self.fixed_amount is not None:
+            try:
+                parse_amount(self.fixed_amount, self.decimals)
+            except InputError as exc:
+                raise ValueError(f"fixed_{exc}") from exc
+        return self
+
+
+class ReaderTable(Settings):
+    """[reader]"""
+
+    driver: str = "pn532"
+    port: str = "/dev/serial0"
+
+
+class LightsTable(Settings):
+    """[lights]: four EMV lights from left to right, red, amber, and a piezo."""
+
+    driver: str = "gpio"
+    pins: tuple[Pin, Pin, Pin, Pin, Pin, Pin] = (5, 6, 13, 19, 26, 16)
+    buzzer_pin: Pin | None = 12
+
+
+class DisplayTable(Settings):
+    """[display]"""
+
+    driver: str = "ssd1306-i2c"
+    i2c_port: Annotated[int, Field(ge=0, le=255)] = 1
+    i2c_address: Annotated[int, Field(ge=0x03, le=0x77)] = 0x3C
+
+
+class ConsoleTable(Settings):
+    """[console]: the serial line for a field technician; none without a port."""
+
+    port: str | None = None
+
+
+class LogTable(Settings):
+    """[log]"""
+
+    level: str = "info"
+    json_lines: bool = True
+
+
+class TerminalConfig(Settings):
+    """The whole file, with its paths made absolute."""
+
+    terminal: TerminalTable
+    reader: ReaderTable = ReaderTable()
+    lights: LightsTable = LightsTable()
+    display: DisplayTable = DisplayTable()
+    console: ConsoleTable = ConsoleTable()
+    log: LogTable = LogTable()
+
+    @property
+    def fixed_units(self) -> int | None:
+        """The price in fixed-price mode."""
+        text = self.terminal.fixed_amount
+        return None if text is None else parse_amount(text, self.terminal.decimals)
+
+    @property
+    def gateway_key(self) -> VerifyKey:
+        return parse_public_key(self.terminal.gateway_public_key)
+
+    @property
+    def key_file(self) -> Path:
+        return self.terminal.key_file or self.terminal.state_dir / "device.key"
+
+    @property
+    def outbox_file(self) -> Path:
+        return self.terminal.state_dir / "outbox.db"
+
+    @property
+    def device_file(self) -> Path:
+        return self.terminal.state_dir / "device.json"
+
+    @property
+    def control_socket(self) -> Path:
+        return self.terminal.state_dir / CONTROL_SOCKET
+
+
+def load_config(path: Path, *, flags: dict[str, Any] | None = None) -> TerminalConfig:
+    """Read and check the configuration. Raises ConfigError with all problems, or OperatorError."""
+    config = load_settings(TerminalConfig, path, flags=flags)
+    table = config.terminal
+    absolute: dict[str, object] = {"state_dir": resolve(path, table.state_dir)}
+    if table.key_file is not None:
+        absolute["key_file"] = resolve(path, table.key_file)
+    config = config.model_copy(update={"terminal": table.model_copy(update=absolute)})
+    if len(str(config.control_socket).encode()) > _MAX_SOCKET_PATH:
+        raise OperatorError(
+            f"[terminal] state_dir {table.state_dir} is too long for a socket",
+            fix=f"choose a path of at most {_MAX_SOCKET_PATH - len(CONTROL_SOCKET) - 1} bytes",
+        )
+    return config

@@ -1,0 +1,175 @@
+"""Requests to the gateway, from the tap to the chain: *store, send, believe, store, show*.
+
+Answers for that order, at each of whose steps the power may go. What is durable is in `outbox`,
+what is believed in `gateway_link` and `push_link`, what is shown follows from the events that are
+handed to the checkout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from taprail_common.clock import Clock
+from taprail_common.crash import crash
+from taprail_common.errors import IllegalTransitionError, PartError
+from taprail_common.payment_state import PaymentState
+from taprail_common.wire import TAP_VALIDITY_MS, Outcome, TerminalPayment, from_ms
+from taprail_terminal.card_session import CardProof
+from taprail_terminal.gateway_link import Believed, GatewayLink
+from taprail_terminal.identity import Identity
+from taprail_terminal.outbox import Outbox, OutboxRow, RequestState
+from taprail_terminal.push_link import BelievedNotice
+from taprail_terminal.sale import Event, NotSent, Result, Sale, Settled
+from taprail_terminal.tap_log import TapLog
+from taprail_terminal.timeline import Timeline
+
+NOT_STORED: Final = "nothing was charged: this terminal cannot store sales"
+MAX_EARLY_NOTICES: Final = 100
+"""News of requests whose verdict is not here yet; more than that can wait for the next connect."""
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Seller:
+    """What every request of this terminal says."""
+
+    merchant_id: str
+    currency: str
+
+
+class Payments:
+    """Carries requests to their end. `report` takes what the checkout has to know."""
+
+    def __init__(
+        self,
+        seller: Seller,
+        identity: Identity,
+        *,
+        outbox: Outbox,
+        link: GatewayLink,
+        taps: TapLog,
+        timeline: Timeline,
+        clock: Clock,
+        report: Callable[[Event], None],
+    ) -> None:
+        self._seller = seller
+        self._identity = identity
+        self._outbox = outbox
+        self._link = link
+        self._taps = taps
+        self._timeline = timeline
+        self._clock = clock
+        self._report = report
+        self._early_notices: dict[str, BelievedNotice] = {}
+
+    async def sell(self, sale: Sale, card: CardProof) -> None:
+        """Store a new request and carry it to its verdict."""
+        row = self._request(sale, card)
+        try:
+            await self._outbox.store(row)
+        except PartError as exc:
+            _log.error("a sale could not be stored", reason=str(exc))
+            self._report(NotSent(NOT_STORED))
+            return
+        crash("tap.stored")
+        self._taps.reach("stored", sale.request_id)
+        await self.resolve(row)
+
+    async def resolve(self, row: OutboxRow) -> None:
+        """Ask until a stored request has a verdict, and write that down before it is told."""
+        request_id = row.request_id
+        believed = await self._link.ask(row, lambda: self._taps.reach("request_sent", request_id))
+        verdict = believed.verdict
+        self._taps.reach(
+            "verdict",
+            request_id,
+            outcome=verdict.verdict.value,
+            verified=True,
+            reason=verdict.reason,
+            reasonCode=verdict.reason_code,
+            transactionId=verdict.transaction_id,
+        )
+        if not await self._write_down(row, believed):
+            return
+        crash("tap.verdict")
+        approved = verdict.verdict is Outcome.APPROVED
+        self._report(
+            Result(request_id, approved, verdict.reason, verdict.left_units, verdict.auth_code)
+        )
+        early = self._early_notices.pop(request_id, None)
+        if early is not None:
+            await self._note(early)
+
+    async def on_notice(self, believed: BelievedNotice) -> None:
+        """A verified notice about a payment of this terminal."""
+        notice = believed.notice
+        row = await self._outbox.find(notice.request_id)
+        if row is None or (row.amount_units, row.currency) != (notice.amount, notice.currency):
+            _log.error("a notice about a payment that is not ours", request=notice.request_id)
+            return
+        if row.state is RequestState.STORED:
+            # The gateway has decided and its verdict got lost on the way: fetch it now.
+            if len(self._early_notices) < MAX_EARLY_NOTICES:
+                self._early_notices[notice.request_id] = believed
+            self._link.hurry()
+            return
+        await self._note(believed)
+
+    def _request(self, sale: Sale, card: CardProof) -> OutboxRow:
+        tapped_at_ms = self._clock.now_ms()
+        body = TerminalPayment(
+            request_id=sale.request_id,
+            terminal_id=self._identity.terminal_id,
+            merchant_id=self._seller.merchant_id,
+            amount=sale.amount_units,
+            currency=self._seller.currency,
+            tapped_at=from_ms(tapped_at_ms),
+            accept_until=from_ms(tapped_at_ms + TAP_VALIDITY_MS),
+            proof=card.proof,
+        ).to_json()
+        return OutboxRow(
+            sale.request_id,
+            sale.amount_units,
+            self._seller.currency,
+            body,
+            self._identity.sign_request(body),
+            tapped_at_ms,
+        )
+
+    async def _write_down(self, row: OutboxRow, believed: Believed) -> bool:
+        """Store the verdict before it is shown; False when it must not be shown."""
+        approved = believed.verdict.verdict is Outcome.APPROVED
+        state = RequestState.APPROVED if approved else RequestState.DECLINED
+        at_ms = self._clock.now_ms()
+        try:
+            await self._outbox.resolve(row.request_id, state, believed.evidence, at_ms)
+        except PartError as exc:
+            # The gateway gives the same verdict again after a restart, so showing it is safe.
+            _log.error("a verdict could not be stored", reason=str(exc))
+        except IllegalTransitionError as exc:
+            _log.error("the gateway contradicts itself", request=row.request_id, reason=str(exc))
+            return False
+        return True
+
+    async def _note(self, believed: BelievedNotice) -> None:
+        notice, at_ms = believed.notice, self._clock.now_ms()
+        request_id, evidence = notice.request_id, believed.evidence
+        match notice.status:
+            case PaymentState.COMPLETED:
+                if await self._outbox.finish(request_id, RequestState.SETTLED, evidence, at_ms):
+                    self._taps.reach("settled", request_id, txHash=notice.tx_hash)
+                    self._taps.keep(request_id)
+                    self._report(Settled(request_id))
+            case PaymentState.FAILED:
+                if await self._outbox.finish(request_id, RequestState.FAILED, evidence, at_ms):
+                    _log.error("an approved payment has failed", request=request_id)
+                    self._timeline.tell("failed", request=request_id, reason=notice.reason)
+            case PaymentState.SENT | PaymentState.CONFIRMATION_FAILED:
+                self._timeline.tell(notice.status, request=request_id, txHash=notice.tx_hash)
+            case _:
+                return  # on its way, as after every approval
