@@ -80,25 +80,34 @@ def fit(paragraphs: Sequence[str], box: tuple[int, int], sizes_px: Sequence[int]
 
     A little smaller and unbroken reads better than larger and broken.
     """
-    fitting = [
-        fitted
-        for size_px in sizes_px
-        if (fitted := _wrapped(paragraphs, box[0], size_px)) and fitted.height_px <= box[1]
-    ]
-    if not fitting:
-        return _shortened(paragraphs, box, sizes_px[-1])
-    for fitted in fitting:
-        if fitted.size_px >= _UNBROKEN_PX and len(fitted.lines) == len(paragraphs):
+    first: Fitted | None = None
+    for size_px in sizes_px:
+        if first is not None and size_px < _UNBROKEN_PX:
+            break
+        fitted = _wrapped(paragraphs, box[0], size_px)
+        if fitted is None or fitted.height_px > box[1]:
+            continue
+        first = first or fitted
+        if len(fitted.lines) == len(paragraphs):
             return fitted
-    return fitting[0]
+    if first is None:
+        return _shortened(paragraphs, box, sizes_px[-1])
+    return _even(paragraphs, box[0], first)
 
 
 def _wrapped(paragraphs: Sequence[str], box_px: int, size_px: int) -> Fitted | None:
     words = [word for paragraph in paragraphs for word in paragraph.split()]
     if any(_word_px(word, size_px) > box_px for word in words):
         return None
-    lines = [line for paragraph in paragraphs for line in _balanced(paragraph, box_px, size_px)]
+    lines = [line for paragraph in paragraphs for line in _wrap(paragraph, box_px, size_px)]
     return Fitted(tuple(lines), size_px)
+
+
+def _even(paragraphs: Sequence[str], box_px: int, fitted: Fitted) -> Fitted:
+    lines = [
+        line for paragraph in paragraphs for line in _balanced(paragraph, box_px, fitted.size_px)
+    ]
+    return replace(fitted, lines=tuple(lines))
 
 
 def _balanced(paragraph: str, box_px: int, size_px: int) -> list[str]:
@@ -131,7 +140,7 @@ def _shortened(paragraphs: Sequence[str], box: tuple[int, int], size_px: int) ->
         words.pop()
         fitted = _wrapped([" ".join(words).removesuffix("…") + "…"], box[0], size_px)
         if fitted is not None and fitted.height_px <= box[1]:
-            return replace(fitted, whole=False)
+            return replace(_even([" ".join(fitted.lines)], box[0], fitted), whole=False)
     return Fitted((_with_ellipsis(words[0], box[0], size_px),), size_px, whole=False)
 
 
