@@ -62,7 +62,7 @@ class Program:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 env={**os.environ, **self._environment, **(extra_environment or {})},
-                preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509 - one prctl only
+                preexec_fn=die_with_parent(signal.SIGKILL),
             )
         try:
             async with asyncio.timeout(START_TIMEOUT_S):

@@ -11,7 +11,7 @@ import fcntl
 import os
 import signal
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -47,19 +47,22 @@ LOCK_FILE: Final = "agent.lock"
 _log = structlog.get_logger()
 
 
-def main(config: TerminalConfig, hardware: Hardware) -> None:
+def main(config: TerminalConfig, hardware: Hardware, on_ready: Callable[[], None]) -> None:
     """Run until SIGTERM or SIGINT. Raises OperatorError with what to do."""
-    asyncio.run(_until_signal(run(config, hardware)))
+    asyncio.run(_until_signal(run(config, hardware, on_ready)))
 
 
-async def run(config: TerminalConfig, hardware: Hardware) -> None:
-    """Run one terminal until cancelled. Raises OperatorError when it cannot go on."""
+async def run(config: TerminalConfig, hardware: Hardware, on_ready: Callable[[], None]) -> None:
+    """Run one terminal until cancelled. Raises OperatorError when it cannot go on.
+
+    `on_ready` is called when tills and technicians are answered and the reader is being opened.
+    """
     clock = SystemClock()
     identity = Identity.load(config.terminal.id, config.key_file)
     async with AsyncExitStack() as stack:
         stack.enter_context(_only_agent(config.terminal.state_dir))
         parts = await _Parts.make(config, hardware, identity, clock, stack)
-        await _serve(config, parts, stack)
+        await _serve(config, parts, stack, on_ready)
 
 
 class _Parts:
@@ -140,7 +143,9 @@ def _feedback(hardware: Hardware, agent: Agent) -> Feedback:
     return Feedback(hardware.signals(), hardware.display(), on_shown=on_shown)
 
 
-async def _serve(config: TerminalConfig, parts: _Parts, stack: AsyncExitStack) -> None:
+async def _serve(
+    config: TerminalConfig, parts: _Parts, stack: AsyncExitStack, on_ready: Callable[[], None]
+) -> None:
     agent, table = parts.agent, config.terminal
     profile = {"terminal": table.id, "merchant": table.merchant_id, "gateway": table.gateway_url}
     await asyncio.to_thread(parts.store.set_profile, profile)
@@ -161,6 +166,7 @@ async def _serve(config: TerminalConfig, parts: _Parts, stack: AsyncExitStack) -
     parts.reader.start()
     stack.push_async_callback(parts.reader.stop)
     _log.info("terminal started", terminal=table.id, interrupted=len(interrupted))
+    on_ready()
     work = [parts.link.keep_warm(), parts.push.run()]
     if config.console.port is not None:
         work.append(SerialConsole(config.console.port, commands).run())

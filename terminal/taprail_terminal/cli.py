@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -50,7 +51,7 @@ def run(
         str | None, typer.Option(help="debug, info, warning, error.", envvar="TAPRAIL_LOG_LEVEL")
     ] = None,
 ) -> None:
-    """Take cards until told to stop."""
+    """Take cards until told to stop. When ready, one line of JSON on stdout says so."""
     from taprail_terminal.app import main
     from taprail_terminal.hardware import hardware_from
 
@@ -61,7 +62,13 @@ def run(
     }
     settings = load_config(config, flags=flags)
     configure_logs(json=settings.log.json_lines, level=settings.log.level)
-    main(settings, hardware_from(settings))
+    main(settings, hardware_from(settings), say_ready)
+
+
+def say_ready() -> None:
+    """Tell whoever started the agent that it takes cards now."""
+    sys.stdout.write(json.dumps({"event": "ready"}) + "\n")
+    sys.stdout.flush()
 
 
 @app.command()

@@ -17,12 +17,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpiozero.pins.mock import MockFactory, MockPWMPin
+from gpiozero.pins.mock import MockFactory
+
+from taprail_hwsim.panel.lights import PanelPin
 
 # kind (one byte), seconds of the monotonic clock, length of what follows
 _HEADER = struct.Struct("!cdH")
-# BCM number of the pin, its level or duty cycle, its PWM frequency in Hz (0: none)
+# BCM number of the pin, its level or duty cycle, its PWM frequency in Hz
 _PIN = struct.Struct("!Hdd")
+NO_FREQUENCY = 0.0
 
 COMMAND, DATA, PIN = b"c", b"d", b"p"
 
@@ -36,16 +39,16 @@ class PanelWires:
         self._lock = threading.Lock()
 
     def pin_factory(self) -> MockFactory:
-        """Pins that report every change of their level."""
+        """Pins that report every edge."""
         wires = self
 
-        class ReportingPin(MockPWMPin):  # type: ignore[misc]  # gpiozero ships no types
-            def _change_state(self, value: float) -> bool:
-                changed: bool = super()._change_state(value)
-                if changed:
-                    frequency_hz = float(self.frequency or 0.0)
-                    wires.send(PIN, _PIN.pack(_pin_number(self), float(value), frequency_hz))
-                return changed
+        class ReportingPin(PanelPin):
+            def _note(self) -> None:
+                super()._note()
+                edge = self.history[-1]
+                wires.send(
+                    PIN, _PIN.pack(_pin_number(self), edge.duty, edge.frequency_hz or NO_FREQUENCY)
+                )
 
         return MockFactory(pin_class=ReportingPin)
 

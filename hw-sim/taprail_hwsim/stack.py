@@ -1,0 +1,294 @@
+"""The whole of TapRail on one machine: chain, gateway and terminal, each a process of its own.
+
+Answers for their order of starting and stopping, for the files of a state folder, and for what a
+person does at the counter: put a card, lift it. Nothing of the product runs in this process; the
+simulator is only what surrounds it: the copper, the panel, the node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from taprail_gateway.config import GatewaySettings
+from taprail_hwsim import world as worlds
+from taprail_hwsim.anvil import AnvilOptions
+from taprail_hwsim.dev_chain import MULTICALL3_ADDRESS, DevChain
+from taprail_hwsim.event_log import Event, EventLog, command
+from taprail_hwsim.null_modem import NullModem
+from taprail_hwsim.panel.remote import RemotePanel
+from taprail_hwsim.pn532 import Pn532Simulator
+from taprail_hwsim.process import Program, ProgramError
+
+# BCM numbers; the same as the terminal's own defaults, written out because the panel is wired so.
+PINS: Final = {
+    "light1": 5,
+    "light2": 6,
+    "light3": 13,
+    "light4": 19,
+    "red": 26,
+    "amber": 16,
+    "buzzer": 12,
+}
+LANE_FUNDS_WEI: Final = 100 * 10**18
+TAP_TIMEOUT_S: Final = 30.0
+_TAKEN: Final = ("verdict", "unknown", "try_again", "card_refused")
+
+
+@dataclass(frozen=True)
+class StackOptions:
+    """What to start. A chain that is there is used when `rpc_url` and `token` are given."""
+
+    state_dir: Path
+    gateway_port: int = 0
+    rpc_url: str | None = None
+    token: str | None = None
+    multicall: str = MULTICALL3_ADDRESS
+    block_time_s: float = 1.0
+    rf_delay_ms: float = 0.0
+    verdict_timeout_ms: int = 3000
+    fixed_amount: str | None = None
+    settlement: dict[str, int] = field(default_factory=dict)
+    with_terminal: bool = True
+
+
+class Stack:
+    """Use as `async with Stack(options) as stack`."""
+
+    def __init__(self, options: StackOptions) -> None:
+        self.options = options
+        self.state_dir = options.state_dir.resolve()
+        self.gateway_config = self.state_dir / "gateway.toml"
+        self.terminal_config = self.state_dir / "terminal.toml"
+        self.console_path = self.state_dir / "console"
+        self.gateway_url = ""
+        self.world: worlds.World
+        self.cards: worlds.CardBox
+        self.chain: DevChain
+        self._exit = AsyncExitStack()
+        self.reader = Pn532Simulator(rf_delay_ms=options.rf_delay_ms)
+        self._modem = NullModem(self.state_dir / "console-device", self.console_path)
+        self.panel = RemotePanel(self.state_dir / "panel.sock", PINS)
+        self.log = EventLog(self.control_socket)
+        self.gateway = Program(
+            "gateway",
+            _taprail("gateway", "run", "--config", str(self.gateway_config)),
+            self.state_dir / "gateway.log",
+        )
+        self.terminal = Program(
+            "terminal",
+            [
+                *(sys.executable, "-m", "taprail_hwsim.terminal_process"),
+                *("--config", str(self.terminal_config)),
+                *("--panel", str(self.state_dir / "panel.sock")),
+            ],
+            self.state_dir / "terminal.log",
+        )
+
+    @property
+    def control_socket(self) -> Path:
+        return self.state_dir / "terminal" / "control.sock"
+
+    # --- life ---------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Stack:
+        try:
+            await self._start()
+        except BaseException:
+            await self._exit.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._exit.aclose()
+
+    async def _start(self) -> None:
+        self.state_dir.mkdir(parents=True, exist_ok=True)
+        self.chain = await self._exit.enter_async_context(_chain(self.options, self.state_dir))
+        await self._find_or_make_world()
+        self._exit.push_async_callback(_stop, self.gateway)
+        await self.start_gateway()
+        if not self.options.with_terminal:
+            return
+        self._exit.enter_context(self.reader)
+        self._exit.enter_context(self._modem)
+        self._write_terminal_config()
+        await self.panel.start()
+        self._exit.push_async_callback(self.panel.close)
+        self._exit.push_async_callback(_stop, self.terminal)
+        await self.start_terminal()
+
+    async def start_gateway(self, crash: str | None = None) -> None:
+        """Start it, on the same port as before; `crash` names a crash point (`name@hit`)."""
+        ready = await self.gateway.start({"TAPRAIL_CRASH": crash or ""})
+        if not self.gateway_url:
+            self.gateway_url = str(ready["url"])
+            self._write_gateway_config(port=int(ready["port"]))
+
+    async def start_terminal(self, crash: str | None = None) -> None:
+        """Start it and follow what it says."""
+        self.control_socket.unlink(missing_ok=True)
+        await self.terminal.start({"TAPRAIL_CRASH": crash or ""})
+        await self.log.follow()
+        self._exit.push_async_callback(self.log.close)
+
+    # --- at the counter -------------------------------------------------------------------------
+
+    async def arm(self, amount: str) -> None:
+        """What a till does: ask for an amount, as decimal text."""
+        answer = await command(self.control_socket, command="arm", amount=amount)
+        if not answer.get("ok"):
+            raise ProgramError(f"the terminal refused the amount: {answer.get('error')}")
+
+    async def tap(
+        self,
+        card: str,
+        amount: str | None = None,
+        *,
+        tear_after_apdus: int | None = None,
+        lift: bool = True,
+    ) -> Event:
+        """Put a card, wait until the terminal has made up its mind, lift it. Gives that event."""
+        if amount is not None:
+            await self.arm(amount)
+        mark = self.log.position
+        self.reader.put(self.cards[card], tear_after_apdus=tear_after_apdus)
+        try:
+            return await self.log.wait_for(*_TAKEN, since=mark, timeout_s=TAP_TIMEOUT_S)
+        finally:
+            if lift:
+                await self.lift(mark)
+
+    async def lift(self, since: int) -> None:
+        """Take the card away and wait until the terminal has noticed."""
+        self.reader.lift()
+        await self.log.wait_for("card_removed", since=since, timeout_s=TAP_TIMEOUT_S)
+
+    async def settled(self, request_id: str, timeout_s: float = TAP_TIMEOUT_S) -> Event:
+        """Wait until the terminal has been told that this request's transfer is final."""
+        return await self.log.wait_for(
+            "settled", where=lambda e: e.get("request") == request_id, timeout_s=timeout_s
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Where everything is, for an app that is written against it."""
+        return {
+            "gatewayUrl": self.gateway_url,
+            "rpcUrl": self.chain.rpc_url,
+            "token": self.chain.token_address,
+            "multicall": self.chain.multicall_address,
+            "config": str(self.gateway_config),
+            "terminalConfig": str(self.terminal_config),
+            "stateDir": str(self.state_dir),
+            "console": str(self.console_path),
+            **self.world.public(),
+        }
+
+    # --- files ----------------------------------------------------------------------------------
+
+    async def _find_or_make_world(self) -> None:
+        world_file = self.state_dir / "world.json"
+        self._write_gateway_config(port=self.options.gateway_port)
+        settings = GatewaySettings.load(self.gateway_config)
+        if world_file.exists():
+            self.world = worlds.load(world_file)
+        else:
+            await _run(_taprail("admin", "--config", str(self.gateway_config), "init"))
+            key_file = self.state_dir / "terminal" / "device.key"
+            worlds.make_device_key(key_file)
+            self.world = worlds.provision(settings, key_file)
+            self.chain.fund(self.world.lane, LANE_FUNDS_WEI)
+            self.chain.mint_all(worlds.start_balances(self.world))
+            worlds.save(self.world, world_file)
+        self.cards = worlds.CardBox.of(self.world, settings)
+
+    def _write_gateway_config(self, port: int) -> None:
+        settlement = "".join(f"{k} = {v}\n" for k, v in self.options.settlement.items())
+        self.gateway_config.write_text(
+            f"""\
+[gateway]
+port = {port}
+state_dir = "gateway"
+block_interval_ms = {round(self.options.block_time_s * 1000)}
+
+[chain]
+rpc_urls = ["{self.chain.rpc_url}"]
+chain_id = {self.chain.chain_id}
+token = "{self.chain.token_address}"
+multicall = "{self.chain.multicall_address}"
+
+[settlement]
+{settlement}
+[log]
+json_lines = true
+"""
+        )
+
+    def _write_terminal_config(self) -> None:
+        fixed = self.options.fixed_amount
+        price = f'mode = "fixed"\nfixed_amount = "{fixed}"' if fixed else 'mode = "till"'
+        self.terminal_config.write_text(
+            f"""\
+[terminal]
+id = "{worlds.TERMINAL_ID}"
+merchant_id = "{worlds.MERCHANT_ID}"
+currency = "DUSD"
+decimals = 6
+state_dir = "terminal"
+gateway_url = "{self.gateway_url}"
+gateway_public_key = "{self.world.gateway_public_key}"
+verdict_timeout_ms = {self.options.verdict_timeout_ms}
+{price}
+
+[reader]
+driver = "pn532"
+port = "{self.reader.path}"
+
+[lights]
+pins = [{", ".join(str(pin) for name, pin in PINS.items() if name != "buzzer")}]
+buzzer_pin = {PINS["buzzer"]}
+
+[console]
+port = "{self._modem.near}"
+"""
+        )
+
+
+@asynccontextmanager
+async def _chain(options: StackOptions, state_dir: Path) -> AsyncIterator[DevChain]:
+    if options.rpc_url is not None:
+        if options.token is None:
+            raise ProgramError("a chain that is there needs its token too: --token 0x…")
+        yield DevChain.attach(options.rpc_url, options.token, options.multicall)
+        return
+    token_file = state_dir / "token"
+    known = token_file.read_text() if token_file.exists() else None
+    anvil = AnvilOptions(block_time_s=options.block_time_s, state_path=state_dir / "chain.json")
+    async with DevChain(anvil, token_address=known) as chain:
+        if known is None:
+            token_file.write_text(chain.deploy_token())
+        yield chain
+
+
+def _taprail(*arguments: str) -> list[str]:
+    # The interpreter's own scripts folder: the simulator may not be on anybody's PATH.
+    return [str(Path(sys.executable).parent / "taprail"), *arguments]
+
+
+async def _run(arguments: list[str]) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output, _ = await process.communicate()
+    if process.returncode != 0:
+        raise ProgramError(f"{' '.join(arguments)} failed: {output.decode(errors='replace')}")
+
+
+async def _stop(program: Program) -> None:
+    if program.is_running:
+        await program.stop()
