@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, update
 
-from taprail_gateway.ledger import queries, transitions
+from taprail_gateway.ledger import queries, reservations, transitions
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.errors import GuardError
+from taprail_gateway.ledger.reservations import Spend
 from taprail_gateway.ledger.schema import accounts, card_spend, cards
 from tests.ledger_fixtures import DAY, Registry, seed_registry
 
@@ -111,12 +112,25 @@ async def test_exactly_one_of_many_equal_counters(ledger: Ledger, registry: Regi
     assert sum(taken) == 1
 
 
-async def test_a_card_that_is_not_active_or_not_there_keeps_its_counter(
-    ledger: Ledger, registry: Registry
-) -> None:
-    ledger.write_now(lambda c: c.execute(update(cards).values(status="frozen")).close())
-    for card in (registry.cards[0].uuid, "no such card"):
-        assert not ledger.write_now(partial(transitions.advance_counter, card_uuid=card, counter=5))
+async def test_a_card_that_is_not_there_has_no_counter(ledger: Ledger, registry: Registry) -> None:
+    assert not ledger.write_now(lambda c: transitions.advance_counter(c, "no such card", 5))
+
+
+async def test_a_group_takes_all_of_it_or_nothing(ledger: Ledger, registry: Registry) -> None:
+    card, account = registry.cards[0].uuid, registry.cards[0].account
+
+    def take(connection: Connection, counter: int, units: int, spend: int) -> None:
+        reservations.advance_counters(connection, {card: counter})
+        reservations.hold_all(connection, {account: units})
+        reservations.reserve_all(connection, [Spend(card, DAY, spend, 100)])
+
+    ledger.write_now(lambda c: take(c, 5, 10, 60))
+    for counter, units, spend in ((5, 10, 10), (6, 2_000_000_000, 10), (6, 10, 41), (6, 10, 101)):
+        with pytest.raises(GuardError):
+            ledger.write_now(partial(take, counter=counter, units=units, spend=spend))
+    assert ledger.read_now(queries.held_by_account) == {account: 10}
+    assert ledger.read_now(lambda c: c.execute(card_spend.select()).all()) == [(card, DAY, 60)]
+    ledger.write_now(lambda c: take(c, 6, 10, 40))
 
 
 async def test_the_limit_is_exact(ledger: Ledger, registry: Registry) -> None:

@@ -111,6 +111,25 @@ async def test_only_the_culprit_fails(ledger: Ledger) -> None:
     assert await ledger.read(stored) == {"a", "b", "c"}
 
 
+@pytest.mark.parametrize(
+    ("error", "seen"),
+    [
+        (StopIteration("ended"), RuntimeError),  # a future refuses to carry this one
+        (SystemExit("ended"), SystemExit),
+        (MemoryError("ended"), MemoryError),
+    ],
+)
+async def test_the_writer_outlives_whatever_the_work_raises(
+    ledger: Ledger, error: BaseException, seen: type[BaseException]
+) -> None:
+    def work(_connection: Connection) -> None:
+        raise error
+
+    with pytest.raises(seen, match=r"ended|StopIteration"):
+        await ledger.write(work)
+    assert await ledger.write(note("a")) == "a"
+
+
 async def test_a_full_queue_says_so_and_does_nothing(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,7 +116,7 @@ def test_an_upgrade_that_fails_leaves_nothing(tmp_path: Path) -> None:
     connection.execute("CREATE TABLE verdicts (in_the_way TEXT)")
     connection.close()
     before = definitions(url)
-    with pytest.raises(Exception, match="verdicts"):
+    with pytest.raises(OperatorError, match="verdicts already exists"):
         migrate.upgrade(url)
     assert definitions(url) == before
     assert migrate.current(url) is None

@@ -1,8 +1,7 @@
-"""Money that is promised: holds on accounts, a card's spend of the day, balances, tap counters.
+"""What is given back of promised money, holds and spend, and the balances that it is measured by.
 
-Each is one guarded statement, so that it cannot be overdrawn by a unit however many try at once.
-Answers for the arithmetic; when it is due is up to `transitions` (giving back) and to the
-authorization (taking).
+Answers for the guarded arithmetic; when it is due is up to `transitions`. Taking is the business of
+`reservations`.
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import BindParameter, Connection, Executable, bindparam, update
 
 from taprail_gateway.ledger.errors import GuardError
-from taprail_gateway.ledger.schema import accounts, card_spend, cards
-from taprail_gateway.ledger.upserts import Insert, Upsert
+from taprail_gateway.ledger.schema import accounts, card_spend
 
 
 class Charge(NamedTuple):
@@ -25,30 +23,6 @@ class Charge(NamedTuple):
     card_uuid: str
     spend_day: str
     amount_units: int
-
-
-def hold(connection: Connection, account: str, amount_units: int) -> bool:
-    """Hold funds of an account; False, and nothing held, when what is free does not cover it."""
-    given = {"account": account, "amount": amount_units}
-    return connection.execute(_HOLD, given).rowcount == 1
-
-
-def reserve_spend(
-    connection: Connection, card_uuid: str, day: str, amount_units: int, daily_limit_units: int
-) -> bool:
-    """Count an amount into a card's day; False, and nothing counted, beyond the limit.
-
-    `day` is the date in the card's time zone, as 2024-05-31.
-    """
-    if amount_units > daily_limit_units:  # the upsert's guard sees only days that have begun
-        return False
-    given = {
-        "card_uuid": card_uuid,
-        "day": day,
-        "spent_units": amount_units,
-        "limit": daily_limit_units,
-    }
-    return connection.execute(_RESERVE.statement(connection), given).rowcount == 1
 
 
 def return_spend(connection: Connection, card_uuid: str, day: str, amount_units: int) -> None:
@@ -62,12 +36,6 @@ def return_spends(connection: Connection, charges: Iterable[Charge]) -> None:
     for charge in charges:
         spent[charge.card_uuid, charge.spend_day] += charge.amount_units
     _return_spend(connection, spent)
-
-
-def advance_counter(connection: Connection, card_uuid: str, counter: int) -> bool:
-    """Move a card's tap counter up; False when it is not above the last, or not an active card."""
-    given = {"card": card_uuid, "counter": counter}
-    return connection.execute(_ADVANCE, given).rowcount == 1
 
 
 def refresh_balances(
@@ -102,14 +70,17 @@ def _per_account(charges: Iterable[Charge]) -> list[dict[str, object]]:
     units: Counter[str] = Counter()
     for charge in charges:
         units[charge.payer] += charge.amount_units
-    return [{"account": account, "amount": amount} for account, amount in units.items()]
+    return [{"account": account, "amount": amount} for account, amount in sorted(units.items())]
 
 
 def _return_spend(connection: Connection, spent: Mapping[tuple[str, str], int]) -> None:
-    rows = [{"card": card, "date": day, "amount": units} for (card, day), units in spent.items()]
+    rows = [
+        {"card": card, "date": day, "amount": units} for (card, day), units in sorted(spent.items())
+    ]
     _execute_each(connection, _RETURN, rows, "that much was never spent")
 
 
+# Rows are changed in the order of their keys: two who change the same ones cannot lock each other.
 def _execute_each(
     connection: Connection, statement: Executable, rows: list[dict[str, object]], otherwise: str
 ) -> None:
@@ -125,24 +96,6 @@ def _amount(name: str) -> BindParameter[int]:
     return bindparam(name, type_=accounts.c.held_units.type)
 
 
-def _reserve(into: Insert) -> Insert:
-    spent = card_spend.c.spent_units + into.excluded.spent_units
-    return into.on_conflict_do_update(
-        index_elements=[card_spend.c.card_uuid, card_spend.c.day],
-        set_={"spent_units": spent},
-        where=spent <= _amount("limit"),
-    )
-
-
-_RESERVE: Final = Upsert(card_spend, _reserve)
-_HOLD: Final = (
-    update(accounts)
-    .where(
-        accounts.c.address == bindparam("account"),
-        accounts.c.held_units + _amount("amount") <= accounts.c.balance_units,
-    )
-    .values(held_units=accounts.c.held_units + _amount("amount"))
-)
 _HOLD_AGAIN: Final = (
     update(accounts)
     .where(accounts.c.address == bindparam("account"))
@@ -170,13 +123,4 @@ _RETURN: Final = (
         card_spend.c.spent_units >= _amount("amount"),
     )
     .values(spent_units=card_spend.c.spent_units - _amount("amount"))
-)
-_ADVANCE: Final = (
-    update(cards)
-    .where(
-        cards.c.uuid == bindparam("card"),
-        cards.c.sun_counter < _amount("counter"),
-        cards.c.status == "active",
-    )
-    .values(sun_counter=_amount("counter"))
 )

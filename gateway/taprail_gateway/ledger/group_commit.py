@@ -132,7 +132,7 @@ class GroupCommit:
     def _commit(self, jobs: list[_Job]) -> list[Outcome]:
         try:
             results = self._transaction(jobs)
-        except Exception as exc:  # noqa: BLE001 - whatever it is, it is handed to who asked
+        except BaseException as exc:  # noqa: BLE001 - whatever it is, it is handed to who asked
             return self._after_failure(jobs, exc)
         return [(job.future, result, None) for job, result in zip(jobs, results, strict=True)]
 
@@ -143,7 +143,7 @@ class GroupCommit:
         crash("ledger.after_commit")
         return results
 
-    def _after_failure(self, jobs: list[_Job], exc: Exception) -> list[Outcome]:
+    def _after_failure(self, jobs: list[_Job], exc: BaseException) -> list[Outcome]:
         failure = storage_error(exc)
         if failure is not None:
             _log.error("ledger.storage", reason=str(failure), writes=len(jobs))
@@ -176,7 +176,7 @@ def _run(connection: Connection, jobs: list[_Job]) -> list[Any]:
     return results
 
 
-def _all_failed(jobs: list[_Job], failure: TapRailError, cause: Exception) -> list[Outcome]:
+def _all_failed(jobs: list[_Job], failure: TapRailError, cause: BaseException) -> list[Outcome]:
     failure.__cause__ = cause
     return [(job.future, None, failure) for job in jobs]
 
@@ -191,5 +191,7 @@ def _resolve(outcomes: list[Outcome]) -> None:
             continue
         if error is None:
             future.set_result(result)
+        elif isinstance(error, StopIteration):  # the one exception that a future refuses
+            future.set_exception(RuntimeError("the work raised StopIteration"))
         else:
             future.set_exception(error)

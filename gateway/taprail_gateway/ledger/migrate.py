@@ -15,6 +15,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from taprail_common.errors import OperatorError
 from taprail_gateway.ledger.engines import ledger_file, ledger_url, migration_engine
@@ -80,6 +81,11 @@ def _upgrade(url: str) -> None:
         with storage_errors(), engine.begin() as connection:
             command.upgrade(_config(connection), "head")
             _check_references(connection)
+    except SQLAlchemyError as exc:
+        raise OperatorError(
+            f"the upgrade failed ({getattr(exc, 'orig', exc)})",
+            fix="nothing was changed; is the file a ledger of TapRail?",
+        ) from exc
     finally:
         engine.dispose()
 

@@ -21,7 +21,13 @@ class ProcessLock:
         self._handle: int | None = None
 
     def acquire(self) -> None:
-        handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as exc:
+            raise OperatorError(
+                f"the lock file {self._path} cannot be opened ({exc.strerror})",
+                fix="check its folder's owner",
+            ) from exc
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,8 +1,9 @@
-"""What a group of accepted payments takes, reserved by guarded statements, one for each kind.
+"""What an accepted payment takes: a tap's counter, funds of an account, a part of a card's day.
 
-Each statement runs once for all of a group (executemany) and changes exactly one row per entry, or
-GuardError is raised and the whole transaction has to be given up. The guards are in the SQL, so
-they hold whatever the caller believed.
+Each is one guarded statement, so that nothing can be overdrawn by a unit however many try at once,
+whatever the caller believed. For one, the answer is a bool. For all of a group together the
+statement runs once (executemany) and must change one row per entry; else GuardError is raised and
+the whole transaction has to be given up. Giving back is the business of `funds`.
 """
 
 from __future__ import annotations
@@ -58,6 +59,27 @@ class Spend:
     limit_units: int
 
 
+def advance_counter(connection: Connection, card_uuid: str, counter: int) -> bool:
+    """Move a card's tap counter up; False, and nothing changed, when it is not above the last."""
+    return _did(connection, _ADVANCE, {"card": card_uuid, "counter": counter})
+
+
+def hold(connection: Connection, account: str, amount_units: int) -> bool:
+    """Hold funds of an account; False, and nothing held, when what is free does not cover it."""
+    return _did(connection, _HOLD, {"account": account, "units": amount_units})
+
+
+def reserve_spend(
+    connection: Connection, card_uuid: str, day: str, amount_units: int, daily_limit_units: int
+) -> bool:
+    """Count an amount into a card's day; False, and nothing counted, beyond the limit.
+
+    `day` is the date in the card's time zone, as 2024-05-31.
+    """
+    spend = Spend(card_uuid, day, amount_units, daily_limit_units)
+    return not _over(spend) and _did(connection, _RESERVE.statement(connection), _row(spend))
+
+
 def advance_counters(connection: Connection, counters: Mapping[str, int]) -> None:
     """Set cards' tap counters (card uuid → counter); each must rise."""
     rows = [{"card": card, "counter": counter} for card, counter in counters.items()]
@@ -72,16 +94,30 @@ def hold_all(connection: Connection, holds: Mapping[str, int]) -> None:
 
 def reserve_all(connection: Connection, spends: Sequence[Spend]) -> None:
     """Add to the days' spend; no day may exceed its limit."""
-    # A day's first row has nothing to conflict with, so no guard of the update looks at it.
-    over = [spend.card_uuid for spend in spends if spend.units > spend.limit_units]
+    over = [spend.card_uuid for spend in spends if _over(spend)]
     if over:
         raise GuardError("a payment exceeds the daily limit", over)
-    rows = [
-        {"card": s.card_uuid, "day": s.day, "units": s.units, "limit": s.limit_units}
-        for s in spends
-    ]
+    rows = [_row(spend) for spend in spends]
     statement = _RESERVE.statement(connection)
     _each_one(connection, statement, rows, "a daily limit is exhausted", "card")
+
+
+def _over(spend: Spend) -> bool:
+    # A day's first row has nothing to conflict with, so no guard of the update looks at it.
+    return spend.units > spend.limit_units
+
+
+def _row(spend: Spend) -> dict[str, Any]:
+    return {
+        "card": spend.card_uuid,
+        "day": spend.day,
+        "units": spend.units,
+        "limit": spend.limit_units,
+    }
+
+
+def _did(connection: Connection, statement: Executable, row: dict[str, Any]) -> bool:
+    return connection.execute(statement, row).rowcount == 1
 
 
 def _each_one(

@@ -22,15 +22,13 @@ from taprail_common.payment_state import PaymentEvent, PaymentState, sources_of,
 from taprail_gateway.ledger.errors import GuardError
 from taprail_gateway.ledger.funds import (
     Charge,
-    advance_counter,
-    hold,
     hold_again,
     refresh_balances,
     release,
-    reserve_spend,
     return_spend,
     return_spends,
 )
+from taprail_gateway.ledger.reservations import advance_counter, hold, reserve_spend
 from taprail_gateway.ledger.schema import (
     attempts,
     bindings,
