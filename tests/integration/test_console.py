@@ -45,6 +45,7 @@ async def answers(cable: NullModem, tmp_path: Path) -> AsyncIterator[Answers]:
     chosen = Answers()
     console = SerialConsole(str(cable.far), Commands(healthy_probes(tmp_path, chosen)))
     running = asyncio.create_task(console.run())
+    await asyncio.to_thread(_ask_patiently, cable, "version")
     yield chosen
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
