@@ -220,17 +220,24 @@ async def test_an_answer_that_comes_back_by_an_echo_is_not_answered(
 async def test_a_client_that_never_reads_costs_only_its_own_answers(
     cable: NullModem, answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serial_port, "_STALL_S", 0.3)
+    monkeypatch.setattr(serial_port, "_STALL_S", 1.0)
+    monkeypatch.setattr(serial_port, "_MAX_WAITING_BYTES", 8192)
     cable.flowing.clear()
-    lines: list[serial_port._Line] = []
+    waiting: list[int] = []
+    sent: list[bool] = []
     stalled = asyncio.Event()
-    on_stall = serial_port._Line._on_stall
+    send, on_stall = serial_port._Line.send, serial_port._Line._on_stall
+
+    def seen_send(line: serial_port._Line, answer: bytes) -> bool:
+        sent.append(send(line, answer))
+        waiting.append(len(line._waiting))
+        return sent[-1]
 
     def seen_stall(line: serial_port._Line) -> None:
-        lines.append(line)
         on_stall(line)
         stalled.set()
 
+    monkeypatch.setattr(serial_port._Line, "send", seen_send)
     monkeypatch.setattr(serial_port._Line, "_on_stall", seen_stall)
 
     def flood() -> None:
@@ -241,7 +248,8 @@ async def test_a_client_that_never_reads_costs_only_its_own_answers(
     await asyncio.to_thread(flood)
     async with asyncio.timeout(TIMEOUT_S):
         await stalled.wait()
-    assert len(lines[0]._waiting) <= serial_port._MAX_WAITING_BYTES
+    assert max(waiting) <= 8192
+    assert not all(sent)  # what did not fit was dropped whole
     # The loop was never blocked, and who comes next is answered.
     cable.flowing.set()
     answer = await asyncio.to_thread(_ask, cable, "version")
