@@ -5,7 +5,7 @@ agent. One JSON object a line, each way.
     {"command": "watch"}    then one event a line until the watcher leaves
     {"command": "selftest"} and the other commands of the console
 
-Answers for the wire and its bounds. The socket has mode 600: whoever may open it is trusted to sell,
+Answers for the wire and its bounds. The socket has mode 600: whoever may open it may sell here,
 and nothing said here moves money without a card.
 """
 

@@ -218,13 +218,13 @@ def _open(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     database = sqlite3.connect(path, timeout=5.0, check_same_thread=False)
     try:
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version > _SCHEMA_VERSION:
+            raise OperatorError(f"outbox {path} is from a newer TapRail", fix="upgrade this one")
         path.chmod(0o600)  # it holds card proofs and, for plain tags, serial numbers
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
         database.execute("PRAGMA journal_size_limit = 4194304")
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        if version > _SCHEMA_VERSION:
-            raise OperatorError(f"outbox {path} is from a newer TapRail", fix="upgrade this one")
         if version == 0:
             database.executescript(
                 f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;"

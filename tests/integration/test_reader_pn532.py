@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from taprail_hwsim.cards import Card, Ntag21x, Ntag424
-from taprail_hwsim.pn532 import Pn532Simulator
 
 from taprail_common.errors import OperatorError
 from taprail_common.wire import SunProof, UidProof
+from taprail_hwsim.cards import Card, Ntag21x, Ntag424
+from taprail_hwsim.pn532 import Pn532Simulator
 from taprail_terminal.card_session import CardProof
 from taprail_terminal.readers import make_driver
 from taprail_terminal.readers.polling import (
@@ -35,8 +32,9 @@ META_KEY, FILE_KEY = bytes(range(16)), bytes(range(16, 32))
 REPORT_LIMIT_S = 10.0
 
 
-def sun_card(last: int = 1, **options: int) -> Ntag424:
-    return Ntag424(bytes([4, 2, 3, 4, 5, 6, last]), META_KEY, FILE_KEY, **options)
+def sun_card(last: int = 1, *, wtx_per_apdu: int = 0) -> Ntag424:
+    uid = bytes([4, 2, 3, 4, 5, 6, last])
+    return Ntag424(uid, META_KEY, FILE_KEY, wtx_per_apdu=wtx_per_apdu)
 
 
 class Bench:
@@ -45,7 +43,8 @@ class Bench:
     def __init__(self, path: str) -> None:
         self.reports: asyncio.Queue[Report] = asyncio.Queue()
         self.reader = Reader(
-            lambda: make_driver("pn532", path), lambda report, _at_s: self.reports.put_nowait(report)
+            lambda: make_driver("pn532", path),
+            lambda report, _at_s: self.reports.put_nowait(report),
         )
 
     async def next(self) -> Report:
@@ -255,12 +254,13 @@ async def test_a_chip_left_at_high_speed_by_a_killed_process_is_recovered(
         "import sys, time; from taprail_terminal.readers import make_driver; "
         "make_driver('pn532', sys.argv[1]).open(); print('open', flush=True); time.sleep(60)"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, simulator.path], stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        assert await asyncio.to_thread(process.stdout.readline) == b"open\n"
-        os.kill(process.pid, signal.SIGKILL)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, simulator.path, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"open\n"
+    process.kill()
+    await process.wait()
     assert simulator.baud == 921600
     bench = Bench(simulator.path)
     bench.reader.start()

@@ -1,0 +1,319 @@
+"""The checkout's table: every phase with every event, and the stories that must hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from taprail_common.errors import IllegalTransitionError
+from taprail_terminal.checkout import SHOWN_S, Checkout, Phase, begin, step
+from taprail_terminal.sale import (
+    Arm,
+    Ask,
+    Cancel,
+    CardRead,
+    CardRejected,
+    CardRemoved,
+    CardSensed,
+    CardTorn,
+    CardUnreadable,
+    Effect,
+    Event,
+    NotSent,
+    ReaderBack,
+    ReaderLost,
+    Result,
+    Sale,
+    SetReader,
+    Settled,
+    Show,
+    TimeUp,
+)
+
+PRICE = 2_500_000
+TIMEOUT_S = 3.0
+LATER = 1e6
+
+OLD = Sale("old", 700_000, earlier=True)
+YES, NO = Result("r1", True, auth_code="AUTH_1"), Result("r1", False, "over the limit", 5)
+OLD_YES, OLD_NO = Result("old", True), Result("old", False, "too late")
+
+EVENTS: dict[str, Event] = {
+    "arm": Arm(PRICE),
+    "canc": Cancel(),
+    "card": CardSensed(),
+    "read": CardRead("r2"),
+    "torn": CardTorn("too early"),
+    "unrd": CardUnreadable("noise"),
+    "rej": CardRejected("a bank card"),
+    "gone": CardRemoved(),
+    "nost": NotSent("disk"),
+    "yes": YES,
+    "no": NO,
+    "late": OLD_YES,
+    "stld": Settled("r1"),
+    "time": TimeUp(),
+    "lost": ReaderLost("cable"),
+    "back": ReaderBack(),
+}
+
+# The product of a till's phases and all events: the phase after it, "=" when it stays, "-" when it
+# cannot happen. Written by hand, not derived from the table under test.
+GRID = """
+               arm canc card read torn unrd rej gone nost yes no  late stld time lost back
+idle           RDY -    -    -    -    -    -   =    -    =   =   APP  =    =    OOS  =
+ready          -   IDL  RDG  -    -    -    -   =    -    =   =   APP  =    =    OOS  =
+reading        -   -    -    WAI  TRY  TRY  REF =    -    =   =   =    =    =    OOS  =
+waiting        -   -    -    -    -    -    -   =    TRY  APP DEC =    =    UNK  =    =
+approved       RDY IDL  -    -    -    -    -   =    -    =   =   =    SET  IDL  =    =
+settled        RDY IDL  -    -    -    -    -   =    -    =   =   =    =    IDL  =    =
+declined       RDY IDL  -    -    -    -    -   =    -    =   =   =    =    IDL  =    =
+unknown        RDY -    -    -    -    -    -   =    -    APP DEC =    =    =    =    =
+try_again      -   IDL  RDG  -    -    -    -   =    -    =   =   =    =    RDY  =    =
+card_refused   -   IDL  RDG  -    -    -    -   =    -    =   =   =    =    RDY  =    =
+out_of_service -   =    -    -    -    -    -   =    -    =   =   APP  =    =    =    IDL
+"""
+SHORT = {
+    "IDL": Phase.IDLE,
+    "RDY": Phase.READY,
+    "RDG": Phase.READING,
+    "WAI": Phase.WAITING,
+    "APP": Phase.APPROVED,
+    "SET": Phase.SETTLED,
+    "DEC": Phase.DECLINED,
+    "UNK": Phase.UNKNOWN,
+    "TRY": Phase.TRY_AGAIN,
+    "REF": Phase.CARD_REFUSED,
+    "OOS": Phase.OUT_OF_SERVICE,
+}
+
+
+def start(fixed_units: int | None = None, unresolved: tuple[Sale, ...] = ()) -> Checkout:
+    return begin(
+        currency="USDC",
+        decimals=6,
+        fixed_units=fixed_units,
+        verdict_timeout_s=TIMEOUT_S,
+        unresolved=unresolved,
+    )
+
+
+def walk(state: Checkout, *events: Event, now_s: float = 0.0) -> Checkout:
+    for event in events:
+        state, _ = step(state, event, now_s)
+    return state
+
+
+def till(*events: Event) -> Checkout:
+    return walk(start(), ReaderBack(), *events)
+
+
+_TAPPED = (Arm(PRICE), CardSensed(), CardRead("r1"))
+STATES: dict[Phase, Checkout] = {
+    Phase.IDLE: till(),
+    Phase.READY: till(Arm(PRICE)),
+    Phase.READING: till(Arm(PRICE), CardSensed()),
+    Phase.WAITING: till(*_TAPPED),
+    Phase.APPROVED: till(*_TAPPED, CardRemoved(), YES),
+    Phase.SETTLED: till(*_TAPPED, CardRemoved(), YES, Settled("r1")),
+    Phase.DECLINED: till(*_TAPPED, CardRemoved(), NO),
+    Phase.UNKNOWN: walk(till(*_TAPPED, CardRemoved()), TimeUp(), now_s=LATER),
+    Phase.TRY_AGAIN: till(Arm(PRICE), CardSensed(), CardTorn("too early")),
+    Phase.CARD_REFUSED: till(Arm(PRICE), CardSensed(), CardRejected("no"), CardRemoved()),
+    Phase.OUT_OF_SERVICE: start(),
+}
+
+
+def cells() -> list[tuple[Phase, str, str]]:
+    header, *rows = GRID.strip().splitlines()
+    names = header.split()
+    grid = [(Phase(row.split()[0]), row.split()[1:]) for row in rows]
+    return [
+        (phase, name, cell) for phase, row in grid for name, cell in zip(names, row, strict=True)
+    ]
+
+
+def test_the_grid_is_whole() -> None:
+    assert {(phase, name) for phase, name, _ in cells()} == {(p, n) for p in Phase for n in EVENTS}
+    assert all(STATES[phase].phase is phase for phase in Phase)
+
+
+@pytest.mark.parametrize(("phase", "name", "cell"), cells())
+def test_every_phase_with_every_event(phase: Phase, name: str, cell: str) -> None:
+    state = STATES[phase]
+    if name == "late":
+        state = replace(state, unresolved=(OLD, *state.unresolved))
+    if cell == "-":
+        with pytest.raises(IllegalTransitionError):
+            step(state, EVENTS[name], LATER)
+        return
+    after, _ = step(state, EVENTS[name], LATER)
+    assert after.phase is (phase if cell == "=" else SHORT[cell])
+
+
+@pytest.mark.parametrize("phase", Phase)
+@pytest.mark.parametrize("name", EVENTS)
+def test_no_step_but_a_verdict_resolves_a_sale(phase: Phase, name: str) -> None:
+    """Whatever happens, a sale is forgotten only by its verdict, or because it was never sent."""
+    state, event = STATES[phase], EVENTS[name]
+    try:
+        after, _ = step(state, event, LATER)
+    except IllegalTransitionError:
+        return
+    lost = set(state.unresolved) - set(after.unresolved)
+    assert not lost or isinstance(event, Result | NotSent)
+
+
+@pytest.mark.parametrize("name", [name for name in EVENTS if name != "yes"])
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.APPROVED])
+def test_green_comes_from_a_verdict_only(phase: Phase, name: str) -> None:
+    try:
+        after, _ = step(STATES[phase], EVENTS[name], LATER)
+    except IllegalTransitionError:
+        return
+    assert after.phase is not Phase.APPROVED
+    assert after.phase is not Phase.SETTLED or phase is Phase.SETTLED
+
+
+def effects_of(state: Checkout, event: Event, now_s: float = 0.0) -> tuple[Effect, ...]:
+    return step(state, event, now_s)[1]
+
+
+def test_a_read_card_asks_the_gateway_once_and_disarms() -> None:
+    reading = STATES[Phase.READING]
+    assert not reading.armed
+    state, effects = step(reading, CardRead("r1"), 0.0)
+    assert effects == (Ask(Sale("r1", PRICE)), Show(state.view))
+    assert effects_of(STATES[Phase.READY], CardSensed())[0] == SetReader(armed=False)
+
+
+def test_a_time_out_is_unknown_and_never_declined() -> None:
+    waiting = STATES[Phase.WAITING]
+    assert step(waiting, TimeUp(), TIMEOUT_S - 0.01)[0] == waiting
+    assert step(waiting, TimeUp(), TIMEOUT_S)[0].phase is Phase.UNKNOWN
+
+
+def test_unknown_stays_until_the_verdict_and_then_is_shown() -> None:
+    unknown = STATES[Phase.UNKNOWN]
+    assert unknown.deadline_s is None
+    assert walk(unknown, NO).view.reason == "over the limit"
+    assert walk(unknown, YES).view.auth_code == "AUTH_1"
+
+
+def fixed(*events: Event) -> Checkout:
+    return walk(start(fixed_units=PRICE), ReaderBack(), *events)
+
+
+def test_a_fixed_price_takes_the_next_card_while_the_last_result_still_shows() -> None:
+    approved = fixed(CardSensed(), CardRead("r1"), YES)
+    assert approved.armed
+    assert approved.view.card_present
+    reading = walk(approved, CardRemoved(), CardSensed())
+    assert reading.phase is Phase.READING
+    assert walk(reading, CardRead("r2")).sale == Sale("r2", PRICE)
+
+
+def test_a_result_makes_room_only_when_the_card_is_away() -> None:
+    approved = fixed(CardSensed(), CardRead("r1"), YES)
+    assert approved.deadline_s is None
+    away = walk(approved, CardRemoved(), now_s=10.0)
+    assert away.deadline_s == 10.0 + SHOWN_S
+    assert walk(away, TimeUp(), now_s=10.0 + SHOWN_S).phase is Phase.READY
+
+
+def test_a_fixed_price_waits_while_a_sale_is_unknown() -> None:
+    unknown = walk(fixed(CardSensed(), CardRead("r1"), CardRemoved()), TimeUp(), now_s=LATER)
+    assert unknown.phase is Phase.UNKNOWN
+    assert not unknown.armed
+    with pytest.raises(IllegalTransitionError):
+        step(unknown, CardSensed(), LATER)
+    assert walk(unknown, YES).armed
+
+
+def test_a_fixed_price_cannot_be_armed_by_hand() -> None:
+    with pytest.raises(IllegalTransitionError):
+        fixed(Arm(1))
+
+
+def test_a_torn_card_may_come_again_at_once() -> None:
+    torn = fixed(CardSensed(), CardTorn("card removed too early"))
+    assert torn.armed
+    assert torn.view.reason == "card removed too early"
+    assert walk(torn, CardSensed(), CardRead("r1")).phase is Phase.WAITING
+
+
+def test_a_sale_that_could_not_be_stored_keeps_its_amount_for_the_next_card() -> None:
+    again = till(*_TAPPED, NotSent("disk"), CardRemoved())
+    assert again.unresolved == ()
+    assert again.next_units == PRICE
+    assert again.armed
+
+
+def test_an_interrupted_sale_is_unknown_after_a_restart_and_resolves_late() -> None:
+    state = start(fixed_units=PRICE, unresolved=(OLD,))
+    assert (state.phase, state.view.late) == (Phase.UNKNOWN, True)
+    state = walk(state, ReaderBack())
+    assert not state.armed
+    state = walk(state, OLD_NO)
+    assert (state.phase, state.view.late, state.view.amount_units) == (
+        Phase.DECLINED,
+        True,
+        OLD.amount_units,
+    )
+    assert walk(state, TimeUp(), now_s=LATER).phase is Phase.READY
+
+
+def test_of_several_interrupted_sales_each_result_is_shown_in_turn() -> None:
+    other = Sale("older", 1, earlier=True)
+    state = walk(start(unresolved=(other, OLD)), ReaderBack())
+    state = walk(state, Result("older", True))
+    assert state.phase is Phase.UNKNOWN  # the newer one is still what the customer asks about
+    state = walk(state, OLD_NO)
+    assert (state.phase, state.sale) == (Phase.DECLINED, OLD)
+    state = walk(state, TimeUp(), now_s=LATER)
+    assert (state.phase, state.sale, state.late) == (Phase.APPROVED, other, True)
+    assert walk(state, TimeUp(), now_s=2 * LATER).phase is Phase.IDLE
+
+
+def test_a_till_may_go_on_while_a_sale_is_unknown_and_hears_of_it_later() -> None:
+    state = walk(STATES[Phase.UNKNOWN], Arm(5), CardSensed(), CardRead("r2"), YES)
+    assert (state.phase, state.sale) == (Phase.WAITING, Sale("r2", 5))
+    state = walk(state, Result("r2", False, "no"), CardRemoved(), now_s=LATER)
+    state = walk(state, TimeUp(), now_s=2 * LATER)
+    assert (state.phase, state.late) == (Phase.APPROVED, True)
+    assert state.sale is not None
+    assert state.sale.request_id == "r1"
+
+
+def test_a_cancel_while_a_sale_is_unknown_goes_back_to_unknown() -> None:
+    assert walk(STATES[Phase.UNKNOWN], Arm(5), Cancel()).phase is Phase.UNKNOWN
+
+
+def test_a_reader_lost_in_mid_sale_costs_no_verdict() -> None:
+    state = walk(STATES[Phase.WAITING], ReaderLost("cable"))
+    assert (state.phase, state.card_present) == (Phase.WAITING, False)
+    state = walk(state, YES)
+    assert state.phase is Phase.APPROVED
+    assert not state.armed
+    assert walk(state, TimeUp(), now_s=LATER).phase is Phase.OUT_OF_SERVICE
+
+
+def test_a_reader_that_comes_back_finds_the_amount_still_asked_for() -> None:
+    state = walk(STATES[Phase.READY], ReaderLost("cable"))
+    assert state.view.reason == "cable"
+    assert walk(state, ReaderBack()).phase is Phase.READY
+
+
+def test_a_verdict_that_comes_twice_changes_nothing() -> None:
+    approved = STATES[Phase.APPROVED]
+    assert step(approved, YES, 0.0) == (approved, ())
+    assert step(approved, NO, 0.0) == (approved, ())
+
+
+def test_only_the_sale_on_display_turns_to_settled() -> None:
+    second = fixed(CardSensed(), CardRead("r1"), YES, CardRemoved(), CardSensed(), CardRead("r2"))
+    assert walk(second, Settled("r1")).phase is Phase.WAITING
+    second = walk(second, Result("r2", True))
+    assert walk(second, Settled("r1")).phase is Phase.APPROVED
+    assert walk(second, Settled("r2")).phase is Phase.SETTLED

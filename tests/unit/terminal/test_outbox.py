@@ -1,0 +1,248 @@
+"""The outbox on a real SQLite file: stored before sent, guarded, bounded, there after kill -9."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import stat
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from taprail_common.errors import IllegalTransitionError, OperatorError, PartError
+from taprail_terminal import outbox as outbox_module
+from taprail_terminal.outbox import Evidence, Outbox, OutboxRow, RequestState
+
+NOW_MS = 1_700_000_000_000
+YES, NO = Evidence(b'{"verdict":"approved"}', "c2ln"), Evidence(b'{"verdict":"declined"}', "bm8=")
+NOTICE = Evidence(b'{"status":"completed"}', "bm90ZQ==")
+APPROVED, DECLINED = RequestState.APPROVED, RequestState.DECLINED
+SETTLED, FAILED = RequestState.SETTLED, RequestState.FAILED
+
+
+def row(number: int, at_ms: int = NOW_MS) -> OutboxRow:
+    body = b'{"exact": "bytes",  "of": "%d"}' % number
+    return OutboxRow(f"r{number}", 100 + number, "USDC", body, f"sig{number}", at_ms)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "outbox.db"
+
+
+@pytest.fixture
+async def outbox(path: Path) -> AsyncIterator[Outbox]:
+    outbox = Outbox(path)
+    await outbox.open(NOW_MS)
+    yield outbox
+    await outbox.close()
+
+
+async def test_a_request_is_found_again_byte_for_byte(path: Path) -> None:
+    outbox = Outbox(path)
+    await outbox.store(row(1))
+    await outbox.store(row(2))
+    await outbox.close()
+    again = Outbox(path)
+    await again.open(NOW_MS)
+    assert await again.unresolved() == [row(1), row(2)]
+    await again.close()
+
+
+async def test_a_verdict_is_kept_with_its_evidence(outbox: Outbox, path: Path) -> None:
+    await outbox.store(row(1))
+    assert await outbox.resolve("r1", APPROVED, YES, NOW_MS + 5)
+    assert await outbox.unresolved() == []
+    assert await outbox.unsettled() == ["r1"]
+    assert await outbox.finish("r1", SETTLED, NOTICE, NOW_MS + 9)
+    assert await outbox.unsettled() == []
+    with sqlite3.connect(path) as database:
+        kept = database.execute(
+            "SELECT body, signature, verdict, verdict_signature, notice, notice_signature"
+            " FROM requests"
+        ).fetchone()
+    database.close()
+    assert kept == (row(1).body, "sig1", YES.body, YES.signature, NOTICE.body, NOTICE.signature)
+
+
+async def test_a_request_id_is_stored_once(outbox: Outbox) -> None:
+    await outbox.store(row(1))
+    with pytest.raises(PartError):
+        await outbox.store(row(1))
+    assert len(await outbox.unresolved()) == 1
+
+
+async def test_the_same_verdict_again_changes_nothing(outbox: Outbox) -> None:
+    await outbox.store(row(1))
+    assert await outbox.resolve("r1", APPROVED, YES, NOW_MS)
+    assert not await outbox.resolve("r1", APPROVED, YES, NOW_MS)
+    await outbox.finish("r1", SETTLED, NOTICE, NOW_MS)
+    assert not await outbox.resolve("r1", APPROVED, YES, NOW_MS)
+
+
+@pytest.mark.parametrize(("first", "second"), [(APPROVED, DECLINED), (DECLINED, APPROVED)])
+async def test_a_verdict_cannot_be_turned_round(
+    outbox: Outbox, first: RequestState, second: RequestState
+) -> None:
+    await outbox.store(row(1))
+    await outbox.resolve("r1", first, YES, NOW_MS)
+    with pytest.raises(IllegalTransitionError):
+        await outbox.resolve("r1", second, NO, NOW_MS)
+    found = await outbox.find("r1")
+    assert found is not None
+    assert found.state is first
+
+
+async def test_a_verdict_on_an_unknown_request_is_refused(outbox: Outbox) -> None:
+    with pytest.raises(IllegalTransitionError):
+        await outbox.resolve("nobody", APPROVED, YES, NOW_MS)
+
+
+@pytest.mark.parametrize("before", [None, DECLINED])
+async def test_only_an_approved_request_can_be_finished(
+    outbox: Outbox, before: RequestState | None
+) -> None:
+    await outbox.store(row(1))
+    if before is not None:
+        await outbox.resolve("r1", before, NO, NOW_MS)
+    assert not await outbox.finish("r1", SETTLED, NOTICE, NOW_MS)
+
+
+async def test_a_finished_request_stays_as_it_is(outbox: Outbox) -> None:
+    await outbox.store(row(1))
+    await outbox.resolve("r1", APPROVED, YES, NOW_MS)
+    assert await outbox.finish("r1", FAILED, NOTICE, NOW_MS)
+    assert not await outbox.finish("r1", SETTLED, NOTICE, NOW_MS)
+
+
+async def test_a_till_without_a_gateway_stops_at_the_bound(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "MAX_UNRESOLVED", 3)
+    for number in range(3):
+        await outbox.store(row(number))
+    with pytest.raises(PartError, match="unknown"):
+        await outbox.store(row(3))
+    counts = await outbox.check()
+    assert (counts.unresolved, counts.oldest_unresolved_at_ms) == (3, NOW_MS)
+
+
+async def test_old_evidence_is_pruned_and_open_requests_are_not(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "KEEP_FINISHED", 2)
+    long_ago_ms = NOW_MS - outbox_module.KEEP_FINISHED_MS - 1
+    for number in range(8):
+        await outbox.store(row(number, long_ago_ms if number < 3 else NOW_MS))
+    for number in (1, 2, 4, 5, 6):  # r0 stays open, old as it is; r3 and r7 are new and open
+        await outbox.resolve(f"r{number}", APPROVED if number == 2 else DECLINED, YES, NOW_MS)
+    await outbox.open(NOW_MS)
+    found = {f"r{number}" for number in range(8) if await outbox.find(f"r{number}") is not None}
+    assert found == {"r0", "r3", "r5", "r6", "r7"}
+
+
+def refused(path: Path) -> str:
+    """How a file is refused that must be left as it is."""
+
+    async def opened() -> None:
+        outbox = Outbox(path)
+        try:
+            await outbox.open(NOW_MS)
+        finally:
+            await outbox.close()
+
+    before = path.read_bytes()
+    with pytest.raises(OperatorError) as refusal:
+        asyncio.run(opened())
+    assert path.read_bytes() == before
+    return str(refusal.value)
+
+
+def test_a_newer_file_is_refused_and_left_alone(path: Path) -> None:
+    path.parent.mkdir()
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+    assert "newer" in refused(path)
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"not a database at all" * 100)
+    assert "evidence" in refused(path)
+
+
+def test_the_file_is_for_its_owner_alone(path: Path) -> None:
+    async def store() -> None:
+        outbox = Outbox(path)
+        await outbox.store(row(1))
+        await outbox.close()
+
+    asyncio.run(store())
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_every_commit_is_synced(outbox: Outbox) -> None:
+    pragmas = await outbox._run(
+        lambda database: [
+            database.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "synchronous")
+        ]
+    )
+    assert pragmas == ["wal", 2]  # 2 is FULL: sync at each commit, not only at checkpoints
+
+
+_STORE_AND_WAIT = """
+import asyncio, pathlib, sys
+from taprail_terminal.outbox import Outbox, OutboxRow
+
+async def main():
+    outbox = Outbox(pathlib.Path(sys.argv[1]))
+    await outbox.open(0)
+    for number in range(20):
+        await outbox.store(OutboxRow(f"r{number}", 1, "USDC", b"body", "sig", 1_700_000_000_000))
+        print(number, flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+async def test_what_was_stored_survives_kill_9(path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _STORE_AND_WAIT, str(path), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    last = -1
+    while last < 7:
+        last = int(await process.stdout.readline())
+    process.kill()
+    rest = await process.stdout.read()
+    await process.wait()
+    acknowledged = last + 1 + len(rest.split())
+    outbox = Outbox(path)
+    await outbox.open(NOW_MS)
+    stored = [found.request_id for found in await outbox.unresolved()]
+    await outbox.close()
+    assert stored[:acknowledged] == [f"r{number}" for number in range(acknowledged)]
+
+
+async def test_a_crash_in_the_middle_of_a_verdict_leaves_the_request_open(path: Path) -> None:
+    outbox = Outbox(path)
+    await outbox.open(NOW_MS)
+    await outbox.store(row(1))
+
+    def crash(database: sqlite3.Connection) -> None:
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("UPDATE requests SET state = 'declined', verdict = x'00'")
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with pytest.raises(PartError):
+        await outbox._run(crash)
+    await outbox.close()
+    again = Outbox(path)
+    await again.open(NOW_MS)
+    assert await again.unresolved() == [row(1)]
+    await again.close()
