@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 from sqlalchemy import Connection
@@ -19,9 +20,13 @@ from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.queries import Lane, OpenTransaction
 from taprail_gateway.settle import lanes
 from taprail_gateway.settle.chain import MAX_BATCH, Chain, SendOutcome
-from taprail_gateway.settle.errors import SendClass
+from taprail_gateway.settle.errors import IN_POOL, SendClass
 from taprail_gateway.settle.signer import SignedTransaction
 from taprail_gateway.wakeups import Wakeups
+
+# A nonce that is mined already leaves nothing to be sent, be it ours (a reply was lost) or a
+# stranger's: which of them is the confirmer's to judge.
+_OUT: Final = IN_POOL | {SendClass.NONCE_LOW}
 
 _log = structlog.get_logger("settle.broadcast")
 
@@ -76,13 +81,8 @@ class Broadcaster:
         outcomes = await self.chain.send([item.signed for item in batch])
         crash("settle.broadcast")
         answered = list(zip(batch, outcomes, strict=True))
-        await self._mark([item.id for item, outcome in answered if outcome.in_pool])
-        # A nonce that is mined already is the confirmer's to judge; it stands in nobody's way.
-        obstacles = [
-            (item, outcome)
-            for item, outcome in answered
-            if not outcome.in_pool and outcome.meaning is not SendClass.NONCE_LOW
-        ]
+        await self._mark([item.id for item, outcome in answered if outcome.meaning in _OUT])
+        obstacles = [(item, outcome) for item, outcome in answered if outcome.meaning not in _OUT]
         for item, outcome in obstacles[:1]:
             _log.warning(
                 "settle.not_taken",

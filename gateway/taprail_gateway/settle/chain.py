@@ -9,6 +9,7 @@ questions, a fifth of the cost per transaction of sending one by one.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -27,6 +28,11 @@ from taprail_gateway.settle.errors import IN_POOL, ChainError, NodeReply, SendCl
 from taprail_gateway.settle.replies import Block, Log, Receipt
 from taprail_gateway.settle.settings import ChainSettings
 from taprail_gateway.settle.signer import SignedTransaction
+
+# web3 brings py_ecc, which raises the recursion limit of the whole process to 100,000. At that
+# depth json's decoder overruns the C stack: a body of nested brackets, from a node or from anybody
+# who posts one, would end the gateway. CPython's own default is enough for everything here.
+sys.setrecursionlimit(1_000)
 
 # A node takes 50 to 100 calls a request best (measured); many providers refuse more than 100.
 MAX_BATCH: Final = 50

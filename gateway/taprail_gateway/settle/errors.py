@@ -61,6 +61,7 @@ _TABLE: Final = (
             "execution reverted",
             "invalid opcode",
             "intrinsic gas too low",
+            "intrinsic gas too high",  # anvil: more than a block holds
             "exceeds block gas limit",
             "oversized data",
             "invalid sender",

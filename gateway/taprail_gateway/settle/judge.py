@@ -125,8 +125,8 @@ def expired(facts: Facts) -> Judgement:
 
 def why_left_out(payment: BoundPayment, *, outer_ran: bool, balances: Mapping[str, int]) -> str:
     """The reason for people, as far as the facts at hand tell."""
-    if not outer_ran:
-        return "its transaction did not run"
     if balances.get(payment.payer, payment.amount_units) < payment.amount_units:
         return "the account's balance does not cover it"
+    if not outer_ran:
+        return "its transaction did not run"
     return "its call failed inside the transaction"

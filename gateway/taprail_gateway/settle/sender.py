@@ -184,6 +184,7 @@ class Sender:
         store = partial(_store, situation.lane.address, drafts, terms.valid_before_s, at_ms)
         ids = await self._ledger.write(store)
         crash("settle.bound")
+        self._broadcaster.wakeups.events.set()
         for item in drafts:
             _log.info(
                 "settle.bound", tx=item.signed.tx_hash, nonce=item.nonce, payments=item.payment_ids

@@ -12,6 +12,7 @@ SAID = [
     (-32000, "invalid opcode: INVALID", SendClass.PERMANENT),
     (-32000, "intrinsic gas too low: gas 20000, minimum needed 21000", SendClass.PERMANENT),
     (-32000, "exceeds block gas limit", SendClass.PERMANENT),
+    (-32003, "intrinsic gas too high -- tx.gas_limit > env.block.gas_limit", SendClass.PERMANENT),
     (-32000, "oversized data: transaction size 140000, limit 131072", SendClass.PERMANENT),
     (-32000, "invalid sender", SendClass.PERMANENT),
     (-32003, "invalid chain id for signer", SendClass.PERMANENT),

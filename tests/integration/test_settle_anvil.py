@@ -1,0 +1,378 @@
+"""Settlement on a real node and a real ledger: paid once, or proven never paid."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from eth_account import Account
+from sqlalchemy import insert
+
+from taprail_common.errors import OperatorError
+from taprail_common.payment_state import PaymentState
+from taprail_gateway.ledger import schema
+from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.settle.engine import Settlement
+from taprail_gateway.settle.errors import FeeCapError
+from taprail_hwsim.dev_chain import DevChain
+from tests import eip3009
+from tests.settle_shop import (
+    BALANCE_UNITS,
+    ETHER,
+    Shop,
+    blocks,
+    open_shop,
+    still_open,
+    until_settled,
+)
+
+pytestmark = pytest.mark.chain
+STRANGER = "0x" + "57" * 20
+
+
+@pytest_asyncio.fixture
+async def shop(chain: DevChain, ledger: Ledger, tmp_path: Path) -> AsyncIterator[Shop]:
+    async with open_shop(chain, ledger, tmp_path / "master.key") as opened:
+        yield opened
+
+
+async def send_all(settlement: Settlement) -> None:
+    """Turn the sender until it has nothing more to do."""
+    while (tick := await settlement.sender.tick()).may_be_more:
+        assert tick.obstacle is None
+    assert tick.obstacle is None
+
+
+async def test_a_lone_payment_goes_straight_to_the_token(shop: Shop) -> None:
+    [payment] = await shop.sell(amount_units=250)
+    settlement = await shop.settlement()
+    await send_all(settlement)
+    assert shop.payment(payment).state is PaymentState.SENT
+    await blocks(shop, settlement)
+    paid = shop.payment(payment)
+    assert paid.state is PaymentState.COMPLETED
+    [moved] = shop.chain.transfers(shop.payee)
+    assert (moved.nonce, moved.amount_units) == (payment, 250)
+    assert (paid.tx_hash, paid.block_number) == (moved.transaction_hash, moved.block_number)
+    transaction = shop.chain.node.call("eth_getTransactionByHash", paid.tx_hash)
+    assert transaction["to"] == shop.chain.token_address.lower()
+    shop.assert_books_balance()
+
+
+async def test_the_commit_that_completes_gives_back_the_hold_and_brings_the_balance(
+    shop: Shop,
+) -> None:
+    await shop.sell(amount_units=250)
+    settlement = await shop.settlement()
+    await send_all(settlement)
+    assert shop.balance()[2] == 250
+    await blocks(shop, settlement)
+    units, block, held = shop.balance()
+    assert (units, held) == (BALANCE_UNITS - 250, 0)
+    assert block >= (shop.chain.transfers(shop.payee)[0].block_number)
+
+
+async def test_sixty_payments_take_two_transactions(shop: Shop) -> None:
+    payments = await shop.sell(30, card=0) + await shop.sell(30, card=1)
+    settlement = await shop.settlement()
+    await send_all(settlement)
+    assert len(shop.transactions()) == 2
+    await blocks(shop, settlement)
+    assert shop.states(payments) == {"completed": 60}
+    assert {item["status"] for item in shop.transactions()} == {"final"}
+    assert len({shop.payment(each).tx_hash for each in payments}) == 2
+    shop.assert_books_balance()
+
+
+async def test_the_running_loops_settle_what_comes_in(shop: Shop) -> None:
+    settlement = await shop.settlement()
+    await settlement.start()
+    try:
+        first = await shop.sell(1)
+        await until_settled(shop, first, PaymentState.COMPLETED)
+        many = await shop.sell(70, card=1)
+        await until_settled(shop, many, PaymentState.COMPLETED)
+    finally:
+        await settlement.stop()
+    shop.assert_books_balance()
+
+
+async def test_nothing_happens_twice_when_there_is_nothing_to_do(shop: Shop) -> None:
+    payments = await shop.sell(5)
+    settlement = await shop.settlement()
+    await send_all(settlement)
+    await blocks(shop, settlement, 2)
+    again = await shop.settlement()
+    await send_all(again)
+    await blocks(shop, again, 3)
+    assert shop.states(payments) == {"completed": 5}
+    assert len(shop.transactions()) == 1
+    shop.assert_books_balance()
+
+
+async def test_deeper_confirmation_waits_for_its_depth(shop: Shop) -> None:
+    [payment] = await shop.sell()
+    settlement = await shop.settlement(confirmations=3)
+    await send_all(settlement)
+    shop.chain.mine()
+    landed = shop.chain.transfers(shop.payee)[0].block_number
+    while shop.chain.block_number() < landed + 2:
+        await settlement.confirmer.tick()
+        if shop.chain.block_number() < landed + 2:
+            assert shop.payment(payment).state is PaymentState.SENT
+        shop.chain.mine()
+    await settlement.confirmer.tick()
+    assert shop.payment(payment).state is PaymentState.COMPLETED
+
+
+# --- payments that cannot be carried out ----------------------------------------------------------
+
+
+async def test_an_account_emptied_elsewhere_fails_alone_and_by_proof(shop: Shop) -> None:
+    good = await shop.sell(4, card=1)
+    [bad] = await shop.sell(card=0, amount_units=500)
+    emptying = shop.authorization(eip3009.nonce(1), payee=STRANGER, amount_units=BALANCE_UNITS - 10)
+    shop.execute(emptying)
+    settlement = await shop.settlement()
+    for _ in range(3):
+        await send_all(settlement)
+        await blocks(shop, settlement)
+    assert shop.states(good) == {"completed": 4}
+    given_up = shop.payment(bad)
+    assert given_up.state is PaymentState.CONFIRMATION_FAILED
+    assert given_up.failure_reason == (
+        "3 transactions went by: the account's balance does not cover it"
+    )
+    assert shop.balance()[2] == 500, "held until there is proof"
+
+    shop.chain.advance_time(601)
+    await settlement.confirmer.tick()
+    assert shop.payment(bad).state is PaymentState.FAILED
+    assert shop.balance()[2] == 0
+    assert still_open(shop) == {}
+    shop.assert_books_balance()
+
+
+async def test_there_is_no_proof_before_the_last_authorization_has_expired(shop: Shop) -> None:
+    [bad] = await shop.sell(amount_units=500)
+    shop.execute(shop.authorization(eip3009.nonce(1), payee=STRANGER, amount_units=BALANCE_UNITS))
+    settlement = await shop.settlement()
+    for _ in range(3):
+        await send_all(settlement)
+        await blocks(shop, settlement)
+    shop.chain.advance_time(500)
+    await settlement.confirmer.tick()
+    assert shop.payment(bad).state is PaymentState.CONFIRMATION_FAILED
+
+
+async def test_a_cancelled_authorization_is_given_up_at_once_and_fails_by_proof(
+    shop: Shop,
+) -> None:
+    good = await shop.sell(3, card=1)
+    [bad] = await shop.sell(card=0)
+    cancel = eip3009.cancel_call_data(shop.chain, shop.holder(), bad)
+    shop.chain.send(shop.chain.accounts[2], shop.chain.token_address, cancel)
+    settlement = await shop.settlement()
+    await send_all(settlement)
+    await blocks(shop, settlement)
+    assert shop.states(good) == {"completed": 3}
+    assert shop.payment(bad).state is PaymentState.CONFIRMATION_FAILED
+    assert shop.payment(bad).failure_reason == "its authorization was used up by its holder"
+    shop.chain.advance_time(601)
+    await settlement.confirmer.tick()
+    assert shop.payment(bad).state is PaymentState.FAILED
+    shop.assert_books_balance()
+
+
+async def test_a_nonce_burnt_by_another_transfer_is_no_payment(shop: Shop) -> None:
+    [bad] = await shop.sell(amount_units=100)
+    shop.execute(shop.authorization(bad, payee=STRANGER, amount_units=100))
+    settlement = await shop.settlement()
+    await send_all(settlement)
+    await blocks(shop, settlement)
+    assert shop.payment(bad).state is PaymentState.CONFIRMATION_FAILED
+    shop.chain.advance_time(601)
+    await settlement.confirmer.tick()
+    assert shop.payment(bad).state is PaymentState.FAILED
+    shop.assert_books_balance()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_an_authorization_carried_out_by_a_stranger_is_paid(shop: Shop, count: int) -> None:
+    payments = await shop.sell(count, amount_units=100)
+    theirs = shop.execute(shop.authorization(payments[0], amount_units=100))
+    settlement = await shop.settlement()
+    await send_all(settlement)
+    await blocks(shop, settlement)
+    assert shop.states(payments) == {"completed": count}
+    assert shop.payment(payments[0]).tx_hash == theirs
+    shop.assert_books_balance()
+
+
+async def test_a_payment_given_up_and_carried_out_later_by_a_stranger_is_paid(shop: Shop) -> None:
+    [payment] = await shop.sell(amount_units=100)
+    emptying = shop.authorization(eip3009.nonce(1), payee=STRANGER, amount_units=BALANCE_UNITS)
+    shop.execute(emptying)
+    settlement = await shop.settlement()
+    for _ in range(3):
+        await send_all(settlement)
+        await blocks(shop, settlement)
+    assert shop.payment(payment).state is PaymentState.CONFIRMATION_FAILED
+    shop.chain.mint(shop.account(), 100)
+    shop.execute(shop.authorization(payment, amount_units=100))
+    shop.chain.advance_time(601)
+    await settlement.confirmer.tick()
+    assert shop.payment(payment).state is PaymentState.COMPLETED
+    shop.assert_books_balance()
+
+
+# --- what the lane lives through ------------------------------------------------------------------
+
+
+async def test_an_empty_wallet_pauses_the_lane_until_it_is_topped_up(shop: Shop) -> None:
+    payments = await shop.sell(3)
+    shop.chain.fund(shop.lane, 0)
+    settlement = await shop.settlement()
+    tick = await settlement.sender.tick()
+    assert "funds" in (tick.obstacle or "")
+    assert (shop.lane_row().paused_because or "").startswith("funds:")
+    more = await shop.sell(2)
+    await settlement.sender.tick()
+    assert shop.states(more) == {"pending": 2}, "a paused lane takes nothing new"
+
+    shop.chain.fund(shop.lane, ETHER)
+    await send_all(settlement)
+    assert shop.lane_row().paused_because is None
+    await blocks(shop, settlement)
+    assert shop.states(payments + more) == {"completed": 5}
+    assert [item["nonce"] for item in shop.transactions()] == [0, 1]
+    shop.assert_books_balance()
+
+
+async def test_a_transaction_that_can_never_run_pauses_the_lane_and_says_why(shop: Shop) -> None:
+    [payment] = await shop.sell()
+    shop.chain.node.call("evm_setBlockGasLimit", hex(100_000))
+    shop.chain.mine()
+    try:
+        settlement = await shop.settlement()
+        tick = await settlement.sender.tick()
+        assert "permanent" in (tick.obstacle or "")
+        assert (shop.lane_row().paused_because or "").startswith("permanent:")
+        assert shop.payment(payment).state is PaymentState.PROCESSING
+        assert len(shop.transactions()) == 1
+    finally:
+        shop.chain.node.call("evm_setBlockGasLimit", hex(30_000_000))
+
+
+async def test_dropped_transactions_are_offered_again_from_the_head(shop: Shop) -> None:
+    payments = await shop.sell(8)
+    settlement = await shop.settlement(payments_per_transaction=2)
+    await send_all(settlement)
+    shop.chain.node.call("anvil_dropAllTransactions")
+    await blocks(shop, settlement, 4)
+    assert shop.states(payments) == {"completed": 8}
+    assert [item["nonce"] for item in shop.transactions()] == [0, 1, 2, 3]
+    shop.assert_books_balance()
+
+
+async def test_a_fee_over_the_cap_binds_nothing(shop: Shop) -> None:
+    payments = await shop.sell(2)
+    settlement = await shop.settlement(max_fee_cap_gwei=5.0)
+    shop.chain.set_next_block_base_fee(20 * 10**9)
+    shop.chain.mine()
+    with pytest.raises(FeeCapError):
+        await settlement.sender.tick()
+    assert shop.states(payments) == {"pending": 2}
+    assert shop.transactions() == []
+
+
+async def test_what_a_fee_spike_threw_out_lands_when_it_is_over(shop: Shop) -> None:
+    payments = await shop.sell(2)
+    settlement = await shop.settlement()
+    await send_all(settlement)
+    shop.chain.set_next_block_base_fee(900 * 10**9)
+    await blocks(shop, settlement, 3)
+    assert shop.states(payments) == {"sent": 2}
+    shop.chain.set_next_block_base_fee(10**9)
+    await blocks(shop, settlement, 3)
+    assert shop.states(payments) == {"completed": 2}
+    assert len(shop.transactions()) == 1
+    shop.assert_books_balance()
+
+
+async def test_a_strangers_use_of_the_lanes_key_pauses_it_and_loses_nothing(shop: Shop) -> None:
+    settlement = await shop.settlement()
+    await send_all(settlement)  # the lane begins at nonce 0
+    theirs = {
+        "to": STRANGER,
+        "value": 1,
+        "gas": 21_000,
+        "nonce": 0,
+        "chainId": shop.chain.chain_id,
+        "maxFeePerGas": 10**10,
+        "maxPriorityFeePerGas": 10**9,
+    }
+    raw = Account.sign_transaction(theirs, shop.lane_holder().key).raw_transaction
+    shop.chain.node.call("eth_sendRawTransaction", "0x" + bytes(raw).hex())
+    shop.chain.mine()
+    payments = await shop.sell(2)
+    await settlement.sender.tick()
+    await blocks(shop, settlement, 4)
+    assert (shop.lane_row().paused_because or "").startswith("foreign_nonce:")
+    assert shop.states(payments) == {"pending": 2}
+    assert [item["status"] for item in shop.transactions()] == ["final"]
+    shop.assert_books_balance()
+
+
+async def test_a_payment_over_its_deadline_is_listed_and_a_late_receipt_still_counts(
+    shop: Shop,
+) -> None:
+    [payment] = await shop.sell()
+    settlement = await shop.settlement(confirmation_timeout_s=10)
+    await send_all(settlement)
+    shop.chain.set_next_block_base_fee(900 * 10**9)
+    await blocks(shop, settlement)
+    shop.clock.ahead_ms = 11_000
+    await blocks(shop, settlement)
+    listed = shop.payment(payment)
+    assert listed.state is PaymentState.CONFIRMATION_FAILED
+    assert listed.failure_reason == "not confirmed within 10 s"
+    shop.chain.set_next_block_base_fee(10**9)
+    await blocks(shop, settlement, 3)
+    assert shop.payment(payment).state is PaymentState.COMPLETED
+    shop.assert_books_balance()
+
+
+# --- balances -------------------------------------------------------------------------------------
+
+
+async def test_a_top_up_is_seen_in_the_block_that_brings_it(shop: Shop) -> None:
+    settlement = await shop.settlement()
+    await settlement.confirmer.tick()
+    shop.chain.mint(shop.account(1), 777)
+    await settlement.confirmer.tick()
+    assert shop.balance(1)[0] == BALANCE_UNITS + 777
+
+
+async def test_an_account_made_while_running_gets_its_balance(shop: Shop) -> None:
+    settlement = await shop.settlement()
+    await settlement.confirmer.tick()
+    address, wrapped = shop.custody.new_key()
+    shop.chain.mint(address, 4_321)
+    new = insert(schema.accounts).values(address=address, wrapped_key=wrapped, created_at_ms=1)
+    await shop.ledger.write(lambda connection: connection.execute(new) and None)
+    await blocks(shop, settlement)
+    held = schema.accounts
+    row = shop.ledger.read_now(
+        lambda connection: connection.execute(held.select().where(held.c.address == address)).one()
+    )
+    assert row.balance_units == 4_321
+
+
+async def test_a_ledger_without_a_lane_is_refused(shop: Shop) -> None:
+    shop.ledger.write_now(lambda connection: connection.execute(schema.lanes.delete()) and None)
+    settlement = await shop.settlement()
+    with pytest.raises(OperatorError, match="no lane"):
+        await settlement.start()
