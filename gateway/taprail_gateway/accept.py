@@ -208,7 +208,7 @@ class _Group:
 
 
 def _given(connection: Connection, items: Sequence[AcceptItem]) -> dict[tuple[str, str], _Given]:
-    rows = connection.execute(_STORED, {"keys": [item.key for item in items]})
+    rows = connection.execute(_STORED, {"keys": [item.key for item in items]}).all()
     return {
         (requester, request_id): _Given(request_body, Answer(status, body, signature))
         for requester, request_id, request_body, status, body, signature in rows

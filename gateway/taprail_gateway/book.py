@@ -140,7 +140,8 @@ def _load_cards(connection: Connection, requests: Sequence[PaymentRequest]) -> _
     for statement, names in ((_BY_DIGEST, digests), (_BY_UUID, uuids)):
         if not names:
             continue
-        for *columns, digest, available in connection.execute(statement, {"names": list(names)}):
+        rows = connection.execute(statement, {"names": list(names)}).all()
+        for *columns, digest, available in rows:
             card = Card(*columns)
             cards.by_uuid[card.uuid] = card
             cards.uuid_of[digest] = card.uuid
@@ -154,7 +155,7 @@ def _load_terminals(
     ids = {request.terminal_id for request in requests}
     if not ids:
         return {}
-    rows = connection.execute(_TERMINALS, {"ids": list(ids)})
+    rows = connection.execute(_TERMINALS, {"ids": list(ids)}).all()
     return {terminal.id: terminal for terminal in (Terminal(*row) for row in rows)}
 
 
@@ -163,5 +164,5 @@ def _load_spends(
 ) -> dict[tuple[str, str], int]:
     if not keys:
         return {}
-    rows = connection.execute(_SPENDS, {"keys": list(keys)})
+    rows = connection.execute(_SPENDS, {"keys": list(keys)}).all()
     return {(card, day): units for card, day, units in rows}

@@ -1,0 +1,109 @@
+"""Card proofs: NXP's published tap, genuine taps of simulated cards, and every way to spoil one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from taprail_common.wire import SunProof, TerminalPayment, UidProof
+from taprail_gateway.authorize import Profile, Reason
+from taprail_gateway.proofs import IssuerKeys, ProofReader
+from taprail_hwsim.cards.ntag424 import Ntag424
+
+UID = bytes.fromhex("04AABBCCDDEE01")
+OLD, NEW = IssuerKeys(b"M" * 16, b"R" * 16), IssuerKeys(b"m" * 16, b"r" * 16)
+TAPPED_AT = datetime(2027, 1, 15, 8, tzinfo=UTC)
+
+
+def digest(uid: bytes) -> str:
+    return f"digest of {uid.hex()}"
+
+
+def card(keys: IssuerKeys, uid: bytes = UID) -> Ntag424:
+    return Ntag424.personalised(uid, keys.sun_master_key, sdm_meta_read_key=keys.meta_read_key)
+
+
+def sun_proof(keys: IssuerKeys, counter: int) -> SunProof:
+    picc, mac = card(keys).sun_proof(counter)
+    return SunProof(picc_data=picc, mac=mac)
+
+
+def payment(proof: SunProof | UidProof, **changes: Any) -> TerminalPayment:
+    return TerminalPayment(
+        **{
+            "request_id": "req-1",
+            "terminal_id": "counter-1",
+            "merchant_id": "kiosk",
+            "amount": 100,
+            "currency": "TUSD",
+            "tapped_at": TAPPED_AT,
+            "accept_until": TAPPED_AT + timedelta(seconds=15),
+            "proof": proof,
+            **changes,
+        }
+    )
+
+
+@pytest.mark.parametrize(("version", "keys"), [(1, OLD), (2, NEW)])
+def test_a_genuine_tap_names_its_card_and_counter(version: int, keys: IssuerKeys) -> None:
+    reader = ProofReader({1: OLD, 2: NEW}, digest)
+    evidence = reader.evidence(payment(sun_proof(keys, 42)))
+    assert evidence.problem is None
+    assert evidence.uid_digest == digest(UID)
+    assert (evidence.profile, evidence.counter, evidence.key_version) == ("sun", 42, version)
+
+
+def test_the_published_tap_is_decrypted_and_its_mac_is_not_by_a_card_of_ours() -> None:
+    # AN12196 section 3.4.2 and 3.4.4.2.1: all-zero keys, UID 04DE5F1EACC040, counter 3D0000. Its
+    # MAC is under the undiversified key, which no card of this issuer has.
+    published = SunProof(picc_data="EF963FF7828658A599F3041510671E88", mac="94EED9EE65337086")
+    evidence = ProofReader({1: IssuerKeys(bytes(16), bytes(16))}, digest).evidence(
+        payment(published)
+    )
+    assert evidence.uid_digest == digest(bytes.fromhex("04DE5F1EACC040"))
+    assert evidence.problem is Reason.CARD_PROOF_INVALID
+    assert evidence.counter is None
+
+
+@pytest.mark.parametrize("flipped_bit", range(64))
+def test_no_bit_of_the_mac_may_differ(flipped_bit: int) -> None:
+    good = sun_proof(OLD, 5)
+    spoilt = int(good.mac, 16) ^ (1 << flipped_bit)
+    proof = SunProof(picc_data=good.picc_data, mac=f"{spoilt:016X}")
+    evidence = ProofReader({1: OLD}, digest).evidence(payment(proof))
+    assert evidence.problem is Reason.CARD_PROOF_INVALID
+    assert evidence.counter is None
+
+
+def test_the_mac_of_one_tap_does_not_fit_another() -> None:
+    mixed = SunProof(picc_data=sun_proof(OLD, 6).picc_data, mac=sun_proof(OLD, 5).mac)
+    evidence = ProofReader({1: OLD}, digest).evidence(payment(mixed))
+    assert evidence.problem is Reason.CARD_PROOF_INVALID
+
+
+def test_a_card_of_another_issuer_is_unknown() -> None:
+    evidence = ProofReader({1: OLD}, digest).evidence(payment(sun_proof(NEW, 5)))
+    assert evidence.problem is Reason.CARD_UNKNOWN
+    assert evidence.uid_digest is None
+
+
+@pytest.mark.parametrize(("claimed", "problem"), [(5, None), (6, Reason.CARD_PROOF_INVALID)])
+def test_the_counter_that_the_terminal_read_must_be_the_encrypted_one(
+    claimed: int, problem: Reason | None
+) -> None:
+    wanted = payment(sun_proof(OLD, 5), counter=claimed)
+    assert ProofReader({1: OLD}, digest).evidence(wanted).problem is problem
+
+
+def test_a_serial_number_is_only_looked_up() -> None:
+    evidence = ProofReader({1: OLD}, digest).evidence(payment(UidProof(uid="04AABBCC")))
+    assert evidence.profile is Profile.UID
+    assert evidence.uid_digest == digest(bytes.fromhex("04AABBCC"))
+    assert evidence.counter is None
+
+
+def test_keys_are_not_shown() -> None:
+    assert "M" * 4 not in repr(OLD)
+    assert "R" * 4 not in repr(OLD)
