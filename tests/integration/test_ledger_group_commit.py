@@ -240,6 +240,28 @@ async def test_another_process_holds_the_lock_for_too_long(ledger: Ledger, ledge
     assert await ledger.write(note("a")) == "a"
 
 
+async def test_the_lock_is_taken_before_the_work_reads(ledger: Ledger, ledger_url: str) -> None:
+    """Else two that read first and write then would be told so half way, and not wait."""
+
+    def work(connection: Connection) -> None:
+        stored(connection)
+        other = sqlite3.connect(ledger_url.removeprefix("sqlite:///"), timeout=0)
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+        other.close()
+
+    await ledger.write(work)
+
+
+async def test_what_is_committed_is_synced(ledger: Ledger) -> None:
+    def pragma(name: str) -> object:
+        return ledger.write_now(lambda c: c.exec_driver_sql(f"PRAGMA {name}").scalar())
+
+    assert pragma("journal_mode") == "wal"
+    assert pragma("synchronous") == 2  # FULL: https://sqlite.org/pragma.html#pragma_synchronous
+    assert pragma("foreign_keys") == 1
+
+
 async def test_a_command_writes_beside_the_gateway(ledger: Ledger, ledger_url: str) -> None:
     command = Ledger.open(ledger_url, clock=SystemClock())
     command.write_now(note("by the command"))
