@@ -95,6 +95,10 @@ class Program:
         async with asyncio.timeout(timeout_s):
             return await self._running().wait()
 
+    async def ended(self) -> int:
+        """Wait, as long as it takes, until it ends by itself; gives its exit code."""
+        return await self._running().wait()
+
     def send_signal(self, number: signal.Signals) -> None:
         """SIGSTOP makes a hanging program, SIGCONT lets it go on."""
         self._running().send_signal(number)

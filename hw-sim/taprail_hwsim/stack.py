@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -37,6 +38,9 @@ PINS: Final = {
 }
 LANE_FUNDS_WEI: Final = 100 * 10**18
 TAP_TIMEOUT_S: Final = 30.0
+SAME_CARD_PAUSE_S: Final = 0.8
+"""Nobody taps the same card again sooner: to a terminal, a card that does has never left."""
+_STARTING: Final = (None, "out_of_service")
 _TAKEN: Final = ("verdict", "unknown", "try_again", "card_refused")
 
 
@@ -55,6 +59,8 @@ class StackOptions:
     fixed_amount: str | None = None
     settlement: dict[str, int] = field(default_factory=dict)
     with_terminal: bool = True
+    crash_gateway: str | None = None
+    """Crash point (`name@hit`) of the gateway's first run."""
 
 
 class Stack:
@@ -71,6 +77,8 @@ class Stack:
         self.cards: worlds.CardBox
         self.chain: DevChain
         self._exit = AsyncExitStack()
+        self._on_pad = b""
+        self._again_at_s: dict[bytes, float] = {}
         self.reader = Pn532Simulator(rf_delay_ms=options.rf_delay_ms)
         self._modem = NullModem(self.state_dir / "console-device", self.console_path)
         self.panel = RemotePanel(self.state_dir / "panel.sock", PINS)
@@ -112,7 +120,7 @@ class Stack:
         self.chain = await self._exit.enter_async_context(_chain(self.options, self.state_dir))
         await self._find_or_make_world()
         self._exit.push_async_callback(_stop, self.gateway)
-        await self.start_gateway()
+        await self.start_gateway(self.options.crash_gateway)
         if not self.options.with_terminal:
             return
         self._exit.enter_context(self.reader)
@@ -131,11 +139,12 @@ class Stack:
             self._write_gateway_config(port=int(ready["port"]))
 
     async def start_terminal(self, crash: str | None = None) -> None:
-        """Start it and follow what it says."""
-        self.control_socket.unlink(missing_ok=True)
+        """Start it, follow what it says, and wait until its reader is open."""
         await self.terminal.start({"TAPRAIL_CRASH": crash or ""})
+        mark = self.log.position
         await self.log.follow()
         self._exit.push_async_callback(self.log.close)
+        await self.log.wait_for("view", since=mark, where=lambda e: e.get("phase") not in _STARTING)
 
     # --- at the counter -------------------------------------------------------------------------
 
@@ -154,10 +163,13 @@ class Stack:
         lift: bool = True,
     ) -> Event:
         """Put a card, wait until the terminal has made up its mind, lift it. Gives that event."""
+        on_table = self.cards[card]
+        await asyncio.sleep(max(0.0, self._again_at_s.get(on_table.uid, 0.0) - time.monotonic()))
         if amount is not None:
             await self.arm(amount)
         mark = self.log.position
-        self.reader.put(self.cards[card], tear_after_apdus=tear_after_apdus)
+        self._on_pad = on_table.uid
+        self.reader.put(on_table, tear_after_apdus=tear_after_apdus)
         try:
             return await self.log.wait_for(*_TAKEN, since=mark, timeout_s=TAP_TIMEOUT_S)
         finally:
@@ -167,7 +179,8 @@ class Stack:
     async def lift(self, since: int) -> None:
         """Take the card away and wait until the terminal has noticed."""
         self.reader.lift()
-        await self.log.wait_for("card_removed", since=since, timeout_s=TAP_TIMEOUT_S)
+        await self.log.wait_for("card_removed", "try_again", since=since, timeout_s=TAP_TIMEOUT_S)
+        self._again_at_s[self._on_pad] = time.monotonic() + SAME_CARD_PAUSE_S
 
     async def settled(self, request_id: str, timeout_s: float = TAP_TIMEOUT_S) -> Event:
         """Wait until the terminal has been told that this request's transfer is final."""

@@ -93,8 +93,13 @@ class World:
         return next(card for card in self.cards if card.name == name)
 
 
-CUSTOMERS: Final = ("alice", "bob", "carol", "dan", "erin", "poor", "frozen", "tag")
-"""Each has one card of the same name; the last three are special, see `CardBox`."""
+REGULARS: Final = (
+    *("alice", "bob", "carol", "dan", "erin"),
+    *("frank", "grace", "heidi", "ivan", "judy", "kim", "leo"),
+)
+CUSTOMERS: Final = (*REGULARS, "poor", "frozen", "tag")
+"""Each has one card of the same name; the last three are special: too little money, frozen, and an
+NTAG21x that has only a UID."""
 
 
 def provision(settings: GatewaySettings, terminal_key_file: Path) -> World:
@@ -247,4 +252,5 @@ _UNSEEN_READS: Final = 1_000
 
 def _sun_counters(connection: Any) -> dict[str, int]:
     cards = schema.cards.c
-    return dict(connection.execute(select(cards.uuid, cards.sun_counter)).tuples())
+    rows = connection.execute(select(cards.uuid, cards.sun_counter))
+    return dict(rows.tuples().all())

@@ -35,6 +35,7 @@ class Timeline:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._watchers: list[asyncio.Queue[Occurrence | None]] = []
+        self._view: Occurrence | None = None
 
     def tell(self, event: str, *, at_s: float | None = None, **details: Any) -> None:
         """An event, at a monotonic time (now, if none is given). Details that are None stay out."""
@@ -43,13 +44,20 @@ class Timeline:
         wall_ms = self._clock.now_ms() - round((now_s - at_s) * 1000)
         told = {name: value for name, value in details.items() if value is not None}
         occurrence = {"event": event, "at_s": at_s, "wall_ms": wall_ms, **told}
+        if event == "view":
+            self._view = occurrence
         for watcher in self._watchers:
             _offer(watcher, occurrence)
 
     @contextmanager
     def watch(self) -> Iterator[Callable[[], Any]]:
-        """Gives a coroutine function that waits for the next event; raises WatcherLostError."""
+        """Gives a coroutine function that waits for the next event; raises WatcherLostError.
+
+        The first event is what is shown now: who comes late has to know where things are.
+        """
         queue: asyncio.Queue[Occurrence | None] = asyncio.Queue(WATCHER_BACKLOG)
+        if self._view is not None:
+            queue.put_nowait(self._view)
 
         async def next_event() -> Occurrence:
             occurrence = await queue.get()

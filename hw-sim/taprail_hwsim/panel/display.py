@@ -23,6 +23,13 @@ HALF_BLOCKS: Final = {
     (True, True): "\N{FULL BLOCK}",
 }
 
+# Unicode 15 chapter 21.1: U+2800 and a bit for each dot; (x, y, bit) within the 2x4 cell.
+BRAILLE: Final = 0x2800
+BRAILLE_DOTS: Final = (
+    *((0, 0, 0x01), (0, 1, 0x02), (0, 2, 0x04), (1, 0, 0x08)),
+    *((1, 1, 0x10), (1, 2, 0x20), (0, 3, 0x40), (1, 3, 0x80)),
+)
+
 
 class Ssd1306Panel:
     """Give it to luma.oled's `ssd1306` as serial interface; read the picture from any thread.
@@ -86,6 +93,17 @@ class Ssd1306Panel:
         return "\n".join(
             "".join(HALF_BLOCKS[bool(a), bool(b)] for a, b in zip(upper, lower, strict=True))
             for upper, lower in pairs
+        )
+
+    def braille(self) -> str:
+        """The picture as 16 lines of 64 Braille patterns, each of 2x4 pixels."""
+        rows = self._rows()
+        return "\n".join(
+            "".join(
+                chr(BRAILLE + sum(bit for x, y, bit in BRAILLE_DOTS if rows[top + y][left + x]))
+                for left in range(0, WIDTH, 2)
+            )
+            for top in range(0, HEIGHT, 4)
         )
 
     def _rows(self) -> list[bytes]:

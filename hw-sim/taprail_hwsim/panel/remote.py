@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import defaultdict, deque
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ from pathlib import Path
 from taprail_hwsim.panel.display import Ssd1306Panel
 from taprail_hwsim.panel.lights import BUZZER, EDGES_KEPT, Beep, Edge, beeps_of
 from taprail_hwsim.panel.link import NO_FREQUENCY, PanelSocket
+
+_TURNS = 10
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,15 @@ class RemotePanel:
     async def close(self) -> None:
         """Stop listening; the last picture stays readable."""
         await self._socket.close()
+
+    async def caught_up(self) -> None:
+        """Let what the terminal has sent already arrive here.
+
+        Its bytes lie in this process's socket before any later event of the terminal does, so a
+        few turns of the loop are enough to read them.
+        """
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
 
     def lights(self) -> dict[str, bool]:
         """Which lights are on now, all of them by name."""

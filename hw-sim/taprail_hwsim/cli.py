@@ -1,0 +1,170 @@
+"""The command `taprail-sim`: the demo, a stack to play with, a tap on it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from taprail_common.cli import run_command
+from taprail_common.errors import OperatorError
+from taprail_hwsim.anvil import AnvilError
+from taprail_hwsim.demo.run import run_demo
+from taprail_hwsim.demo.screen import lights
+from taprail_hwsim.dev_chain import MULTICALL3_ADDRESS, DevChainError
+from taprail_hwsim.event_log import TerminalSilentError
+from taprail_hwsim.node_tools import ToolMissingError
+from taprail_hwsim.process import ProgramError
+from taprail_hwsim.rpc import RpcRefusedError, RpcUnreachableError
+from taprail_hwsim.stack import Stack, StackOptions
+from taprail_hwsim.up import SimulatorError, ask, run_until_stopped
+
+app: Final = typer.Typer(
+    help="TapRail without hardware: a simulated reader, cards and panel, and a real EVM node.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+DEFAULT_STATE_DIR: Final = Path("build/sim")
+_FORESEEN: Final = (
+    AnvilError,
+    DevChainError,
+    ProgramError,
+    RpcRefusedError,
+    RpcUnreachableError,
+    SimulatorError,
+    TerminalSilentError,
+    ToolMissingError,
+)
+
+StateDir = Annotated[
+    Path, typer.Option(envvar="TAPRAIL_SIM_STATE_DIR", help="Where keys, ledger and logs are kept.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+@app.command()
+def demo(
+    pictures: Annotated[Path, typer.Option(help="Where the display's pictures go.")] = Path(
+        "build/demo"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Tap cards and settle them on a chain: a story with a proof at its end.
+
+    Exit code 0 only if the chain says what the ledger says, to the unit.
+    """
+    pictures.mkdir(parents=True, exist_ok=True)
+    if not _run(run_demo(pictures, as_json=as_json)):
+        raise typer.Exit(1)
+
+
+@app.command()
+def up(
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The gateway's; 0: any free.")] = 0,
+    block_time: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds a block.")] = 1.0,
+    rf_delay_ms: Annotated[
+        float, typer.Option(min=0, max=500, help="Air time of each exchange with a card.")
+    ] = 0.0,
+    fixed_amount: Annotated[
+        str | None, typer.Option(help="A fixed price, like 2.50; else `tap --amount` says.")
+    ] = None,
+    rpc_url: Annotated[str | None, typer.Option(help="Use a chain that is there.")] = None,
+    token: Annotated[str | None, typer.Option(help="Its token's address.")] = None,
+    multicall: Annotated[str, typer.Option(help="Its Multicall3's address.")] = MULTICALL3_ADDRESS,
+    as_json: AsJson = False,
+) -> None:
+    """Run node, gateway and terminal on loopback until Ctrl-C, with cards, users and money.
+
+    The same state folder goes on where it was. With --json one object says where everything is,
+    when it is.
+    """
+    options = StackOptions(
+        state_dir,
+        gateway_port=port,
+        rpc_url=rpc_url,
+        token=token,
+        multicall=multicall,
+        block_time_s=block_time,
+        rf_delay_ms=rf_delay_ms,
+        fixed_amount=fixed_amount,
+    )
+    _run(run_until_stopped(options, _print_json if as_json else _print_welcome))
+
+
+@app.command()
+def tap(
+    card: Annotated[str, typer.Argument(help="Its name, like alice.")],
+    amount: Annotated[str | None, typer.Option(help="What the till asks for, like 12.50.")] = None,
+    tear_after_apdus: Annotated[
+        int | None, typer.Option(min=0, help="Tear the card away after so many commands.")
+    ] = None,
+    settle: Annotated[
+        bool, typer.Option("--settle", help="Wait until the transfer is final.")
+    ] = False,
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Tap a card on a running `taprail-sim up`. Exit code 0: approved, 1: anything else."""
+    result = _run(
+        ask(
+            state_dir,
+            card=card,
+            amount=amount,
+            tear_after_apdus=tear_after_apdus,
+            settle=settle,
+        )
+    )
+    if as_json:
+        sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
+    else:
+        _print_tap(result)
+    if result.get("outcome") != "approved":
+        raise typer.Exit(1)
+
+
+def _print_json(stack: Stack) -> None:
+    sys.stdout.write(json.dumps(stack.describe(), ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def _print_welcome(stack: Stack) -> None:
+    where = stack.describe()
+    say: Callable[..., None] = Console(highlight=False, soft_wrap=True).print
+    say("[bold]TapRail is up.[/] Ctrl-C stops it.\n")
+    for name in ("gatewayUrl", "rpcUrl", "token", "config", "console"):
+        say(f"  [dim]{name:<11}[/] {where[name]}")
+    say(f"  [dim]{'cards':<11}[/] {', '.join(stack.cards.names())}")
+    folder = f"--state-dir {stack.options.state_dir}"
+    say(f"\n  taprail-sim tap alice --amount 12.50 --settle {folder}")
+    say(f"  taprail admin --config {where['config']} payment list")
+    say(f"  taprail diag --port {where['console']} selftest\n")
+
+
+def _print_tap(result: dict[str, Any]) -> None:
+    console = Console(highlight=False)
+    console.print(Text(result["display"], "bold"))
+    console.print(lights(result["lights"]))
+    words = [result.get("outcome") or result["event"], result.get("reason"), result.get("txHash")]
+    console.print(" · ".join(word for word in words if word), soft_wrap=True)
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return asyncio.run(work)
+    except _FORESEEN as exc:
+        raise OperatorError(str(exc)) from exc
+
+
+def main() -> None:
+    """Entry point of `taprail-sim`."""
+    run_command(app)
