@@ -23,7 +23,7 @@ class Wakeups:
 
 
 async def wait_until_rung(bell: asyncio.Event, timeout_ms: float) -> None:
-    """Return when the bell rings, at the latest after the time-out; either way it is cleared."""
+    """Return when the bell rings, and clear it; or after the time-out."""
     try:
         async with asyncio.timeout(timeout_ms / 1000):
             await bell.wait()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,6 +36,17 @@ STRANGER = "0x" + "57" * 20
 async def shop(chain: DevChain, ledger: Ledger, tmp_path: Path) -> AsyncIterator[Shop]:
     async with open_shop(chain, ledger, tmp_path / "master.key") as opened:
         yield opened
+
+
+@pytest.fixture
+def spiked(shop: Shop) -> Iterator[Shop]:
+    """The shop on a chain whose blocks, and their base fee, come by the test's hand alone."""
+    shop.chain.node.call("evm_setIntervalMining", 0)
+    yield shop
+    # Neither is part of the state that the chain goes back to after a test.
+    shop.chain.node.call("evm_setIntervalMining", 1)
+    shop.chain.set_next_block_base_fee(10**9)
+    shop.chain.mine()
 
 
 async def send_all(settlement: Settlement) -> None:
@@ -277,7 +288,8 @@ async def test_dropped_transactions_are_offered_again_from_the_head(shop: Shop) 
     shop.assert_books_balance()
 
 
-async def test_a_fee_over_the_cap_binds_nothing(shop: Shop) -> None:
+async def test_a_fee_over_the_cap_binds_nothing(spiked: Shop) -> None:
+    shop = spiked
     payments = await shop.sell(2)
     settlement = await shop.settlement(max_fee_cap_gwei=5.0)
     shop.chain.set_next_block_base_fee(20 * 10**9)
@@ -288,7 +300,8 @@ async def test_a_fee_over_the_cap_binds_nothing(shop: Shop) -> None:
     assert shop.transactions() == []
 
 
-async def test_what_a_fee_spike_threw_out_lands_when_it_is_over(shop: Shop) -> None:
+async def test_what_a_fee_spike_threw_out_lands_when_it_is_over(spiked: Shop) -> None:
+    shop = spiked
     payments = await shop.sell(2)
     settlement = await shop.settlement()
     await send_all(settlement)
@@ -327,8 +340,9 @@ async def test_a_strangers_use_of_the_lanes_key_pauses_it_and_loses_nothing(shop
 
 
 async def test_a_payment_over_its_deadline_is_listed_and_a_late_receipt_still_counts(
-    shop: Shop,
+    spiked: Shop,
 ) -> None:
+    shop = spiked
     [payment] = await shop.sell()
     settlement = await shop.settlement(confirmation_timeout_s=10)
     await send_all(settlement)

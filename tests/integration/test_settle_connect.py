@@ -12,6 +12,7 @@ from taprail_common.errors import OperatorError
 from taprail_gateway.settle.chain import Chain
 from taprail_gateway.settle.errors import ChainError
 from taprail_gateway.settle.settings import ChainSettings
+from taprail_hwsim.anvil import AnvilOptions
 from taprail_hwsim.dev_chain import DevChain
 from tests import eip3009
 from tests.rpc_proxy import running_proxy
@@ -58,7 +59,7 @@ async def test_the_token_is_read_from_the_chain(chain: DevChain, connect: Connec
 
 
 async def test_another_chain_is_refused(connect: Connect) -> None:
-    with pytest.raises(OperatorError, match=r"on chain 31337, not on 1: check rpc_urls"):
+    with pytest.raises(OperatorError, match=r"is on chain 31337, not on 1: check rpc_urls"):
         await connect(chain_id=1)
 
 
@@ -109,3 +110,16 @@ async def test_the_second_node_answers_when_the_first_is_gone(
 ) -> None:
     both = await connect(rpc_urls=("http://127.0.0.1:1", chain.rpc_url))
     assert (await both.head()).number <= chain.block_number()
+
+
+async def test_a_second_node_on_another_chain_is_refused(chain: DevChain, connect: Connect) -> None:
+    async with DevChain(AnvilOptions(chain_id=999)) as other:
+        with pytest.raises(OperatorError, match="is on chain 999, not on 31337"):
+            await connect(rpc_urls=(chain.rpc_url, other.rpc_url))
+
+
+async def test_a_nodes_url_is_shown_without_its_secrets(connect: Connect) -> None:
+    with pytest.raises(ChainError, match=r"node 127\.0\.0\.1:1: ") as refused:
+        await connect(rpc_urls=("http://ada:pass@127.0.0.1:1/v3/0123456789abcdef",))
+    assert "pass" not in str(refused.value)
+    assert "0123456789abcdef" not in str(refused.value)

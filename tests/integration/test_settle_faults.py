@@ -209,7 +209,7 @@ async def test_receipts_that_lag_behind_are_waited_for(shop: Shop, proxy: RpcPro
 
 def test_web3_leaves_the_recursion_limit_where_it_was() -> None:
     """In a process of its own: other libraries here may have been faster."""
-    program = "import taprail_gateway.settle.chain, sys; print(sys.getrecursionlimit())"
+    program = "import taprail_gateway.settle.node, sys; print(sys.getrecursionlimit())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert int(done.stdout) == 1_000
 

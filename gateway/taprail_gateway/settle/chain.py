@@ -1,50 +1,33 @@
-"""The way to the nodes: questions to the chain, transactions to its pools.
+"""The chain as settlement sees it: questions about blocks and money, transactions to the pools.
 
-The only module that imports web3. Answers for time-outs, the size of an answer, batches, and which
-node is asked; `replies` turns JSON into facts and `errors` reads a node's words. It decides
-nothing about payments. All calls go through `make_batch_request`: one HTTP request for several
-questions, a fifth of the cost per transaction of sending one by one.
+Answers for which node is asked, and for what counts as an answer: `node` carries the calls,
+`replies` turns JSON into facts, `errors` reads a node's words. It decides nothing about payments.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final, TypeVar
 
-import aiohttp
 import structlog
-from web3 import AsyncHTTPProvider
-from web3.exceptions import Web3Exception
-from web3.types import RPCEndpoint
 
 from taprail_common.eip3009 import domain_separator
 from taprail_common.errors import OperatorError
 from taprail_common.money import MAX_DECIMALS
 from taprail_gateway.settle import calls, replies
-from taprail_gateway.settle.errors import IN_POOL, ChainError, NodeReply, SendClass, classify
+from taprail_gateway.settle.errors import IN_POOL, ChainError, SendClass, WrongChainError, classify
+from taprail_gateway.settle.node import Answer, Call, Node, error_of, result_of
 from taprail_gateway.settle.replies import Block, Log, Receipt
 from taprail_gateway.settle.settings import ChainSettings
 from taprail_gateway.settle.signer import SignedTransaction
-
-# web3 brings py_ecc, which raises the recursion limit of the whole process to 100,000. At that
-# depth json's decoder overruns the C stack: a body of nested brackets, from a node or from anybody
-# who posts one, would end the gateway. CPython's own default is enough for everything here.
-sys.setrecursionlimit(1_000)
 
 # A node takes 50 to 100 calls a request best (measured); many providers refuse more than 100.
 MAX_BATCH: Final = 50
 # 500 balances make a 48 kB question and some 130 kB of answer, in about 4 ms.
 _BALANCES_PER_CALL: Final = 500
-# Receipts of 50 full batches of 50 payments are about 4 MB; far more is no answer to a question.
-MAX_REPLY_BYTES: Final = 32 * 1024 * 1024
-_READ_BYTES: Final = 64 * 1024
-# A node that is there answers the connection at once; the rest of the time is for the answer.
-_CONNECTIONS_PER_NODE: Final = 8
-
-Call = tuple[str, list[Any]]
 T = TypeVar("T")
 _log = structlog.get_logger("settle.chain")
 
@@ -69,84 +52,11 @@ class SendOutcome:
     meaning: SendClass
     text: str = ""
 
-    @property
-    def in_pool(self) -> bool:
-        """Whether the transaction counts as sent."""
-        return self.meaning in IN_POOL
-
-
-class _ReplyTooLargeError(aiohttp.ClientError):
-    """More bytes than any answer to our questions has."""
-
-
-class _BoundedResponse(aiohttp.ClientResponse):
-    """A response that stops reading when it has read too much."""
-
-    async def read(self) -> bytes:
-        body = bytearray()
-        async for chunk in self.content.iter_chunked(_READ_BYTES):
-            body += chunk
-            if len(body) > MAX_REPLY_BYTES:
-                self.close()
-                raise _ReplyTooLargeError(f"the answer exceeds {MAX_REPLY_BYTES} bytes")
-        return bytes(body)
-
-
-class _Node:
-    """One URL. `batch` gives one answer per call, in order, whatever the node does to the order."""
-
-    def __init__(self, url: str, timeout_ms: int) -> None:
-        self.url = url
-        timeout = aiohttp.ClientTimeout(total=timeout_ms / 1000)
-        # Our callers decide what is tried again: a library that repeats a call hides an outage.
-        self._provider = AsyncHTTPProvider(
-            url, request_kwargs={"timeout": timeout}, exception_retry_configuration=None
-        )
-        self._session: aiohttp.ClientSession | None = None
-
-    async def open(self) -> None:
-        """Give the provider a session that keeps connections alive and bounds what it reads."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=_CONNECTIONS_PER_NODE),
-            response_class=_BoundedResponse,
-            raise_for_status=True,
-        )
-        await self._provider.cache_async_session(self._session)
-
-    async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-        # The provider's pool of threads serves its locks; web3 has no call that ends it.
-        self._provider._request_session_manager.session_pool.shutdown(wait=False)
-
-    async def batch(self, asked: Sequence[Call]) -> list[Mapping[str, Any] | None]:
-        """The JSON-RPC answer to each call, None where there is none; ChainError for no answer."""
-        # The provider numbers the calls of a batch from here on, before it first awaits.
-        first_id = next(self._provider.request_counter) + 1
-        try:
-            answer = await self._provider.make_batch_request(
-                [(RPCEndpoint(method), params) for method, params in asked]
-            )
-        except aiohttp.ClientResponseError as exc:
-            raise self._failed(NodeReply(exc.status, f"HTTP {exc.status}")) from exc
-        except (OSError, aiohttp.ClientError, Web3Exception) as exc:
-            raise self._failed(NodeReply(None, type(exc).__name__)) from exc
-        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as exc:
-            # Garbage reaches web3's decoding and sorting, which expect JSON-RPC.
-            raise self._failed(NodeReply(None, "the answer is not JSON-RPC")) from exc
-        if not isinstance(answer, list):
-            raise self._failed(_error_of(answer) or NodeReply(None, "the answer is no list"))
-        by_id = {item.get("id"): item for item in answer if isinstance(item, dict)}
-        return [by_id.get(first_id + position) for position in range(len(asked))]
-
-    def _failed(self, reply: NodeReply) -> ChainError:
-        return ChainError(f"node {self.url}: {reply.text[:200]}", reply=reply)
-
 
 class Chain:
     """The chain with its token, over one or several nodes. Every method may raise ChainError."""
 
-    def __init__(self, nodes: Sequence[_Node], token: TokenInfo, multicall: str) -> None:
+    def __init__(self, nodes: Sequence[Node], token: TokenInfo, multicall: str) -> None:
         self._nodes = list(nodes)
         self.token = token
         self.multicall = multicall
@@ -158,13 +68,14 @@ class Chain:
 
         Raises OperatorError when it is not, ChainError when no node answers.
         """
-        nodes = [_Node(url, settings.rpc_timeout_ms) for url in settings.rpc_urls]
+        nodes = [Node(url, settings.rpc_timeout_ms) for url in settings.rpc_urls]
         token = TokenInfo(settings.token.lower(), "", "", "", 0, b"", settings.chain_id)
         chain = cls(nodes, token, settings.multicall.lower())
         try:
             for node in nodes:
                 await node.open()
-            await chain._check_chain()
+            await chain._check_nodes()
+            await chain._check_contracts()
             chain.token = await chain._read_token()
         except BaseException:
             await chain.close()
@@ -200,11 +111,11 @@ class Chain:
         """The receipts of those transactions that the node has mined."""
         found: dict[str, Receipt] = {}
         for part in _chunks(tx_hashes, MAX_BATCH):
-            answers = await self._ask([("eth_getTransactionReceipt", [item]) for item in part])
-            for tx_hash, answer in zip(part, answers, strict=True):
-                receipt = replies.receipt(answer, tx_hash)
+            asked: list[Call] = [("eth_getTransactionReceipt", [tx_hash]) for tx_hash in part]
+            parsers = [partial(replies.receipt, tx_hash=tx_hash) for tx_hash in part]
+            for receipt in await self._ask(asked, parsers):
                 if receipt is not None:
-                    found[tx_hash] = receipt
+                    found[receipt.tx_hash] = receipt
         return found
 
     async def balances(self, accounts: Sequence[str], block_number: int) -> dict[str, int]:
@@ -250,21 +161,43 @@ class Chain:
         return result
 
     async def _read(self, asked: Sequence[Call], parse: Callable[[object], T]) -> list[T]:
-        return [parse(answer) for answer in await self._ask(asked)]
+        return await self._ask(asked, [parse] * len(asked))
 
-    async def _ask(self, asked: Sequence[Call]) -> list[object]:
-        """Results of all calls, from the first node that gives them all."""
-        self.rpc_calls += len(asked)
+    async def _ask(
+        self, asked: Sequence[Call], parsers: Sequence[Callable[[object], T]]
+    ) -> list[T]:
+        """Parsed results of all calls, from the first node that gives them all in good form."""
         failure = ChainError("no node is configured")
         for node in list(self._nodes):
             try:
-                return [_result(answer) for answer in await node.batch(asked)]
+                return await self._ask_node(node, asked, parsers)
             except ChainError as exc:
                 failure = exc
                 # Whoever failed is asked last from now on.
                 self._nodes.remove(node)
                 self._nodes.append(node)
         raise failure
+
+    async def _ask_node(
+        self, node: Node, asked: Sequence[Call], parsers: Sequence[Callable[[object], T]]
+    ) -> list[T]:
+        await self._check_node(node)
+        self.rpc_calls += len(asked)
+        answers = await node.batch(asked)
+        return [parse(result_of(it)) for parse, it in zip(parsers, answers, strict=True)]
+
+    async def _check_node(self, node: Node) -> None:
+        """Once for each node: a node of another chain must not be asked, nor heeded."""
+        if node.checked:
+            return
+        self.rpc_calls += 1
+        (answer,) = await node.batch([("eth_chainId", [])])
+        chain_id = replies.quantity(result_of(answer))
+        if chain_id != self.token.chain_id:
+            raise WrongChainError(
+                f"node {node.name} is on chain {chain_id}, not on {self.token.chain_id}"
+            )
+        node.checked = True
 
     # --- sending ------------------------------------------------------------------------------
 
@@ -279,11 +212,14 @@ class Chain:
         return [_best(outcomes) for outcomes in zip(*answers, strict=True)]
 
     async def _send_to(
-        self, node: _Node, transactions: Sequence[SignedTransaction]
+        self, node: Node, transactions: Sequence[SignedTransaction]
     ) -> list[SendOutcome]:
-        self.rpc_calls += len(transactions)
-        asked = [("eth_sendRawTransaction", ["0x" + item.raw.hex()]) for item in transactions]
+        asked: list[Call] = [
+            ("eth_sendRawTransaction", ["0x" + item.raw.hex()]) for item in transactions
+        ]
         try:
+            await self._check_node(node)
+            self.rpc_calls += len(asked)
             answers = await node.batch(asked)
         except ChainError as exc:
             whole = SendOutcome(classify(exc.reply), exc.reply.text[:200])
@@ -292,15 +228,23 @@ class Chain:
 
     # --- at start -----------------------------------------------------------------------------
 
-    async def _check_chain(self) -> None:
-        (chain_id,) = await self._read([("eth_chainId", [])], replies.quantity)
-        if chain_id != self.token.chain_id:
-            raise OperatorError(
-                f"the node is on chain {chain_id}, not on {self.token.chain_id}",
-                fix="check rpc_urls and chain_id",
-            )
+    async def _check_nodes(self) -> None:
+        """Every node that answers must be on this chain, and one must answer."""
+        failures = []
+        for node in self._nodes:
+            try:
+                await self._check_node(node)
+            except WrongChainError as exc:
+                raise OperatorError(str(exc), fix="check rpc_urls and chain_id") from exc
+            except ChainError as exc:
+                _log.warning("settle.node_away", node=node.name, reason=str(exc))
+                failures.append(exc)
+        if len(failures) == len(self._nodes):
+            raise failures[0]
+
+    async def _check_contracts(self) -> None:
         for what, address in (("token", self.token.address), ("multicall", self.multicall)):
-            asked = [("eth_getCode", [address, "latest"])]
+            asked: list[Call] = [("eth_getCode", [address, "latest"])]
             (code,) = await self._read(asked, replies.data_bytes)
             if not code:
                 raise OperatorError(
@@ -309,30 +253,39 @@ class Chain:
                 )
 
     async def _read_token(self) -> TokenInfo:
-        address, chain_id = self.token.address, self.token.chain_id
         parts = (calls.NAME, calls.VERSION, calls.SYMBOL, calls.DECIMALS, calls.DOMAIN_SEPARATOR)
+        address = self.token.address
         try:
-            name, version, symbol, decimals, separator = [
-                await self._view(address, part) for part in parts
-            ]
-            token = TokenInfo(
-                address=address,
-                name=calls.decode_text(name),
-                version=calls.decode_text(version),
-                symbol=calls.decode_text(symbol),
-                decimals=calls.decode_uint(decimals),
-                domain_separator=separator,
-                chain_id=chain_id,
-            )
+            answers = [await self._view(address, part) for part in parts]
         except ChainError as exc:
-            if exc.reply.code is None and exc.reply.text != exc.message:
-                raise  # no node answered: that says nothing about the token
-            raise OperatorError(
-                f"the contract at {address} is no EIP-3009 token ({exc.message})",
-                fix="check token and chain_id",
-            ) from exc
+            if classify(exc.reply) is SendClass.PERMANENT:  # the call reverts: no such function
+                raise _no_token(address, exc) from exc
+            raise
+        try:
+            token = _token_info(self.token, answers)
+        except ChainError as exc:
+            raise _no_token(address, exc) from exc
         _check_token(token)
         return token
+
+
+def _token_info(asked: TokenInfo, answers: Sequence[bytes]) -> TokenInfo:
+    name, version, symbol, decimals, separator = answers
+    return replace(
+        asked,
+        name=calls.decode_text(name),
+        version=calls.decode_text(version),
+        symbol=calls.decode_text(symbol),
+        decimals=calls.decode_uint(decimals),
+        domain_separator=separator,
+    )
+
+
+def _no_token(address: str, exc: ChainError) -> OperatorError:
+    return OperatorError(
+        f"the contract at {address} is no EIP-3009 token ({exc.message})",
+        fix="check token and chain_id",
+    )
 
 
 def _check_token(token: TokenInfo) -> None:
@@ -350,29 +303,11 @@ def _check_token(token: TokenInfo) -> None:
         )
 
 
-def _error_of(answer: object) -> NodeReply | None:
-    if not isinstance(answer, dict) or not isinstance(answer.get("error"), dict):
-        return None
-    code, text = answer["error"].get("code"), answer["error"].get("message")
-    return NodeReply(code if isinstance(code, int) else 0, str(text)[:500])
-
-
-def _result(answer: Mapping[str, Any] | None) -> object:
-    if answer is None:
-        raise ChainError("the node left a call of the batch unanswered")
-    error = _error_of(answer)
-    if error is not None:
-        raise ChainError(f"the node refused a call: {error.text[:200]}", reply=error)
-    if "result" not in answer:
-        raise ChainError("the node gave neither a result nor an error")
-    return answer["result"]
-
-
-def _outcome(sent: SignedTransaction, answer: Mapping[str, Any] | None) -> SendOutcome:
+def _outcome(sent: SignedTransaction, answer: Answer) -> SendOutcome:
     """TAKEN only for the hash of exactly these bytes: anything else proves nothing."""
-    error = _error_of(answer)
+    error = error_of(answer)
     if error is not None:
-        return SendOutcome(classify(error), error.text[:200])
+        return SendOutcome(classify(error), error.text)
     result = answer.get("result") if answer is not None else None
     if isinstance(result, str) and result.lower() == sent.tx_hash:
         return SendOutcome(SendClass.TAKEN)
@@ -380,12 +315,15 @@ def _outcome(sent: SignedTransaction, answer: Mapping[str, Any] | None) -> SendO
 
 
 def _best(outcomes: Sequence[SendOutcome]) -> SendOutcome:
-    """One node's yes is enough; else what a node really said tells more than silence."""
-    for outcome in outcomes:
-        if outcome.in_pool:
-            return outcome
-    said = [item for item in outcomes if item.meaning is not SendClass.AMBIGUOUS]
-    return (said or list(outcomes))[0]
+    """One node's yes is enough; that it can never run is believed only when all say so."""
+    return min(outcomes, key=_rank)
+
+
+def _rank(outcome: SendOutcome) -> int:
+    if outcome.meaning in IN_POOL:
+        return 0
+    last = (SendClass.AMBIGUOUS, SendClass.PERMANENT)
+    return 1 if outcome.meaning not in last else 2 + last.index(outcome.meaning)
 
 
 def _chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:

@@ -121,6 +121,12 @@ class ChainError(LinkError):
         self.reply = reply or NodeReply(None, message)
 
 
+class WrongChainError(ChainError):
+    """A node is on another chain than the one that was configured."""
+
+    code = "wrong_chain"
+
+
 class FeeCapError(TapRailError):
     """The chain asks for more per gas than the operator allows: nothing new is sent until then."""
 

@@ -1,0 +1,72 @@
+"""The process ends at a durable step, as by kill -9; the next one finishes, nobody pays twice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from taprail_common.clock import SystemClock
+from taprail_common.crash import EXIT_CODE
+from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.settle.settings import ChainSettings
+from taprail_hwsim.dev_chain import DevChain
+from tests.settle_shop import WAIT_S, Shop, open_shop
+
+pytestmark = pytest.mark.chain
+ROOT = Path(__file__).parents[2]
+
+
+async def run_child(shop: Shop, ledger_url: str, key_file: Path, crash: str = "") -> int:
+    """Settle in a process of its own; its exit code."""
+    chain = ChainSettings(
+        rpc_urls=(shop.chain.rpc_url,),
+        chain_id=shop.chain.chain_id,
+        token=shop.chain.token_address,
+        multicall=shop.chain.multicall_address,
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "tests.settle_child", ledger_url, str(key_file)),
+        *(chain.model_dump_json(), shop.settings.model_dump_json()),
+        cwd=ROOT,
+        env={**os.environ, "TAPRAIL_CRASH": crash},
+    )
+    try:
+        async with asyncio.timeout(WAIT_S):
+            return await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "settle.bound",
+        "settle.broadcast",
+        "settle.completed",
+        "ledger.before_commit@3",
+        "ledger.after_commit@2",
+    ],
+)
+async def test_a_process_that_ends_here_loses_nothing(
+    chain: DevChain, ledger_url: str, tmp_path: Path, point: str
+) -> None:
+    key_file = tmp_path / "master.key"
+    ledger = Ledger.open(ledger_url, clock=SystemClock())
+    await ledger.start()
+    async with open_shop(chain, ledger, key_file, payment_batch_size=4) as shop:
+        payments = await shop.sell(10)
+        await ledger.close()
+        assert await run_child(shop, ledger_url, key_file, point) == EXIT_CODE
+        assert await run_child(shop, ledger_url, key_file) == 0
+        shop.ledger = Ledger.open(ledger_url, clock=SystemClock())
+        assert shop.states(payments) == {"completed": 10}
+        assert len(shop.transactions()) == 3
+        shop.assert_books_balance()
+        shop.ledger.dispose()
