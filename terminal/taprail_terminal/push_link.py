@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+import aiohttp
 import socketio
 import structlog
 from nacl.signing import VerifyKey
@@ -88,8 +89,9 @@ class PushLink:
         pauses_s = retry_pauses_s()
         while True:
             try:
-                async with asyncio.timeout(None) as limit:
-                    await self._listen(limit)
+                # A session of ours, because the library forgets its own when it is cancelled.
+                async with aiohttp.ClientSession() as session, asyncio.timeout(None) as limit:
+                    await self._listen(session, limit)
                 pauses_s = retry_pauses_s()
             except (SocketIOError, TimeoutError, LinkError, OSError) as exc:
                 _log.debug("push connection failed", reason=str(exc)[:200])
@@ -97,11 +99,12 @@ class PushLink:
                 self.connected = False
             await asyncio.sleep(next(pauses_s))
 
-    async def _listen(self, limit: asyncio.Timeout) -> None:
+    async def _listen(self, session: aiohttp.ClientSession, limit: asyncio.Timeout) -> None:
         # The library's own reconnection would sign once and show the same nonce again.
         client = socketio.AsyncClient(
             reconnection=False,
             handle_sigint=False,
+            http_session=session,
             websocket_extra_options={"max_msg_size": _MAX_MESSAGE_BYTES},
         )
         client.on(NOTICE_EVENT, self._on_event)
