@@ -127,10 +127,9 @@ class AgentProcess:
             line.close()
 
     async def until_status(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """The first status that fits. Not all of it has an event, so it is asked for in turns."""
-        async with asyncio.timeout(EVENT_LIMIT_S):
-            while not holds(status := await self.status()):
-                await asyncio.sleep(0.02)
+        """The first status that fits, looked for at each event."""
+        while not holds(status := await self.status()):
+            await self.watcher.hear()
         return status
 
     async def ended(self) -> int:

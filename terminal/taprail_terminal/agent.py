@@ -210,10 +210,12 @@ class Agent:
     def on_report(self, report: Report, at_s: float) -> None:
         """What the reader says."""
         match report:
-            case Opened():
+            case Opened(name):
                 self.report(ReaderBack())
-            case Lost():
+                self._timeline.tell("reader", at_s=at_s, ok=True, name=name)
+            case Lost(reason):
                 self.report(ReaderLost(NO_READER))
+                self._timeline.tell("reader", at_s=at_s, ok=False, reason=reason)
             case Sensed():
                 self._taps.begin(at_s)
                 self.report(CardSensed())

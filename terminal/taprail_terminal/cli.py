@@ -1,6 +1,6 @@
 """`taprail terminal`: run the agent, make its key, and speak to a running one.
 
-Answers for the command line only. Every option has its twin in the environment, and what is given
+Answers for the command line only. Every option has a variable as its twin, and what is given
 on the command line wins over the configuration file.
 """
 
