@@ -1,16 +1,17 @@
 """What is said to the contracts, and what they say in logs: packing and unpacking, pure.
 
-`transferWithAuthorization` consists of 32-byte words only and is packed by hand; `aggregate3`,
-which nests, goes through eth_abi. Sources: EIP-3009, ERC-20, the Solidity ABI specification, and
-https://www.multicall3.com for the interface of Multicall3.
+Call data, which every payment needs, is packed by hand and compared with eth_abi in the tests;
+answers are few and go through eth_abi. Sources: EIP-3009, ERC-20, the Solidity ABI specification,
+and https://www.multicall3.com for the interface of Multicall3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Final
 
-from eth_abi.abi import decode, encode
+from eth_abi.abi import decode
 from eth_abi.exceptions import DecodingError
 
 from taprail_common.eip3009 import TransferAuthorization, address_word, uint_word
@@ -65,8 +66,18 @@ def transfer_with_authorization(
 
 def aggregate3(calls: Sequence[tuple[str, bytes]]) -> bytes:
     """Call data for Multicall3: (contract, call data) each, any of which may fail by itself."""
-    rows = [(contract, True, data) for contract, data in calls]
-    return _AGGREGATE3 + encode(["(address,bool,bytes)[]"], [rows])
+    rows = [_call3(contract, data) for contract, data in calls]
+    ends = accumulate((len(row) for row in rows), initial=len(rows) * 32)
+    offsets = [uint_word(start) for start, _ in zip(ends, rows, strict=False)]
+    return b"".join((_AGGREGATE3, uint_word(32), uint_word(len(rows)), *offsets, *rows))
+
+
+def _call3(contract: str, data: bytes) -> bytes:
+    """The tuple (address, allowFailure, bytes): its bytes begin after three words."""
+    padding = bytes(-len(data) % 32)
+    return b"".join(
+        (address_word(contract), uint_word(1), uint_word(96), uint_word(len(data)), data, padding)
+    )
 
 
 def decode_aggregate3(reply: bytes, expected: int) -> list[bytes | None]:
