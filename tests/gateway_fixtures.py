@@ -100,7 +100,8 @@ class TestGateway:
 
     # --- provisioning -------------------------------------------------------------------------
 
-    def card(self, uid: str = "04AABBCCDDEE01", *, balance_units: int = 100 * UNIT, **order: Any
+    def card(
+        self, uid: str = "04AABBCCDDEE01", *, balance_units: int = 100 * UNIT, **order: Any
     ) -> TestCard:
         raw = bytes.fromhex(uid)
         wanted = CardOrder(
@@ -203,7 +204,8 @@ class Reply:
 
 
 @asynccontextmanager
-async def running_gateway(folder: Path, *, accept_uid_cards: bool = False
+async def running_gateway(
+    folder: Path, *, accept_uid_cards: bool = False
 ) -> AsyncIterator[TestGateway]:
     """A gateway on an ephemeral port; user alice (customer), bob (merchant), olga (operator)."""
     gateway = _build(folder, accept_uid_cards=accept_uid_cards)

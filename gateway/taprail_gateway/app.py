@@ -173,15 +173,14 @@ async def _bind(site: web.TCPSite, settings: GatewaySettings) -> None:
         ) from exc
 
 
-def ledger_facts(token: TokenInfo, key: SigningKey) -> facts.LedgerFacts:
-    """What a ledger is claimed for."""
-    return facts.LedgerFacts(
-        token.chain_id, token.address, token.symbol, token.decimals, fingerprint(key.verify_key)
-    )
-
-
 def _claim(ledger: Ledger, token: TokenInfo, secrets: _Secrets) -> None:
-    wanted = ledger_facts(token, secrets.key)
+    wanted = facts.LedgerFacts(
+        token.chain_id,
+        token.address,
+        token.symbol,
+        token.decimals,
+        fingerprint(secrets.key.verify_key),
+    )
     ledger.write_now(lambda connection: facts.claim(connection, wanted))
     ledger.write_now(secrets.custody.attach)
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, select, update
@@ -230,7 +231,7 @@ async def test_a_terminal_whose_clock_is_ahead_is_told_so(gateway: TestGateway) 
     ],
 )
 async def test_fifty_taps_at_once_never_overshoot(
-    gateway: TestGateway, order: dict[str, int], code: str
+    gateway: TestGateway, order: dict[str, Any], code: str
 ) -> None:
     card = gateway.card(**order)
     # One card's taps may arrive in any order; a tap that was overtaken is a replay.
@@ -290,9 +291,7 @@ async def test_freezing_a_card_and_revoking_a_terminal_work_at_the_next_tap(
     assert counter_of(gateway, card) == 2  # the tap is used up all the same
     set_card("active")
     assert (await gateway.pay(card)).status == 200
-    gateway.ledger.write_now(
-        lambda connection: registry.revoke_terminal(connection, TERMINAL)
-    )
+    gateway.ledger.write_now(lambda connection: registry.revoke_terminal(connection, TERMINAL))
     refused = await gateway.pay(card)
     refused.verify(gateway.public_key)
     assert reason(refused) == "terminal_revoked"

@@ -11,7 +11,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-
 # A pipe has no width; nothing that is searched for in it should be cut or folded.
 _PIPE_COLUMNS: Final = 400
 

@@ -14,14 +14,12 @@ from sqlalchemy import Connection
 
 from taprail_common.clock import SystemClock
 from taprail_common.money import format_amount, parse_amount
-from taprail_common.signing import load_key_file
+from taprail_common.signing import fingerprint, load_key_file
 from taprail_gateway import facts
-from taprail_gateway.app import ledger_facts
 from taprail_gateway.config import GatewaySettings
 from taprail_gateway.custody import Custody
 from taprail_gateway.facts import LedgerFacts
 from taprail_gateway.ledger.database import Ledger
-from taprail_gateway.settle.chain import Chain, TokenInfo
 
 T = TypeVar("T")
 
@@ -62,8 +60,7 @@ class Session:
         known = self.read(facts.known)
         if known is not None:
             return known
-        key = load_key_file(self.settings.key_file, "gateway key")
-        wanted = ledger_facts(asyncio.run(_read_token(self.settings)), key)
+        wanted = asyncio.run(_read_facts(self.settings))
         self.write(lambda connection: facts.claim(connection, wanted))
         return wanted
 
@@ -92,9 +89,14 @@ def session_of(context: typer.Context) -> Session:
     return session
 
 
-async def _read_token(settings: GatewaySettings) -> TokenInfo:
+async def _read_facts(settings: GatewaySettings) -> LedgerFacts:
+    # Loaded here: only the very first amount needs a node, and web3 takes a second to load.
+    from taprail_gateway.settle.chain import Chain
+
+    key = load_key_file(settings.key_file, "gateway key").verify_key
     chain = await Chain.connect(settings.chain)
-    try:
-        return chain.token
-    finally:
-        await chain.close()
+    token = chain.token
+    await chain.close()
+    return LedgerFacts(
+        token.chain_id, token.address, token.symbol, token.decimals, fingerprint(key)
+    )

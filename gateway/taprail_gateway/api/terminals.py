@@ -29,9 +29,7 @@ async def hello(request: web.Request) -> web.Response:
     services = request.app[SERVICES]
     query = await signed_query(request)
     status, merchant_id, merchant_name = await services.ledger.read(
-        lambda connection: (
-            connection.execute(_TERMINAL, {"terminal_id": query.terminal_id}).one()._tuple()
-        )
+        lambda connection: connection.execute(_TERMINAL, {"terminal_id": query.terminal_id}).one()
     )
     answer = {
         "gatewayId": services.gateway_id,

@@ -1,0 +1,318 @@
+"""The HTTP edge: who may ask, what is malformed, what is told to whom; nothing bad is stored."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from nacl.signing import SigningKey
+
+from taprail_common.signing import Domain, sign, verify
+from taprail_common.wire import MAX_BODY_BYTES, SIGNATURE_HEADER, TERMINAL_HEADER
+from taprail_gateway.ledger import schema
+from tests.gateway_fixtures import (
+    MERCHANT,
+    PATH,
+    SECRET,
+    TERMINAL,
+    UNIT,
+    Reply,
+    TestGateway,
+    running_gateway,
+)
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[TestGateway]:
+    async with running_gateway(tmp_path) as running:
+        yield running
+
+
+def stored(gateway: TestGateway) -> int:
+    return gateway.rows(schema.verdicts) + gateway.rows(schema.payments)
+
+
+# --- malformed requests ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"amount": None}, "amount"),
+        ({"amount": 0}, "amount"),
+        ({"amount": -1}, "amount"),
+        ({"amount": 1.5}, "amount"),
+        ({"amount": "100"}, "amount"),
+        ({"amount": 2**53}, "amount"),
+        ({"amount": True}, "amount"),
+        ({"requestId": ""}, "requestId"),
+        ({"requestId": "../../etc"}, "requestId"),
+        ({"requestId": "x" * 65}, "requestId"),
+        ({"terminalId": "another"}, "terminalId"),
+        ({"merchantId": 7}, "merchantId"),
+        ({"currency": "tusd"}, "currency"),
+        ({"tappedAt": "yesterday"}, "tappedAt"),
+        ({"tappedAt": "2027-01-15T08:00:00"}, "tappedAt"),
+        ({"acceptUntil": None}, "acceptUntil"),
+        ({"proof": None}, "proof"),
+        ({"proof": {"profile": "magic"}}, "proof"),
+        ({"proof": {"profile": "sun", "piccData": "00", "mac": "0" * 16}}, "proof.sun.piccData"),
+        ({"counter": -1}, "counter"),
+        ({"amout": 5}, "amout"),
+    ],
+)
+async def test_what_is_malformed_is_named_and_nothing_is_stored(
+    gateway: TestGateway, change: dict[str, Any], field: str
+) -> None:
+    card = gateway.card()
+    reply = await gateway.post({**gateway.request(card.tap()), **change})
+    assert (reply.status, reply.json["field"]) == (400, field)
+    assert reply.json["success"] is False
+    assert "verdict" not in reply.json
+    assert reply.signature is None
+    assert stored(gateway) == 0
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"text"', b"\xff\xfe", b"[" * 5000])
+async def test_what_is_no_json_object_is_refused(gateway: TestGateway, body: bytes) -> None:
+    reply = await gateway.post(body)
+    assert (reply.status, reply.json["field"]) == (400, "body")
+    assert stored(gateway) == 0
+
+
+async def test_a_name_that_stands_there_twice_is_refused(gateway: TestGateway) -> None:
+    request = gateway.request(gateway.card().tap())
+    twice = json.dumps(request)[:-1] + ', "amount": 1}'
+    reply = await gateway.post(twice.encode())
+    assert (reply.status, reply.json["field"]) == (400, "amount")
+    inside = json.dumps(request).replace('"profile"', '"mac": "' + "0" * 16 + '", "profile"')
+    reply = await gateway.post(inside.encode())
+    assert (reply.status, reply.json["field"]) == (400, "mac")
+    assert stored(gateway) == 0
+
+
+async def test_a_body_that_is_too_large_is_not_read(gateway: TestGateway) -> None:
+    reply = await gateway.post(b"{" + b" " * MAX_BODY_BYTES + b"}")
+    assert (reply.status, reply.json["field"]) == (413, "body")
+    assert stored(gateway) == 0
+
+
+async def test_only_json_is_taken(gateway: TestGateway) -> None:
+    body = json.dumps(gateway.request(gateway.card().tap())).encode()
+    headers = {**gateway.headers(body), "Content-Type": "text/plain"}
+    reply = await gateway.post(body, headers)
+    assert (reply.status, reply.json["field"]) == (415, "Content-Type")
+
+
+# --- terminals ------------------------------------------------------------------------------------
+
+
+async def test_unsigned_and_wrongly_signed_requests_are_errors_and_not_verdicts(
+    gateway: TestGateway,
+) -> None:
+    body = json.dumps(gateway.request(gateway.card().tap())).encode()
+    good = gateway.headers(body)
+    unsigned = {k: v for k, v in good.items() if k != SIGNATURE_HEADER}
+    other_purpose = sign(gateway.terminal_key, Domain.QUERY, body)
+    cases: list[tuple[dict[str, str], str]] = [
+        (unsigned, "signature_missing"),
+        (gateway.headers(body, key=SigningKey.generate()), "bad_signature"),
+        ({**good, SIGNATURE_HEADER: other_purpose}, "bad_signature"),
+        ({**good, SIGNATURE_HEADER: "????"}, "bad_signature"),
+        ({**good, SIGNATURE_HEADER: base64.b64encode(b"x" * 63).decode()}, "bad_signature"),
+        ({**good, TERMINAL_HEADER: "nobody"}, "terminal_unknown"),
+    ]
+    for headers, code in cases:
+        reply = await gateway.post(body, headers)
+        assert (reply.status, reply.json["reasonCode"]) == (401, code)
+        assert reply.signature is None
+    altered = await gateway.post(body.replace(b"3000000", b"3000001"), good)
+    assert (altered.status, altered.json["reasonCode"]) == (401, "bad_signature")
+    assert stored(gateway) == 0
+    assert (await gateway.post(body, good)).status == 200
+
+
+async def test_hello_proves_the_gateway_and_tells_the_terminal_who_it_is(
+    gateway: TestGateway,
+) -> None:
+    path = "/api/terminals/hello"
+    headers = gateway.query_headers(path)
+    async with gateway.http.get(path, headers=headers) as response:
+        body = await response.read()
+        signature = response.headers[SIGNATURE_HEADER]
+    about = f"GET {path}\n{TERMINAL}\n{headers['TapRail-Timestamp']}".encode()
+    verify(gateway.public_key, Domain.ANSWER, body, signature, about=about)
+    told = json.loads(body)
+    assert told["gatewayId"] == gateway.services.gateway_id
+    assert (told["terminalId"], told["status"]) == (TERMINAL, "active")
+    assert (told["merchantId"], told["merchantName"]) == (MERCHANT, "Kiosk")
+    assert (told["currency"], told["decimals"]) == ("TUSD", 6)
+
+
+@pytest.mark.parametrize("late_ms", [-31_000, 31_000])
+async def test_an_old_or_future_question_is_not_answered(
+    gateway: TestGateway, late_ms: int
+) -> None:
+    path = "/api/terminals/hello"
+    headers = gateway.query_headers(path, at_ms=gateway.now_ms() + late_ms)
+    async with gateway.http.get(path, headers=headers) as response:
+        assert response.status == 401
+        assert (await response.json())["reasonCode"] == "timestamp"
+
+
+# --- apps -----------------------------------------------------------------------------------------
+
+
+def app_payment(card_uuid: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "cardUuid": card_uuid,
+        "amount": UNIT,
+        "merchantId": MERCHANT,
+        "terminalId": TERMINAL,
+        **changes,
+    }
+
+
+async def test_an_app_pays_with_a_card_of_its_own(gateway: TestGateway) -> None:
+    card = gateway.card()
+    reply = await gateway.post(app_payment(card.issued.card_uuid), gateway.bearer("alice"))
+    assert reply.status == 200
+    assert reply.json["requestId"]
+    stranger = await gateway.post(app_payment(card.issued.card_uuid), gateway.bearer("mallory"))
+    assert (stranger.status, stranger.json["reasonCode"]) == (403, "not_your_card")
+    assert gateway.rows(schema.verdicts) == 1
+
+
+async def test_an_idempotency_key_gives_the_first_answer_again(gateway: TestGateway) -> None:
+    body = app_payment(gateway.card().issued.card_uuid)
+    headers = {**gateway.bearer("alice"), "Idempotency-Key": "key-1"}
+    first, again = await gateway.post(body, headers), await gateway.post(body, headers)
+    assert (first.status, first.json["requestId"]) == (200, "key-1")
+    assert again.body == first.body
+    other = await gateway.post({**body, "amount": 2 * UNIT}, headers)
+    assert (other.status, other.json["reasonCode"]) == (409, "request_id_reused")
+    malformed = await gateway.post(body, {**headers, "Idempotency-Key": "a b"})
+    assert (malformed.status, malformed.json["field"]) == (400, "Idempotency-Key")
+    assert gateway.rows(schema.payments) == 1
+
+
+async def test_an_app_cannot_take_a_terminals_request_id(gateway: TestGateway) -> None:
+    card = gateway.card()
+    of_app = app_payment(card.issued.card_uuid, requestId="req-1")
+    assert (await gateway.post(of_app, gateway.bearer("alice"))).status == 200
+    assert (await gateway.pay(card, requestId="req-1")).status == 200
+
+
+def token(key: str | bytes = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
+    wanted = {"id": "alice", "exp": int(time.time()) + 60, **claims}
+    present = {name: value for name, value in wanted.items() if value is not None}
+    return jwt.encode(present, key, algorithm=algorithm)
+
+
+@pytest.mark.parametrize(
+    ("authorization", "code"),
+    [
+        (None, "token_missing"),
+        ("Basic YWxpY2U6", "token_missing"),
+        ("Bearer", "token_missing"),
+        ("Bearer nonsense", "token_invalid"),
+        (f"Bearer {token(exp=int(time.time()) - 1)}", "token_expired"),
+        (f"Bearer {token(exp=None)}", "token_invalid"),
+        (f"Bearer {token(id=None)}", "token_invalid"),
+        (f"Bearer {token(id=7)}", "token_invalid"),
+        (f"Bearer {token(id='nobody')}", "token_invalid"),
+        (f"Bearer {token(key='', algorithm='none')}", "token_invalid"),
+        (f"Bearer {token(key=b'another secret of thirty-two bytes!!')}", "token_invalid"),
+        (f"Bearer {token(key=SECRET * 2, algorithm='HS512')}", "token_invalid"),
+    ],
+)
+async def test_a_token_that_proves_nothing_is_refused(
+    gateway: TestGateway, authorization: str | None, code: str
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    if authorization is not None:
+        headers["Authorization"] = authorization
+    reply = await gateway.post(app_payment(gateway.card().issued.card_uuid), headers)
+    assert (reply.status, reply.json["reasonCode"]) == (401, code)
+    assert stored(gateway) == 0
+
+
+# --- where a payment is ---------------------------------------------------------------------------
+
+
+async def get(gateway: TestGateway, path: str, headers: dict[str, str]) -> tuple[int, Any]:
+    async with gateway.http.get(path, headers=headers) as response:
+        return response.status, await response.json()
+
+
+async def test_whom_a_payment_concerns_can_look_it_up_and_nobody_else(
+    gateway: TestGateway,
+) -> None:
+    reply: Reply = await gateway.pay(gateway.card(), requestId="req-1")
+    path = reply.json["statusUrl"]
+    not_found = (404, {"success": False, "error": "Transaction not found"})
+    for user in ("alice", "bob", "olga"):
+        status, body = await get(gateway, path, gateway.bearer(user))
+        assert (status, body["success"]) == (200, True)
+    status, body = await get(gateway, path, gateway.query_headers(path))
+    assert status == 200
+    transaction = body["transaction"]
+    assert transaction == {
+        "id": reply.json["transactionId"],
+        "status": "pending",
+        "amount": 3 * UNIT,
+        "currency": "TUSD",
+        "txHash": None,
+        "createdAt": transaction["createdAt"],
+        "processingStartedAt": None,
+        "completedAt": None,
+        "processingTime": None,
+        "failureReason": None,
+        "explorerUrl": None,
+        "metadata": {
+            "paymentMethod": "nfc",
+            "terminalId": TERMINAL,
+            "authCode": reply.json["authCode"],
+            "processingType": "async",
+            "requestId": "req-1",
+        },
+    }
+    assert await get(gateway, path, gateway.bearer("mallory")) == not_found
+    unknown = "/api/payment/status/0x" + "0" * 64
+    assert await get(gateway, unknown, gateway.bearer("alice")) == not_found
+    odd = "/api/payment/status/nonsense"
+    assert await get(gateway, odd, gateway.bearer("alice")) == not_found
+    assert (await get(gateway, path, {}))[0] == 401
+
+
+# --- the house ------------------------------------------------------------------------------------
+
+
+async def test_health_and_errors_are_json(gateway: TestGateway) -> None:
+    assert await get(gateway, "/healthz", {}) == (200, {"status": "ok"})
+    assert await get(gateway, "/readyz", {}) == (200, {"status": "ready"})
+    status, body = await get(gateway, "/nothing", {})
+    assert (status, body["reasonCode"]) == (404, "not_found")
+    async with gateway.http.get(PATH) as response:
+        assert (response.status, response.headers["Allow"]) == (405, "POST")
+        assert (await response.json())["reasonCode"] == "method_not_allowed"
+
+
+async def test_a_fault_of_ours_is_told_without_detail(
+    gateway: TestGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("secret detail")
+
+    monkeypatch.setattr(type(gateway.services.proofs), "evidence", broken)
+    reply = await gateway.pay(gateway.card())
+    assert reply.status == 500
+    assert reply.json["requestId"]
+    assert b"secret detail" not in reply.body
+    assert b"ZeroDivision" not in reply.body

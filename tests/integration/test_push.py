@@ -1,0 +1,277 @@
+"""Push over real Socket.IO clients: who may listen, and what terminals and users are told."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import socketio
+from nacl.signing import SigningKey
+from socketio.exceptions import ConnectionError as NotConnected
+from sqlalchemy import Connection
+
+from taprail_common.payment_state import PaymentEvent
+from taprail_common.signing import Domain, sign, verify
+from taprail_common.wire import PaymentNotice, SignedEnvelope
+from taprail_gateway import registry
+from taprail_gateway.ledger import transitions
+from taprail_gateway.ledger.transitions import Attempt, Confirmed
+from tests.gateway_fixtures import TERMINAL, TestGateway, running_gateway
+
+WAIT_S = 10
+TX_HASH = "0x" + "ab" * 32
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[TestGateway]:
+    async with running_gateway(tmp_path) as running:
+        yield running
+
+
+class Heard:
+    """A client and everything that it was told, in order."""
+
+    def __init__(self) -> None:
+        self.client = socketio.AsyncClient(reconnection=False)
+        self.events: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+        self.refusal: Any = None
+        self.client.on("*", self._hear)
+        self.client.on("connect_error", self._refused)
+
+    async def _hear(self, event: str, data: Any = None) -> None:
+        await self.events.put((event, data))
+
+    async def _refused(self, data: Any) -> None:
+        self.refusal = data
+
+    async def next(self) -> tuple[str, Any]:
+        async with asyncio.timeout(WAIT_S):
+            return await self.events.get()
+
+
+@asynccontextmanager
+async def connected(gateway: TestGateway, auth: dict[str, Any] | None) -> AsyncIterator[Heard]:
+    heard = Heard()
+    await heard.client.connect(
+        gateway.url, auth=auth, socketio_path="nfc-ws", transports=["websocket"]
+    )
+    try:
+        yield heard
+    finally:
+        await heard.client.disconnect()
+
+
+def terminal_auth(
+    gateway: TestGateway, *, late_ms: int = 0, key: SigningKey | None = None, nonce: str = ""
+) -> dict[str, Any]:
+    timestamp = gateway.now_ms() + late_ms
+    nonce = nonce or secrets.token_hex(16)
+    text = f"{gateway.services.gateway_id}\n{TERMINAL}\n{timestamp}\n{nonce}"
+    signature = sign(key or gateway.terminal_key, Domain.CONNECT, text.encode())
+    return {
+        "terminalId": TERMINAL,
+        "timestamp": timestamp,
+        "nonce": nonce,
+        "signature": signature,
+    }
+
+
+def user_auth(gateway: TestGateway, user_id: str) -> dict[str, str]:
+    return {"token": gateway.bearer(user_id)["Authorization"].removeprefix("Bearer ")}
+
+
+async def send(gateway: TestGateway, payment: str) -> None:
+    """Take a payment to `sent`, as settlement would: bound to a transaction, then broadcast."""
+    now_ms = gateway.now_ms()
+
+    def work(connection: Connection) -> None:
+        lane = registry.ensure_lane(connection, gateway.custody, now_ms)
+        transitions.start_lane(connection, lane, 0)
+        transaction = transitions.bind(
+            connection,
+            lane=lane,
+            nonce=0,
+            payment_ids=[payment],
+            attempt=Attempt(TX_HASH, b"signed", 100_000, 2, 1),
+            valid_before_s=now_ms // 1000 + 600,
+            at_ms=now_ms,
+        )
+        transitions.mark_broadcast(connection, [transaction], now_ms)
+
+    await gateway.ledger.write(work)
+    gateway.services.wakeups.events.set()
+
+
+async def complete(gateway: TestGateway, payment: str, account: str) -> None:
+    now_ms = gateway.now_ms()
+    confirmed = Confirmed(payment, TX_HASH, 9, "0x" + "cd" * 32)
+    await gateway.ledger.write(
+        lambda connection: transitions.complete(connection, [confirmed], {account: 0}, 9, now_ms)
+    )
+    gateway.services.wakeups.events.set()
+
+
+def opened(gateway: TestGateway, told: tuple[str, Any]) -> PaymentNotice:
+    """The notice in a `payment:verdict`, its signature checked."""
+    event, data = told
+    assert event == "payment:verdict"
+    envelope = SignedEnvelope.model_validate(data)
+    verify(gateway.public_key, Domain.NOTICE, envelope.body.encode(), envelope.signature)
+    return PaymentNotice.model_validate_json(envelope.body)
+
+
+async def test_a_terminal_is_told_what_became_of_its_payments(gateway: TestGateway) -> None:
+    card = gateway.card()
+    async with connected(gateway, terminal_auth(gateway)) as terminal:
+        # An answered sync proves that the socket is in its room.
+        await terminal.client.call("terminal:sync", {"requestIds": []}, timeout=WAIT_S)
+        payment = (await gateway.pay(card, requestId="req-1")).json["transactionId"]
+        await send(gateway, payment)
+        sent = opened(gateway, await terminal.next())
+        assert (sent.request_id, sent.status, sent.tx_hash) == ("req-1", "sent", None)
+        await complete(gateway, payment, card.issued.account)
+        done = opened(gateway, await terminal.next())
+        assert (done.transaction_id, done.status, done.tx_hash) == (payment, "completed", TX_HASH)
+        assert done.terminal_id == TERMINAL
+    assert gateway.estimate.current.basis == "recent"
+
+
+async def test_a_terminal_that_was_away_asks_for_the_current_state(gateway: TestGateway) -> None:
+    card = gateway.card()
+    payment = (await gateway.pay(card, requestId="req-1")).json["transactionId"]
+    await send(gateway, payment)
+    await complete(gateway, payment, card.issued.account)
+    async with connected(gateway, terminal_auth(gateway)) as terminal:
+        answer = await terminal.client.call(
+            "terminal:sync", {"requestIds": ["req-1", "req-2"]}, timeout=WAIT_S
+        )
+        assert answer == {"known": ["req-1"], "unknown": ["req-2"]}
+        assert opened(gateway, await terminal.next()).status == "completed"
+        for bad in ({"requestIds": ["x"] * 101}, {"requestIds": [7]}, {}, None):
+            refused = await terminal.client.call("terminal:sync", bad, timeout=WAIT_S)
+            assert "error" in refused
+
+
+async def refusal_of(gateway: TestGateway, auth: dict[str, Any] | None) -> Any:
+    heard = Heard()
+    with pytest.raises(NotConnected):
+        await heard.client.connect(
+            gateway.url, auth=auth, socketio_path="nfc-ws", transports=["websocket"]
+        )
+    await heard.client.disconnect()
+    return heard.refusal
+
+
+async def test_a_terminal_must_sign_freshly_with_its_own_key(gateway: TestGateway) -> None:
+    used = terminal_auth(gateway)
+    async with connected(gateway, used):
+        pass
+    wrong: list[dict[str, Any]] = [
+        used,  # its nonce was taken
+        terminal_auth(gateway, key=SigningKey.generate()),
+        terminal_auth(gateway, late_ms=-31_000),
+        terminal_auth(gateway, late_ms=31_000),
+        terminal_auth(gateway, nonce="short"),
+        {**terminal_auth(gateway), "terminalId": "nobody"},
+        {**terminal_auth(gateway), "nonce": secrets.token_hex(16)},
+    ]
+    for auth in wrong:
+        refusal = await refusal_of(gateway, auth)
+        assert refusal["message"] == "Authentication failed"
+        signed = "\n".join(
+            str(part)
+            for part in (
+                gateway.services.gateway_id,
+                auth["terminalId"],
+                auth["timestamp"],
+                auth["nonce"],
+            )
+        )
+        gateway_time = refusal["data"]["gatewayTime"]
+        verify(
+            gateway.public_key,
+            Domain.ANSWER,
+            gateway_time.encode(),
+            refusal["data"]["signature"],
+            about=signed.encode(),
+        )
+
+
+async def test_a_revoked_terminal_is_not_let_in(gateway: TestGateway) -> None:
+    gateway.ledger.write_now(lambda connection: registry.revoke_terminal(connection, TERMINAL))
+    assert (await refusal_of(gateway, terminal_auth(gateway)))["message"] == "Authentication failed"
+
+
+async def test_a_user_needs_a_token(gateway: TestGateway) -> None:
+    nothing = await refusal_of(gateway, None)
+    assert "No authentication token provided" in str(nothing)
+    assert "Authentication failed" in str(await refusal_of(gateway, {"token": "nonsense"}))
+    async with connected(gateway, user_auth(gateway, "alice")) as alice:
+        event, data = await alice.next()
+        assert (event, data["userId"]) == ("connected", "alice")
+        assert data["message"] == "Connected to NFC Payment WebSocket"
+        await alice.client.emit("ping")
+        event, data = await alice.next()
+        assert (event, data["userId"]) == ("pong", "alice")
+
+
+async def test_a_user_follows_a_payment_of_their_own_from_its_current_state(
+    gateway: TestGateway,
+) -> None:
+    card = gateway.card()
+    payment = (await gateway.pay(card)).json["transactionId"]
+    async with (
+        connected(gateway, user_auth(gateway, "alice")) as alice,
+        connected(gateway, user_auth(gateway, "mallory")) as mallory,
+    ):
+        await alice.next(), await mallory.next()
+        await mallory.client.emit("subscribe:transaction", payment)
+        event, data = await mallory.next()
+        assert (event, data["message"]) == ("error", "Transaction not found")
+        await alice.client.emit("subscribe:transaction", {"transactionId": payment})
+        assert (await alice.next())[1]["status"] == "pending"
+        await send(gateway, payment)
+        told = [await alice.next(), await alice.next()]
+        assert [(event, data["status"]) for event, data in told] == [
+            ("transaction:update", "processing"),
+            ("transaction:update", "sent"),
+        ]
+        await complete(gateway, payment, card.issued.account)
+        assert (await alice.next())[1]["status"] == "completed"
+        event, data = await alice.next()
+        assert event == "transaction:completed"
+        assert data["explorerUrl"] == f"https://explorer.example/tx/{TX_HASH}"
+        assert (data["txHash"], data["amount"]) == (TX_HASH, 3_000_000)
+        assert mallory.events.empty()
+
+
+async def test_a_failure_is_told_with_its_reason(gateway: TestGateway) -> None:
+    payment = (await gateway.pay(gateway.card())).json["transactionId"]
+    async with connected(gateway, user_auth(gateway, "bob")) as merchant:
+        await merchant.next()
+        await merchant.client.emit("subscribe:transaction", payment)
+        await merchant.next()
+        now_ms = gateway.now_ms()
+        await gateway.ledger.write(
+            lambda connection: transitions.apply(
+                connection, PaymentEvent.REJECT, [payment], now_ms, failure_reason="cancelled"
+            )
+        )
+        gateway.services.wakeups.events.set()
+        assert (await merchant.next())[1]["status"] == "failed"
+        event, data = await merchant.next()
+        assert (event, data["reason"]) == ("transaction:failed", "cancelled")
+
+
+async def test_news_are_told_even_when_nobody_rings(gateway: TestGateway) -> None:
+    payment = (await gateway.pay(gateway.card())).json["transactionId"]
+    async with connected(gateway, terminal_auth(gateway)) as terminal:
+        await terminal.client.call("terminal:sync", {"requestIds": []}, timeout=WAIT_S)
+        await send(gateway, payment)
+        gateway.services.wakeups.events.clear()
+        assert opened(gateway, await terminal.next()).status == "sent"
