@@ -149,7 +149,7 @@ class Agent:
 
     def report(self, event: Event) -> None:
         """Take a step for something that has happened and cannot be sent back."""
-        if isinstance(event, Result) and self.state.phase is not Phase.WAITING:
+        if isinstance(event, Result) and not self._waits_for(event.request_id):
             outcome = "approved" if event.approved else "declined"
             self._timeline.tell("resolved", request=event.request_id, outcome=outcome)
         try:
@@ -201,6 +201,9 @@ class Agent:
         self._taps.shown(view, at_s)
         request = self._request_on_display() if view == self.state.view else None
         self._timeline.tell("shown", at_s=at_s, phase=view.phase.value, request=request)
+
+    def _waits_for(self, request_id: str) -> bool:
+        return self.state.phase is Phase.WAITING and self._request_on_display() == request_id
 
     def _request_on_display(self) -> str | None:
         return self.state.sale.request_id if self.state.sale is not None else None

@@ -38,12 +38,14 @@ class TapLog:
         self._store = store
         self._timeline = timeline
         self._clock = clock
+        self._closed = False
         self._taps: deque[Tap] = deque(maxlen=RECENT_TAPS)
         # Traces wait for the disk in a thread of their own, never a sale behind them.
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="traces")
 
     async def close(self) -> None:
-        """Finish what is being written."""
+        """Finish what is being written; what comes later is not kept."""
+        self._closed = True
         await asyncio.to_thread(self._disk.shutdown, wait=True)
 
     @property
@@ -96,7 +98,8 @@ class TapLog:
                 self._keep(tap)
 
     def _keep(self, tap: Tap) -> None:
-        self._disk.submit(self._write, tap.to_json())
+        if not self._closed:
+            self._disk.submit(self._write, tap.to_json())
 
     def _write(self, trace: dict[str, Any]) -> None:
         try:

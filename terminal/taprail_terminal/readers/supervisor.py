@@ -15,7 +15,7 @@ from typing import Final
 
 import structlog
 
-from taprail_common.errors import PartError
+from taprail_common.errors import PartError, TapRailError
 from taprail_terminal.readers.base import Driver
 from taprail_terminal.readers.polling import Gone, Lost, Opened, Poller, Report, Sensed, Torn
 
@@ -108,7 +108,10 @@ class Reader:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(ended.set)
 
-        poller = Poller(self._make_driver(), post)
+        try:
+            poller = Poller(self._make_driver(), post)
+        except TapRailError as exc:  # checked at start; a package may still vanish in an upgrade
+            return False, str(exc)
         self._poller, self._sensed, self._void = poller, 0, False
         if self._armed:
             self.arm()
