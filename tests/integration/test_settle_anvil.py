@@ -85,13 +85,13 @@ async def test_the_commit_that_completes_gives_back_the_hold_and_brings_the_bala
     assert block >= (shop.chain.transfers(shop.payee)[0].block_number)
 
 
-async def test_sixty_payments_take_two_transactions(shop: Shop) -> None:
-    payments = await shop.sell(30, card=0) + await shop.sell(30, card=1)
+async def test_a_hundred_payments_take_two_transactions(shop: Shop) -> None:
+    payments = await shop.sell(50, card=0) + await shop.sell(50, card=1)
     settlement = await shop.settlement()
     await send_all(settlement)
     assert len(shop.transactions()) == 2
     await blocks(shop, settlement)
-    assert shop.states(payments) == {"completed": 60}
+    assert shop.states(payments) == {"completed": 100}
     assert {item["status"] for item in shop.transactions()} == {"final"}
     assert len({shop.payment(each).tx_hash for each in payments}) == 2
     shop.assert_books_balance()
@@ -257,6 +257,8 @@ async def test_an_empty_wallet_pauses_the_lane_until_it_is_topped_up(shop: Shop)
     await send_all(settlement)
     assert shop.lane_row().paused_because is None
     await blocks(shop, settlement)
+    await send_all(settlement)
+    await blocks(shop, settlement)
     assert shop.states(payments + more) == {"completed": 5}
     assert [item["nonce"] for item in shop.transactions()] == [0, 1]
     shop.assert_books_balance()
@@ -390,3 +392,42 @@ async def test_a_ledger_without_a_lane_is_refused(shop: Shop) -> None:
     settlement = await shop.settlement()
     with pytest.raises(OperatorError, match="no lane"):
         await settlement.start()
+
+
+async def test_a_few_payments_wait_for_the_block_and_travel_together(spiked: Shop) -> None:
+    shop = spiked
+    [first] = await shop.sell()
+    settlement = await shop.settlement()
+    await send_all(settlement)
+    few = await shop.sell(9)
+    await send_all(settlement)
+    assert shop.payment(first).state is PaymentState.SENT
+    assert shop.states(few) == {PaymentState.PENDING: 9}
+
+    shop.chain.mine()
+    await settlement.confirmer.tick()
+    assert shop.payment(first).state is PaymentState.COMPLETED
+    await send_all(settlement)
+    assert shop.states(few) == {PaymentState.SENT: 9}
+    assert len(shop.transactions()) == 2
+
+
+async def test_nobody_waits_for_the_block_longer_than_an_interval(spiked: Shop) -> None:
+    shop = spiked
+    await shop.sell()
+    settlement = await shop.settlement()
+    await send_all(settlement)
+    few = await shop.sell(2)
+    shop.clock.ahead_ms += shop.settings.payment_batch_interval_ms
+    await send_all(settlement)
+    assert shop.states(few) == {PaymentState.SENT: 2}
+
+
+async def test_a_full_transaction_does_not_wait(spiked: Shop) -> None:
+    shop = spiked
+    await shop.sell()
+    settlement = await shop.settlement(payments_per_transaction=5)
+    await send_all(settlement)
+    many = await shop.sell(7)
+    await send_all(settlement)
+    assert shop.states(many) == {PaymentState.SENT: 7}

@@ -48,12 +48,12 @@ async def settle_after_restart(shop: Shop, payments: list[str]) -> None:
 
 
 async def test_stopped_between_storing_and_sending(shop: Shop, proxy: RpcProxy) -> None:
-    payments = await shop.sell(60)
+    payments = await shop.sell(100)
     before = await shop.settlement(await shop.connect(proxy.url))
     proxy.lose_request()
     tick = await before.sender.tick()
     assert "ambiguous" in (tick.obstacle or "")
-    assert shop.states(payments) == {"processing": 50, "pending": 10}
+    assert shop.states(payments) == {"processing": 50, "pending": 50}
     assert [item["status"] for item in shop.transactions()] == ["signed"]
     await settle_after_restart(shop, payments)
     assert len(shop.transactions()) == 2
