@@ -22,12 +22,16 @@ from taprail_hwsim.stack import Stack, StackOptions
 
 # Long enough for ten taps between two blocks, short enough to watch.
 BLOCK_TIME_S: Final = 2.0
+_PIPE_COLUMNS: Final = 110
 
 
 async def run_demo(pictures: Path, *, as_json: bool) -> bool:
     """Tell the story; True when everything went as told and the books agree."""
     # In JSON mode the story is for people who look on: it goes to stderr.
-    screen = Screen(Console(file=sys.stderr if as_json else sys.stdout, highlight=False))
+    console = Console(file=sys.stderr if as_json else sys.stdout, highlight=False)
+    if not console.is_terminal:
+        console.width = _PIPE_COLUMNS
+    screen = Screen(console)
     # Not in the project's folder: the path of a socket must be short.
     state_dir = Path(tempfile.mkdtemp(prefix="taprail-demo-"))
     began_s = time.monotonic()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from rich.columns import Columns
@@ -44,14 +45,20 @@ class Screen:
         """A remark."""
         self.console.print(Text(f"   {text}", style=style))
 
-    def live(self, records: Callable[[], Sequence[TapRecord]]) -> Live:
-        """A timeline that grows while the block runs; stays on the screen after it."""
-        return Live(
+    @contextmanager
+    def live(self, records: Callable[[], Sequence[TapRecord]]) -> Iterator[None]:
+        """A timeline that grows while the block runs; it stays on the screen after it."""
+        if not self.console.is_terminal:
+            yield
+            self.console.print(timeline(records()))
+            return
+        with Live(
             get_renderable=lambda: timeline(records()),
             console=self.console,
             refresh_per_second=12,
             vertical_overflow="crop",
-        )
+        ):
+            yield
 
     def panel(self, panel: RemotePanel) -> None:
         """What the customer sees now: the display's picture and the lights."""
