@@ -104,14 +104,16 @@ class _Table:
         names = self._stack.cards.names()
         if card not in names:
             raise SimulatorError(f"no card {card!r} on the table; there are: {', '.join(names)}")
+        mark = self._stack.log.position
         async with self._hand:
             event = await self._stack.tap(card, amount, tear_after_apdus=tear_after_apdus)
         result = {"event": event.name, **event.fields}
         if settle and event.get("outcome") == "approved":
-            mark = self._stack.log.position
             settled = await self._stack.settled(event.get("request"), _SETTLE_TIMEOUT_S)
             result["txHash"] = settled.get("txHash")
-            await self._stack.log.wait_for("shown", since=mark)
+            await self._stack.log.wait_for(
+                "shown", since=mark, where=lambda shown: shown.get("phase") == "settled"
+            )
         await self._stack.panel.caught_up()
         result["display"] = self._stack.panel.display.braille()
         result["lights"] = self._stack.panel.lights()
