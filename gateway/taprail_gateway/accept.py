@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nacl.signing import SigningKey
-from sqlalchemy import Connection, bindparam, select, tuple_
+from sqlalchemy import Connection, select
 
 from taprail_common.clock import Clock, rfc3339
 from taprail_common.signing import Domain, sign
@@ -24,6 +24,7 @@ from taprail_gateway.authorize import Case, Decision, Facts, PaymentRequest, Rul
 from taprail_gateway.book import Book
 from taprail_gateway.estimate import SettlementEstimate
 from taprail_gateway.ledger import schema, transitions
+from taprail_gateway.ledger.prepared import Lookup, prepared
 
 APPROVED_STATUS: Final = 200
 DECLINED_STATUS: Final = 400
@@ -70,9 +71,13 @@ _REUSED: Final = Refusal(
 _NOT_YOURS: Final = Refusal(403, "not_your_card", "you may pay only with a card of your own")
 
 _v = schema.verdicts.c
-_STORED: Final = select(
-    _v.requester, _v.request_id, _v.request_body, _v.http_status, _v.body, _v.signature
-).where(tuple_(_v.requester, _v.request_id).in_(bindparam("keys", expanding=True)))
+_STORED: Final = Lookup(
+    select(_v.requester, _v.request_id, _v.request_body, _v.http_status, _v.body, _v.signature),
+    (_v.requester, _v.request_id),
+)
+_INSERT_VERDICT: Final = prepared(
+    schema.verdicts.insert(), [column.name for column in schema.verdicts.c]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +173,7 @@ class _Group:
         if self._payments:
             transitions.accept(connection, self._payments, self._now_ms)
         if self._verdicts:
-            connection.execute(schema.verdicts.insert(), self._verdicts)
+            _INSERT_VERDICT.run_each(connection, self._verdicts)
 
     def _decide(self, item: AcceptItem, facts: Facts) -> Answer:
         decision = self._acceptor.judge(item, facts, self._now_ms)
@@ -208,7 +213,7 @@ class _Group:
 
 
 def _given(connection: Connection, items: Sequence[AcceptItem]) -> dict[tuple[str, str], _Given]:
-    rows = connection.execute(_STORED, {"keys": [item.key for item in items]}).all()
+    rows = _STORED.rows(connection, [item.key for item in items])
     return {
         (requester, request_id): _Given(request_body, Answer(status, body, signature))
         for requester, request_id, request_body, status, body, signature in rows

@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, select, tuple_
+from sqlalchemy import Connection, select
 
 from taprail_gateway.authorize import Card, Facts, PaymentRequest, Profile, Terminal, spend_day
 from taprail_gateway.ledger import reservations, schema
+from taprail_gateway.ledger.prepared import Lookup
 from taprail_gateway.ledger.reservations import Spend
 
 _c, _a, _t, _m, _s = (
@@ -40,16 +41,15 @@ _CARD_COLUMNS: Final = (
 _CARDS: Final = select(*_CARD_COLUMNS, _c.uid_digest, _a.balance_units - _a.held_units).join_from(
     schema.cards, schema.accounts, _c.account == _a.address
 )
-_BY_DIGEST: Final = _CARDS.where(_c.uid_digest.in_(bindparam("names", expanding=True)))
-_BY_UUID: Final = _CARDS.where(_c.uuid.in_(bindparam("names", expanding=True)))
-_TERMINALS: Final = (
-    select(_t.id, _t.status, _t.merchant_id, _m.status, _m.account)
-    .join_from(schema.terminals, schema.merchants, _t.merchant_id == _m.id)
-    .where(_t.id.in_(bindparam("ids", expanding=True)))
+_BY_DIGEST: Final = Lookup(_CARDS, (_c.uid_digest,))
+_BY_UUID: Final = Lookup(_CARDS, (_c.uuid,))
+_TERMINALS: Final = Lookup(
+    select(_t.id, _t.status, _t.merchant_id, _m.status, _m.account).join_from(
+        schema.terminals, schema.merchants, _t.merchant_id == _m.id
+    ),
+    (_t.id,),
 )
-_SPENDS: Final = select(_s.card_uuid, _s.day, _s.spent_units).where(
-    tuple_(_s.card_uuid, _s.day).in_(bindparam("keys", expanding=True))
-)
+_SPENDS: Final = Lookup(select(_s.card_uuid, _s.day, _s.spent_units), (_s.card_uuid, _s.day))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,34 +135,26 @@ class Book:
 def _load_cards(connection: Connection, requests: Sequence[PaymentRequest]) -> _Cards:
     cards = _Cards({}, {}, {})
     evidence = [request.evidence for request in requests]
-    digests = {e.uid_digest for e in evidence if e.uid_digest is not None}
-    uuids = {e.card_uuid for e in evidence if e.profile is Profile.APP}
-    for statement, names in ((_BY_DIGEST, digests), (_BY_UUID, uuids)):
-        if not names:
-            continue
-        rows = connection.execute(statement, {"names": list(names)}).all()
-        for *columns, digest, available in rows:
-            card = Card(*columns)
-            cards.by_uuid[card.uuid] = card
-            cards.uuid_of[digest] = card.uuid
-            cards.available_units[card.account] = available
+    digests = {(e.uid_digest,) for e in evidence if e.uid_digest is not None}
+    uuids = {(e.card_uuid,) for e in evidence if e.profile is Profile.APP}
+    rows = _BY_DIGEST.rows(connection, list(digests)) + _BY_UUID.rows(connection, list(uuids))
+    for *columns, digest, available in rows:
+        card = Card(*columns)
+        cards.by_uuid[card.uuid] = card
+        cards.uuid_of[digest] = card.uuid
+        cards.available_units[card.account] = available
     return cards
 
 
 def _load_terminals(
     connection: Connection, requests: Sequence[PaymentRequest]
 ) -> dict[str, Terminal]:
-    ids = {request.terminal_id for request in requests}
-    if not ids:
-        return {}
-    rows = connection.execute(_TERMINALS, {"ids": list(ids)}).all()
+    ids = {(request.terminal_id,) for request in requests}
+    rows = _TERMINALS.rows(connection, list(ids))
     return {terminal.id: terminal for terminal in (Terminal(*row) for row in rows)}
 
 
 def _load_spends(
     connection: Connection, keys: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], int]:
-    if not keys:
-        return {}
-    rows = connection.execute(_SPENDS, {"keys": list(keys)}).all()
-    return {(card, day): units for card, day, units in rows}
+    return {(card, day): units for card, day, units in _SPENDS.rows(connection, keys)}

@@ -12,20 +12,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Executable, bindparam, update
+from sqlalchemy import Connection, bindparam, update
 
 from taprail_gateway.ledger import schema
 from taprail_gateway.ledger.errors import GuardError
+from taprail_gateway.ledger.prepared import Prepared, prepared
 from taprail_gateway.ledger.upserts import Insert, Upsert
 
 _cards, _accounts = schema.cards, schema.accounts
 
-_ADVANCE: Final = (
+_ADVANCE: Final = prepared(
     update(_cards)
     .where(_cards.c.uuid == bindparam("card"), _cards.c.sun_counter < bindparam("counter"))
     .values(sun_counter=bindparam("counter"))
 )
-_HOLD: Final = (
+_HOLD: Final = prepared(
     update(_accounts)
     .where(
         _accounts.c.address == bindparam("account"),
@@ -46,7 +47,7 @@ def _reserve(insert: Insert) -> Insert:
     )
 
 
-_RESERVE: Final = Upsert(schema.card_spend, _reserve)
+_RESERVE: Final = Prepared(Upsert(schema.card_spend, _reserve).statement)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def reserve_spend(
     `day` is the date in the card's time zone, as 2024-05-31.
     """
     spend = Spend(card_uuid, day, amount_units, daily_limit_units)
-    return not _over(spend) and _did(connection, _RESERVE.statement(connection), _row(spend))
+    return not _over(spend) and _did(connection, _RESERVE, _row(spend))
 
 
 def advance_counters(connection: Connection, counters: Mapping[str, int]) -> None:
@@ -98,8 +99,7 @@ def reserve_all(connection: Connection, spends: Sequence[Spend]) -> None:
     if over:
         raise GuardError("a payment exceeds the daily limit", over)
     rows = [_row(spend) for spend in spends]
-    statement = _RESERVE.statement(connection)
-    _each_one(connection, statement, rows, "a daily limit is exhausted", "card")
+    _each_one(connection, _RESERVE, rows, "a daily limit is exhausted", "card")
 
 
 def _over(spend: Spend) -> bool:
@@ -116,19 +116,17 @@ def _row(spend: Spend) -> dict[str, Any]:
     }
 
 
-def _did(connection: Connection, statement: Executable, row: dict[str, Any]) -> bool:
-    return connection.execute(statement, row).rowcount == 1
+def _did(connection: Connection, statement: Prepared, row: dict[str, Any]) -> bool:
+    return statement.run(connection, row).rowcount == 1
 
 
 def _each_one(
     connection: Connection,
-    statement: Executable,
+    statement: Prepared,
     rows: list[dict[str, Any]],
     message: str,
     subject: str,
 ) -> None:
-    if not rows:
-        return
     # Both drivers sum up the rows changed over an executemany.
-    if connection.execute(statement, rows).rowcount != len(rows):
+    if rows and statement.run_each(connection, rows) != len(rows):
         raise GuardError(message, [row[subject] for row in rows])

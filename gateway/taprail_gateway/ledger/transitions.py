@@ -28,6 +28,7 @@ from taprail_gateway.ledger.funds import (
     return_spend,
     return_spends,
 )
+from taprail_gateway.ledger.prepared import prepared
 from taprail_gateway.ledger.reservations import advance_counter, hold, reserve_spend
 from taprail_gateway.ledger.schema import (
     attempts,
@@ -112,20 +113,27 @@ class Attempt:
     priority_fee_wei: int
 
 
-_INSERT_PAYMENT: Final = insert(payments)
-_INSERT_EVENT: Final = insert(payment_events)
+_GIVEN: Final = (
+    *("id", "requester", "request_id", "terminal_id", "merchant_id", "card_uuid", "user_id"),
+    *("payer", "payee", "amount_units", "currency", "profile", "priority", "auth_code"),
+    *("spend_day", "tapped_at_ms"),
+)
+_INSERT_PAYMENT: Final = prepared(insert(payments), [*_GIVEN, "state", "created_at_ms"])
+_INSERT_EVENT: Final = prepared(
+    insert(payment_events), ["payment_id", "event", "state", "at_ms", "detail"]
+)
 
 
 def accept(connection: Connection, new: Sequence[Mapping[str, object]], at_ms: int) -> None:
     """Store new payments as `pending`, with their first event.
 
-    Each row holds the columns of `payments` up to `tapped_at_ms`, all with the same keys; state and
-    times are set here. Its hold and its spend are the caller's, in the same transaction.
+    Each row holds the columns of `payments` up to `tapped_at_ms`; state and times are set here. Its
+    hold and its spend are the caller's, in the same transaction.
     """
     if not new:
         return
     started = {"state": PaymentState.PENDING.value, "created_at_ms": at_ms}
-    connection.execute(_INSERT_PAYMENT, [{**row, **started} for row in new])
+    _INSERT_PAYMENT.run_each(connection, [{**row, **started} for row in new])
     ids = [str(row["id"]) for row in new]
     _write_events(connection, ids, ACCEPTED, PaymentState.PENDING, at_ms, None)
 
@@ -195,7 +203,7 @@ def _write_events(
     if not payment_ids:
         return
     same = {"event": str(event), "state": state.value, "at_ms": at_ms, "detail": detail}
-    connection.execute(_INSERT_EVENT, [{"payment_id": each, **same} for each in payment_ids])
+    _INSERT_EVENT.run_each(connection, [{"payment_id": each, **same} for each in payment_ids])
 
 
 def _chunks(payment_ids: Sequence[str]) -> Iterator[Sequence[str]]:
