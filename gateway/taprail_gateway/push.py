@@ -240,12 +240,15 @@ class Push:
             raise Refused("Try again later") from exc
         self._listeners[sid] = listener
         self._subscriptions[sid] = set()
-        # A listener hears of its connection first, and only then of anything else.
+        if listener.terminal_id is not None:
+            # Before its first sync, or a notice in between would reach nobody.
+            await self._server.enter_room(sid, f"terminal:{listener.terminal_id}")
+            return
+        # A user hears of the connection first, and only then of anything else.
         self._spawn(self._welcome(sid, listener))
 
     async def _welcome(self, sid: str, listener: Listener) -> None:
         if listener.user is None:
-            await self._server.enter_room(sid, f"terminal:{listener.terminal_id}")
             return
         await self._server.enter_room(sid, f"user:{listener.user.id}")
         body = {

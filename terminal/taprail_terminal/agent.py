@@ -226,7 +226,7 @@ class Agent:
                 self._sell_to(proof, at_s)
             case Finished(NotOurs(code, reason)):
                 self._timeline.tell("card_refused", at_s=at_s, code=code)
-                self.report(CardRejected(reason))
+                self.report(CardRejected(reason, code))
             case Torn():
                 self._timeline.tell("try_again", at_s=at_s, reason=TORN)
                 self.report(CardTorn(TORN))

@@ -157,6 +157,7 @@ class Checkout:
     late_results: tuple[tuple[Sale, Result], ...] = ()
     result: Result | None = None
     reason: str | None = None
+    reason_code: str | None = None
     late: bool = False
     deadline_s: float | None = None
 
@@ -184,6 +185,7 @@ class Checkout:
             decimals=self.decimals,
             card_present=self.card_present,
             reason=self.reason,
+            reason_code=self.reason_code,
             left_units=result.left_units if result else None,
             late=self.late,
             auth_code=result.auth_code if result else None,
@@ -326,7 +328,12 @@ def _resolve(state: Checkout, result: Result) -> Checkout:
 
 
 def _enter(state: Checkout, phase: Phase, event: Event) -> Checkout:
-    state = replace(state, phase=phase, reason=getattr(event, "reason", None))
+    state = replace(
+        state,
+        phase=phase,
+        reason=getattr(event, "reason", None),
+        reason_code=getattr(event, "code", None),
+    )
     match phase:
         case Phase.READY | Phase.READING | Phase.TRY_AGAIN | Phase.CARD_REFUSED:
             return replace(state, sale=None, result=None, late=False)
@@ -345,7 +352,7 @@ def _rest(state: Checkout, reason: str | None = None) -> Checkout:
         shown = replace(state, sale=sale, late_results=tuple(others))
         phase = Phase.APPROVED if result.approved else Phase.DECLINED
         return replace(_enter(shown, phase, result), late=True)
-    rested = replace(state, sale=None, result=None, late=False, reason=None)
+    rested = replace(state, sale=None, result=None, late=False, reason=None, reason_code=None)
     if state.next_units is None and state.unresolved:
         sale = state.unresolved[-1]
         return replace(rested, phase=Phase.UNKNOWN, sale=sale, late=sale.earlier)

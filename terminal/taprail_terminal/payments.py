@@ -99,7 +99,14 @@ class Payments:
         crash("tap.verdict")
         approved = verdict.verdict is Outcome.APPROVED
         self._report(
-            Result(request_id, approved, verdict.reason, verdict.left_units, verdict.auth_code)
+            Result(
+                request_id,
+                approved,
+                verdict.reason,
+                verdict.reason_code,
+                verdict.left_units,
+                verdict.auth_code,
+            )
         )
         early = self._early_notices.pop(request_id, None)
         if early is not None:

@@ -40,7 +40,8 @@ class Phase(StrEnum):
 class View:
     """All that lights, sounds and display need to know; feedback draws it and decides nothing.
 
-    `amount_units` is None when there is nothing to pay. `reason` is a sentence for people.
+    `amount_units` is None when there is nothing to pay. `reason` is a sentence for people, and
+    `reason_code` finds the words that fit the display.
     `left_units` is what a limit leaves, when the gateway said so. `late` marks the result of an
     earlier sale, which is shown over the current one.
     """
@@ -51,6 +52,7 @@ class View:
     decimals: int
     card_present: bool
     reason: str | None = None
+    reason_code: str | None = None
     left_units: int | None = None
     late: bool = False
     auth_code: str | None = None
@@ -94,6 +96,7 @@ class CardTorn:
     """It left before it was read."""
 
     reason: str
+    code: str = "torn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,7 @@ class CardUnreadable:
     """It is still there, but could not be understood."""
 
     reason: str
+    code: str = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,7 @@ class CardRejected:
     """It is no card that this terminal takes."""
 
     reason: str
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +125,7 @@ class NotSent:
     """The request could not be stored, so it was not sent: nothing was or will be charged."""
 
     reason: str
+    code: str = "not_stored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +135,7 @@ class Result:
     request_id: str
     approved: bool
     reason: str | None = None
+    code: str | None = None
     left_units: int | None = None
     auth_code: str | None = None
 

@@ -1,6 +1,7 @@
 """The house rules that a machine can check."""
 
 import ast
+import re
 import shutil
 import subprocess
 import tomllib
@@ -17,7 +18,8 @@ MAX_FUNCTION_LINES = 70
 
 def sources() -> Iterator[Path]:
     for folder in PACKAGES:
-        yield from sorted((ROOT / folder).rglob("*.py"))
+        # A migration is one long list of what to create, and is never edited again.
+        yield from sorted(p for p in (ROOT / folder).rglob("*.py") if p.parent.name != "versions")
 
 
 def test_files_and_functions_stay_small() -> None:
@@ -59,7 +61,7 @@ def test_the_environment_is_read_in_two_places_only() -> None:
         str(path.relative_to(ROOT))
         for folder in ("common", "terminal", "gateway")
         for path in (ROOT / folder).rglob("*.py")
-        if "environ" in path.read_text() or "getenv" in path.read_text()
+        if re.search(r"os\.environ|getenv|import environ", path.read_text())
     }
     assert readers == {"common/taprail_common/config.py", "common/taprail_common/crash.py"}
 

@@ -57,6 +57,10 @@ ENGLISH: Final[Catalogue] = {
     # Why a card was refused by the terminal itself.
     "reason.bank_card": "Bank cards and phones not accepted",
     "reason.not_our_card": "Card is not for this terminal",
+    # Why a card has to be tapped again.
+    "reason.torn": "Card removed too early",
+    "reason.unreadable": "Hold card until the beep",
+    "reason.not_stored": "Not charged. Terminal cannot store sales",
     # The self-test's picture.
     "test.headline": "Display",
     "test.line": "Self-test running",

@@ -160,8 +160,9 @@ def _unknown(view: View, words: Catalogue) -> Screen:
 
 
 def _try_again(view: View, words: Catalogue) -> Screen:
-    # What to do, not what went wrong on the air: that is for the log.
-    return _result(view, words, "try_again", Icon.RETRY, (words["try_again.line"],))
+    # By its code alone: what went wrong on the air in detail is for the log.
+    why = words.get(f"reason.{view.reason_code}", words["try_again.line"])
+    return _result(view, words, "try_again", Icon.RETRY, (why,))
 
 
 def _card_refused(view: View, words: Catalogue) -> Screen:
@@ -212,7 +213,8 @@ def _result(view: View, words: Catalogue, key: str, icon: Icon, lines: tuple[str
 
 def _why(view: View, words: Catalogue, otherwise: str) -> tuple[str, ...]:
     left = None if view.left_units is None else format_amount(view.left_units, view.decimals)
-    return (otherwise if view.reason is None else reason_text(view.reason, left, words),)
+    reason = view.reason_code or view.reason
+    return (otherwise if reason is None else reason_text(reason, left, words),)
 
 
 def _amount(view: View) -> str | None:

@@ -126,7 +126,8 @@ def test_a_code_of_a_newer_gateway_is_shown_in_its_own_words() -> None:
 
 
 def test_every_reason_has_words_that_fit_with_and_without_the_bar() -> None:
-    codes = [*Reason, BANK_CARD.code, UNKNOWN_CARD.code]
+    again = [CardTorn("").code, CardUnreadable("").code, NotSent("").code]
+    codes = [*Reason, BANK_CARD.code, UNKNOWN_CARD.code, *again]
     catalogued = {key.split(".")[1] for key in ENGLISH if key.startswith("reason.")}
     assert catalogued == set(codes)
     # Icon and headline stay above the words (24 px), the bar below them (15 px).
@@ -139,6 +140,12 @@ def test_what_fails_inside_is_not_told_to_the_customer() -> None:
     for phase in (Phase.TRY_AGAIN, Phase.OUT_OF_SERVICE):
         shown = scene(view(phase, reason="no bytes from /dev/serial0"))
         assert shown == scene(view(phase))
+
+
+def test_a_card_torn_away_is_told_so() -> None:
+    assert scene(view(Phase.TRY_AGAIN, reason_code="torn")).screen.lines == (
+        "Card removed too early",
+    )
 
 
 @pytest.mark.parametrize("phase", Phase)
