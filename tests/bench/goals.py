@@ -1,0 +1,63 @@
+"""What is to be reached, and how a result stands to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from rich.table import Table
+from rich.text import Text
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A bound that a figure should keep: at most, or at least."""
+
+    bound: float
+    at_least: bool = False
+
+    def holds(self, value: float) -> bool:
+        return value >= self.bound if self.at_least else value <= self.bound
+
+    def __str__(self) -> str:
+        return f"{'≥' if self.at_least else '≤'} {self.bound:,g}"
+
+
+GOALS: Final[Mapping[str, Goal]] = {
+    "tap.verdict_p50_ms": Goal(25),
+    "tap.verdict_p99_ms": Goal(100),
+    "accept.per_s": Goal(1_500, at_least=True),
+    "accept.p99_ms": Goal(25),
+    "settle.completed_200_blocks": Goal(3),
+    "settle.sent_1000_s": Goal(1),
+    "settle.completed_per_s": Goal(550, at_least=True),
+    "settle.of_gas_limit": Goal(0.9, at_least=True),
+    "settle.rpc_per_payment": Goal(0.3),
+    "terminal.rss_mb": Goal(70),
+    "terminal.idle_percent": Goal(2),
+    "terminal.ready_s": Goal(2),
+}
+
+
+def table(results: Mapping[str, float]) -> Table:
+    """Results beside their goals. A missed goal is shown, not punished: machines differ."""
+    shown = Table(title="TapRail bench", title_justify="left", header_style="dim")
+    shown.add_column("key")
+    shown.add_column("result", justify="right")
+    shown.add_column("goal", justify="right", style="dim")
+    shown.add_column("")
+    for key, value in results.items():
+        goal = GOALS.get(key)
+        shown.add_row(key, _number(value), str(goal or ""), _mark(goal, value))
+    return shown
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:,.3g}"
+
+
+def _mark(goal: Goal | None, value: float) -> Text:
+    if goal is None:
+        return Text("")
+    return Text("✔", "bold green") if goal.holds(value) else Text("✘ missed", "bold red")
