@@ -182,6 +182,14 @@ class DevChain:
         """Set an address's balance of the chain's own coin."""
         self.node.call("anvil_setBalance", address, hex(wei))
 
+    def token_symbol(self) -> str:
+        """What the token calls itself, like DUSD."""
+        return abi.decode_string(self._view("symbol()"))
+
+    def token_decimals(self) -> int:
+        """Digits after the point of the token's amounts."""
+        return abi.decode_uint(self._view("decimals()"))
+
     def balance_of(self, address: str) -> int:
         """Token units of an address at the latest block."""
         return abi.decode_uint(self._view("balanceOf(address)", address))
