@@ -35,13 +35,13 @@ for name, group in (
 def admin(
     context: typer.Context,
     config: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             envvar="TAPRAIL_CONFIG",
             show_envvar=False,
             help="The gateway's configuration, a TOML file. [env: TAPRAIL_CONFIG]",
         ),
-    ],
+    ] = None,
 ) -> None:
     """Manage cards, merchants, terminals and users of a gateway."""
     context.obj = Session(config)

@@ -13,6 +13,7 @@ import typer
 from sqlalchemy import Connection
 
 from taprail_common.clock import SystemClock
+from taprail_common.errors import OperatorError
 from taprail_common.money import format_amount, parse_amount
 from taprail_common.signing import fingerprint, load_key_file
 from taprail_gateway import facts
@@ -29,12 +30,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 class Session:
     """One command's way to the gateway's state; opens only what is asked for."""
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self, config: Path | None) -> None:
         self._config = config
         self.clock = SystemClock()
 
     @cached_property
     def settings(self) -> GatewaySettings:
+        # Asked for here and not by the option itself, so that --help of a command needs no file.
+        if self._config is None:
+            raise OperatorError("no configuration", fix="name one: taprail admin --config FILE …")
         return GatewaySettings.load(self._config)
 
     def write(self, work: Callable[[Connection], T]) -> T:

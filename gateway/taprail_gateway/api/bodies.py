@@ -37,7 +37,7 @@ def parse_body(model: type[M], body: bytes) -> M:
     """Read a message; raises InputError naming the first wrong, unknown or repeated field."""
     message = parse(model, body)
     # Only now: the model's reader has bounded how deep the JSON is nested.
-    json.loads(body, object_pairs_hook=_refuse_repeated)
+    _REPEATS.decode(body.decode())
     return message
 
 
@@ -46,3 +46,6 @@ def _refuse_repeated(pairs: list[tuple[str, object]]) -> None:
         names = [name for name, _ in pairs]
         repeated = next(name for name in names if names.count(name) > 1)
         raise InputError(repeated[:64], "stands there twice")
+
+
+_REPEATS: Final = json.JSONDecoder(object_pairs_hook=_refuse_repeated)
