@@ -230,17 +230,19 @@ class Chain:
 
     async def _check_nodes(self) -> None:
         """Every node that answers must be on this chain, and one must answer."""
-        failures = []
+        failures: list[tuple[Node, ChainError]] = []
         for node in self._nodes:
             try:
                 await self._check_node(node)
             except WrongChainError as exc:
                 raise OperatorError(str(exc), fix="check rpc_urls and chain_id") from exc
             except ChainError as exc:
-                _log.warning("settle.node_away", node=node.name, reason=str(exc))
-                failures.append(exc)
+                failures.append((node, exc))
         if len(failures) == len(self._nodes):
-            raise failures[0]
+            reasons = "; ".join(exc.message for _, exc in failures)
+            raise ChainError(f"no answer ({reasons})", fix="start a node, or check chain.rpc_urls")
+        for node, exc in failures:
+            _log.warning("settle.node_away", node=node.name, reason=str(exc))
 
     async def _check_contracts(self) -> None:
         for what, address in (("token", self.token.address), ("multicall", self.multicall)):

@@ -116,8 +116,8 @@ class ChainError(LinkError):
 
     code = "chain"
 
-    def __init__(self, message: str, *, reply: NodeReply | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, fix: str = "", reply: NodeReply | None = None) -> None:
+        super().__init__(message, fix=fix)
         self.reply = reply or NodeReply(None, message)
 
 
