@@ -110,7 +110,9 @@ class Program:
         line = await process.stdout.readline()
         if not line:
             code = await process.wait()
-            raise ProgramError(f"{self.name} ended with code {code}: {self.last_words()}")
+            # A program that refuses to start says why in its last line.
+            why = self.last_words().splitlines()[-1:]
+            raise ProgramError(f"{self.name} ended with code {code}: {''.join(why) or 'no word'}")
         ready: dict[str, Any] = json.loads(line)
         return ready
 

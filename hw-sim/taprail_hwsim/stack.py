@@ -25,6 +25,7 @@ from taprail_hwsim.null_modem import NullModem
 from taprail_hwsim.panel.remote import RemotePanel
 from taprail_hwsim.pn532 import Pn532Simulator
 from taprail_hwsim.process import Program, ProgramError
+from taprail_hwsim.state_lock import locked
 
 # BCM numbers; the same as the terminal's own defaults, written out because the panel is wired so.
 PINS: Final = {
@@ -117,6 +118,7 @@ class Stack:
 
     async def _start(self) -> None:
         self.state_dir.mkdir(parents=True, exist_ok=True)
+        self._exit.enter_context(locked(self.state_dir))
         self.chain = await self._exit.enter_async_context(_chain(self.options, self.state_dir))
         await self._find_or_make_world()
         self._exit.push_async_callback(_stop, self.gateway)
@@ -250,8 +252,8 @@ json_lines = true
 [terminal]
 id = "{worlds.TERMINAL_ID}"
 merchant_id = "{worlds.MERCHANT_ID}"
-currency = "DUSD"
-decimals = 6
+currency = "{self.chain.token_symbol()}"
+decimals = {self.chain.token_decimals()}
 state_dir = "terminal"
 gateway_url = "{self.gateway_url}"
 gateway_public_key = "{self.world.gateway_public_key}"
