@@ -18,13 +18,16 @@ from taprail_gateway.app import Ready, serve
 from taprail_gateway.config import GatewaySettings
 
 app: Final = typer.Typer(
-    help="Run the gateway.", no_args_is_help=True, pretty_exceptions_enable=False
+    help="Run the gateway.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
 )
 
-CONFIG_HELP: Final = "The configuration, a TOML file. [env: TAPRAIL_CONFIG]"
+CONFIG_HELP: Final = "The configuration, a TOML file."
 _EPILOG: Final = (
     "Every key of the file has an environment twin: TAPRAIL_SET_GATEWAY__PORT=8080 sets port in"
-    " [gateway]. Flags win over the environment, the environment over the file."
+    " \\[gateway]. Flags win over the environment, the environment over the file."
 )
 
 # Event loop and ledger writer hand the interpreter to each other many times a commit. Python's
@@ -40,16 +43,14 @@ def gateway() -> None:
 
 @app.command(epilog=_EPILOG)
 def run(
-    config: Annotated[
-        Path, typer.Option(envvar="TAPRAIL_CONFIG", show_envvar=False, help=CONFIG_HELP)
-    ],
+    config: Annotated[Path, typer.Option(envvar="TAPRAIL_CONFIG", help=CONFIG_HELP)],
     host: Annotated[
         str | None,
-        typer.Option(help="Address to listen on. [env: TAPRAIL_SET_GATEWAY__HOST]"),
+        typer.Option(help="Address to listen on. \\[env: TAPRAIL_SET_GATEWAY__HOST]"),
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option(help="Port; 0 takes a free one. [env: TAPRAIL_SET_GATEWAY__PORT]"),
+        typer.Option(help="Port; 0 takes a free one. \\[env: TAPRAIL_SET_GATEWAY__PORT]"),
     ] = None,
 ) -> None:
     """Serve until SIGTERM. When ready, one line of JSON on stdout says where: url, host, port,

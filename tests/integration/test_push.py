@@ -144,8 +144,13 @@ async def test_a_terminal_is_told_what_became_of_its_payments(gateway: TestGatew
 async def test_a_terminal_that_was_away_asks_for_the_current_state(gateway: TestGateway) -> None:
     card = gateway.card()
     payment = (await gateway.pay(card, requestId="req-1")).json["transactionId"]
-    await send(gateway, payment)
-    await complete(gateway, payment, card.issued.account)
+    async with connected(gateway, user_auth(gateway, "alice")) as alice:
+        await alice.client.emit("subscribe:transaction", payment)
+        assert [(await alice.next())[0] for _ in range(2)] == ["connected", "transaction:update"]
+        await send(gateway, payment)
+        await complete(gateway, payment, card.issued.account)
+        while (await alice.next())[0] != "transaction:completed":
+            pass  # once she was told, it is told: what the terminal hears now, it asked for
     async with connected(gateway, terminal_auth(gateway)) as terminal:
         answer = await terminal.client.call(
             "terminal:sync", {"requestIds": ["req-1", "req-2"]}, timeout=WAIT_S

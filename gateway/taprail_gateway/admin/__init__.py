@@ -17,6 +17,7 @@ from taprail_gateway.admin.session import Session
 app: Final = typer.Typer(
     help="Manage cards, merchants, terminals and users of a gateway.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
 )
 setup.register(app)
@@ -38,8 +39,7 @@ def admin(
         Path | None,
         typer.Option(
             envvar="TAPRAIL_CONFIG",
-            show_envvar=False,
-            help="The gateway's configuration, a TOML file. [env: TAPRAIL_CONFIG]",
+            help="The gateway's configuration, a TOML file.",
         ),
     ] = None,
 ) -> None:
