@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ AMOUNT_UNITS: Final = 10_000
 _LIMIT_UNITS: Final = 10**12
 _BALANCE_UNITS: Final = 10**9
 _TERMINAL_ID: Final = "load-1"
-_BLOCKS_TO_READ_BALANCES: Final = 20
+_BLOCKS: Final = 20
 _LEAD_MS: Final = 25_000
 """Requests are dated ahead by this, within the allowed clock skew: they are signed before the run,
 and a tap holds for 15 s."""
@@ -66,6 +66,10 @@ class Market:
             raise BenchError(f"not all were approved: {report.statuses} {report.first_failure}")
         return report
 
+    async def first_completed(self) -> None:
+        """Wait until settlement is under way."""
+        await _each_block(self, _has_completed, "completed a payment")
+
     def ledger(self) -> Ledger:
         """The gateway's ledger, to read in; to be disposed of."""
         url = GatewaySettings.load(self.stack.gateway_config).database_url
@@ -82,7 +86,7 @@ async def open_market(folder: Path, *, cards: int) -> AsyncIterator[Market]:
         began_s = time.monotonic()
         await stack.start_gateway()
         market = Market(stack, till, list(purse.values()), time.monotonic() - began_s)
-        await _balances_read(market)
+        await _each_block(market, _balances_read, "read its cards' balances")
         yield market
 
 
@@ -120,17 +124,25 @@ def _issue(
     return issued.account, Ntag424(uid, keys.meta_read_key, keys.file_read_key)
 
 
-async def _balances_read(market: Market) -> None:
-    """Wait until the gateway has seen on chain what the cards have."""
+async def _each_block(market: Market, seen: Callable[[Connection], bool], what: str) -> None:
+    """Look into the ledger at each block until it holds what is waited for."""
     ledger = market.ledger()
-    account = schema.accounts.c
-    unread = select(func.count()).where(account.balance_units == 0)
     try:
         async with BlockWatch(market.stack.chain.rpc_url) as watch:
-            for _ in range(_BLOCKS_TO_READ_BALANCES):
-                if not ledger.read_now(lambda connection: connection.scalar(unread)):
+            for _ in range(_BLOCKS):
+                if ledger.read_now(seen):
                     return
                 await watch.next_block()
     finally:
         ledger.dispose()
-    raise BenchError("the gateway did not read its cards' balances")
+    raise BenchError(f"after {_BLOCKS} blocks the gateway has not {what}")
+
+
+def _balances_read(connection: Connection) -> bool:
+    unread = select(func.count()).where(schema.accounts.c.balance_units == 0)
+    return not connection.scalar(unread)
+
+
+def _has_completed(connection: Connection) -> bool:
+    one = select(schema.payments.c.id).where(schema.payments.c.state == "completed").limit(1)
+    return connection.scalar(one) is not None
