@@ -109,7 +109,7 @@ class _Parts:
             identity,
             clock,
             on_notice=self.payments.on_notice,
-            open_requests=self.outbox.unsettled,
+            open_requests=self.outbox.unfinished,
         )
 
     @classmethod

@@ -156,11 +156,10 @@ class Outbox:
         """All requests without a verdict, oldest first."""
         return await self._run(lambda db: _rows(db, "state = 'stored'"))
 
-    async def unsettled(self) -> list[str]:
-        """Ids of all approved requests that the chain has not settled, oldest first."""
-        return await self._run(
-            lambda db: [row.request_id for row in _rows(db, "state = 'approved'")]
-        )
+    async def unfinished(self) -> list[OutboxRow]:
+        """All requests whose end is not known, oldest first: those without a verdict, and approved
+        ones that the chain has not settled."""
+        return await self._run(lambda db: _rows(db, "state IN ('stored', 'approved')"))
 
     async def counts(self) -> OutboxCounts:
         """The health figure of a terminal."""

@@ -24,7 +24,7 @@ from taprail_common.signing import Domain, gateway_id, verify
 from taprail_common.wire import PaymentNotice, SignedEnvelope, parse
 from taprail_terminal.gateway_link import retry_pauses_s
 from taprail_terminal.identity import Identity
-from taprail_terminal.outbox import Evidence
+from taprail_terminal.outbox import Evidence, OutboxRow, RequestState
 
 SOCKET_PATH: Final = "nfc-ws"
 NOTICE_EVENT: Final = "payment:verdict"
@@ -46,7 +46,7 @@ class BelievedNotice:
 
 
 OnNotice = Callable[[BelievedNotice], Awaitable[None]]
-OpenRequests = Callable[[], Awaitable[list[str]]]
+OpenRequests = Callable[[], Awaitable[list[OutboxRow]]]
 
 
 def believe_notice(key: VerifyKey, terminal_id: str, data: object) -> BelievedNotice:
@@ -125,14 +125,20 @@ class PushLink:
             await client.disconnect()
 
     async def _sync(self, client: Any) -> None:
-        """Ask for the state of everything open; the answers come as notices."""
-        open_requests = await self._open_requests()
-        for at in range(0, len(open_requests), SYNC_BATCH):
-            batch = {"requestIds": open_requests[at : at + SYNC_BATCH]}
-            answer = await client.call(SYNC_EVENT, batch, timeout=SYNC_LIMIT_S)
+        """Ask for the state of everything open; the answers come as notices.
+
+        Of what has no verdict as well: its payment may settle before the verdict is fetched again,
+        and what was pushed before this connection nobody pushes twice.
+        """
+        rows = await self._open_requests()
+        for at in range(0, len(rows), SYNC_BATCH):
+            batch = rows[at : at + SYNC_BATCH]
+            asked = {"requestIds": [row.request_id for row in batch]}
+            answer = await client.call(SYNC_EVENT, asked, timeout=SYNC_LIMIT_S)
             unknown = answer.get("unknown") if isinstance(answer, dict) else None
-            if unknown:
-                _log.error("the gateway does not know approved payments", count=len(unknown))
+            lost = [row for row in batch if _is_approved(row) and row.request_id in (unknown or ())]
+            if lost:
+                _log.error("the gateway does not know approved payments", count=len(lost))
 
     async def _on_event(self, data: object = None) -> None:
         try:
@@ -141,3 +147,7 @@ class PushLink:
             _log.warning("a notice was not believed", reason=str(exc))
             return
         await self._on_notice(believed)
+
+
+def _is_approved(row: OutboxRow) -> bool:
+    return row.state is RequestState.APPROVED

@@ -200,10 +200,10 @@ async def test_a_greeting_by_another_key_is_no_greeting() -> None:
 class Listener:
     """A push link and what it believed."""
 
-    def __init__(self, gateway: PlayedGateway, open_requests: list[str]) -> None:
+    def __init__(self, gateway: PlayedGateway, open_requests: list[OutboxRow]) -> None:
         self.heard: asyncio.Queue[BelievedNotice] = asyncio.Queue()
 
-        async def unsettled() -> list[str]:
+        async def unfinished() -> list[OutboxRow]:
             return open_requests
 
         self.link = PushLink(
@@ -212,7 +212,7 @@ class Listener:
             IDENTITY,
             SystemClock(),
             on_notice=self.heard.put,
-            open_requests=unsettled,
+            open_requests=unfinished,
         )
 
     @asynccontextmanager
@@ -230,7 +230,7 @@ async def test_open_requests_are_asked_about_on_each_connect() -> None:
     gateway, row = PlayedGateway(), request()
     gateway.bodies = [row.body]
     async with gateway.serving():
-        listener = Listener(gateway, [row.request_id])
+        listener = Listener(gateway, [row])
         async with listener.listening():
             notice = (await listener.next()).notice
     assert (notice.request_id, notice.status) == (row.request_id, "completed")
@@ -241,7 +241,7 @@ async def test_many_open_requests_are_asked_about_in_batches() -> None:
     gateway, last = PlayedGateway(), request(249)
     gateway.bodies = [last.body]
     async with gateway.serving():
-        listener = Listener(gateway, [f"req_{number}" for number in range(250)])
+        listener = Listener(gateway, [request(number) for number in range(250)])
         async with listener.listening():
             await listener.next()
     assert [len(batch) for batch in gateway.synced] == [100, 100, 50]

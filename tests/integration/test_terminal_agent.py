@@ -239,6 +239,20 @@ async def test_what_settled_while_the_terminal_was_off_is_learnt_at_its_start(
     assert len(gateway.synced) == 1
 
 
+async def test_what_settled_before_its_verdict_came_is_learnt_too(
+    config: Path, gateway: PlayedGateway, reader: Pn532Simulator
+) -> None:
+    async with agent(config, crash="tap.sent") as running:
+        await ready(running)
+        reader.put(card())
+        await running.ended()
+    gateway.plays = ["lost", "lost"]  # so the news of the settlement overtakes the verdict
+    async with agent(config) as running:
+        await running.until_status(
+            lambda status: status["outbox"] == {"unresolved": 0, "unsettled": 0}
+        )
+
+
 async def test_a_reader_pulled_in_mid_sale_is_out_of_service_and_back(
     tmp_path: Path, gateway: PlayedGateway
 ) -> None:

@@ -53,11 +53,12 @@ async def test_a_request_is_found_again_byte_for_byte(path: Path) -> None:
 
 async def test_a_verdict_is_kept_with_its_evidence(outbox: Outbox, path: Path) -> None:
     await outbox.store(row(1))
+    assert await outbox.unfinished() == [row(1)]
     assert await outbox.resolve("r1", APPROVED, YES, NOW_MS + 5)
     assert await outbox.unresolved() == []
-    assert await outbox.unsettled() == ["r1"]
+    assert [row.request_id for row in await outbox.unfinished()] == ["r1"]
     assert await outbox.finish("r1", SETTLED, NOTICE, NOW_MS + 9)
-    assert await outbox.unsettled() == []
+    assert await outbox.unfinished() == []
     with sqlite3.connect(path) as database:
         kept = database.execute(
             "SELECT body, signature, verdict, verdict_signature, notice, notice_signature"
