@@ -31,16 +31,21 @@ def configure_logs(*, json: bool, level: str = "info", stream: TextIO | None = N
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if json
-        else structlog.dev.ConsoleRenderer(colors=out.isatty())
+        else structlog.dev.ConsoleRenderer(
+            colors=out.isatty(),
+            # The default shows every local variable of every frame: keys, UIDs, tokens.
+            exception_formatter=structlog.dev.plain_traceback,
+        )
     )
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    finish: list[Any] = [structlog.processors.format_exc_info] if json else []
+    # Errors become text before secrets are hidden, because their words may hold some.
+    finish: list[Any] = [structlog.processors.format_exc_info, hide_secrets, renderer]
     structlog.configure(
-        processors=[*shared, *finish, hide_secrets, renderer],
+        processors=[*shared, *finish],
         wrapper_class=structlog.make_filtering_bound_logger(_level(level)),
         logger_factory=structlog.PrintLoggerFactory(out),
         cache_logger_on_first_use=False,
@@ -52,8 +57,6 @@ def configure_logs(*, json: bool, level: str = "info", stream: TextIO | None = N
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 *finish,
-                hide_secrets,
-                renderer,
             ],
         )
     )

@@ -49,3 +49,25 @@ def test_secrets_in_tracebacks_are_hidden(log: io.StringIO) -> None:
         structlog.get_logger().error("failed", exc_info=True)
     assert KEY not in log.getvalue()
     assert "ValueError" in log.getvalue()
+
+
+@pytest.mark.parametrize("json_lines", [True, False])
+def test_a_traceback_shows_no_values_of_variables(json_lines: bool) -> None:
+    stream = io.StringIO()
+    configure_logs(json=json_lines, stream=stream)
+    try:
+        _fail_with(bytes.fromhex(KEY)[:7], KEY[:20])
+    except ValueError:
+        structlog.get_logger().exception("failed")
+        logging.getLogger("some.library").exception("failed")
+    text = stream.getvalue()
+    assert text.count("ValueError: [hidden]") == 2
+    assert KEY[:20] not in text
+    assert "uid = " not in text
+
+
+def _fail_with(uid: bytes, text: str) -> None:
+    # Locals of a frame that fails: what a traceback with variables would print.
+    assert uid
+    assert text
+    raise ValueError(KEY)
