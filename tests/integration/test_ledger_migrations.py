@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from taprail_common.errors import OperatorError, TapRailError
 from taprail_gateway.ledger import migrate
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.process_lock import ProcessLock
-from taprail_gateway.ledger.schema import metadata
+from taprail_gateway.ledger.schema import VERSION, metadata
 
 
 def database(url: str) -> Path:
@@ -69,9 +71,19 @@ def test_a_new_ledger_is_private_and_at_the_head(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'new folder' / 'ledger.db'}"
     assert migrate.current(url) is None
     assert migrate.upgrade(url)
-    assert migrate.current(url) == migrate.head()
+    assert migrate.current(url) == migrate.head() == VERSION
     assert stat.S_IMODE(database(url).stat().st_mode) == 0o600
     assert not migrate.upgrade(url)
+
+
+def test_a_ledger_of_this_version_is_opened_without_alembic(ledger_url: str) -> None:
+    program = (
+        "import sys; from taprail_common.clock import SystemClock;"
+        "from taprail_gateway.ledger.database import Ledger;"
+        f"Ledger.open({ledger_url!r}, clock=SystemClock()).dispose();"
+        "sys.exit('alembic' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_opening_may_migrate(tmp_path: Path) -> None:

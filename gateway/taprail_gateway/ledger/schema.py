@@ -28,6 +28,9 @@ from sqlalchemy import (
 
 from taprail_common.payment_state import HOLDING, PaymentState
 
+VERSION: Final = "0001"
+"""Of this schema: the newest in `migrations/versions`, which a test compares."""
+
 metadata: Final = MetaData(
     # Named constraints, so that a migration can speak of them on every engine.
     naming_convention={

@@ -6,7 +6,7 @@ once. No answer, or one that nobody understands, leaves a transaction as it is, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +27,10 @@ from taprail_gateway.wakeups import Wakeups
 # A nonce that is mined already leaves nothing to be sent, be it ours (a reply was lost) or a
 # stranger's: which of them is the confirmer's to judge.
 _OUT: Final = IN_POOL | {SendClass.NONCE_LOW}
+
+MAX_BATCH_RAW_BYTES: Final = 400_000
+"""Of one request, 0.8 MB as JSON: anvil refuses bodies over 2 MiB, and a transaction with fifty
+payments has 28 kB, so that fifty of them would never be taken."""
 
 _log = structlog.get_logger("settle.broadcast")
 
@@ -69,8 +73,8 @@ class Broadcaster:
         Pauses or resumes the lane where the answers ask for it.
         """
         obstacle = None
-        for start in range(0, len(transactions), MAX_BATCH):
-            obstacle = await self._send_batch(transactions[start : start + MAX_BATCH])
+        for batch in batches(transactions):
+            obstacle = await self._send_batch(batch)
             if obstacle is not None:
                 break
         if transactions:
@@ -103,3 +107,17 @@ class Broadcaster:
         )
         self.wakeups.events.set()
         self.wakeups.bound.set()
+
+
+def batches(transactions: Sequence[StoredTransaction]) -> Iterator[list[StoredTransaction]]:
+    """Cut into requests that a node takes: by number and by size, in the order given."""
+    batch: list[StoredTransaction] = []
+    size = 0
+    for item in transactions:
+        size += len(item.signed.raw)
+        if batch and (len(batch) == MAX_BATCH or size > MAX_BATCH_RAW_BYTES):
+            yield batch
+            batch, size = [], len(item.signed.raw)
+        batch.append(item)
+    if batch:
+        yield batch
