@@ -239,10 +239,10 @@ class Chain:
             except ChainError as exc:
                 failures.append((node, exc))
         if len(failures) == len(self._nodes):
-            reasons = "; ".join(exc.message for _, exc in failures)
+            reasons = "; ".join(failure.message for _, failure in failures)
             raise ChainError(f"no answer ({reasons})", fix="start a node, or check chain.rpc_urls")
-        for node, exc in failures:
-            _log.warning("settle.node_away", node=node.name, reason=str(exc))
+        for node, failure in failures:
+            _log.warning("settle.node_away", node=node.name, reason=str(failure))
 
     async def _check_contracts(self) -> None:
         for what, address in (("token", self.token.address), ("multicall", self.multicall)):
