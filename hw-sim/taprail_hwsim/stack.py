@@ -151,8 +151,13 @@ class Stack:
     # --- at the counter -------------------------------------------------------------------------
 
     async def arm(self, amount: str) -> None:
-        """What a till does: ask for an amount, as decimal text."""
-        answer = await command(self.control_socket, command="arm", amount=amount)
+        """What a till does: ask for an amount, as decimal text; an older one that nobody has paid
+        is taken back."""
+        arming = {"command": "arm", "amount": amount}
+        answer = await command(self.control_socket, **arming)
+        if answer.get("code") == "terminal_busy":
+            await command(self.control_socket, command="cancel")
+            answer = await command(self.control_socket, **arming)
         if not answer.get("ok"):
             raise ProgramError(f"the terminal refused the amount: {answer.get('error')}")
 
