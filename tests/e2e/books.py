@@ -66,10 +66,7 @@ def payments(stack: Stack) -> dict[str, Payment]:
         "  WHERE payment_id = payments.id)"
         " FROM payments ORDER BY created_at_ms",
     )
-    found = (
-        Payment(*row[:6], tx_hashes=tuple(row[6].split(",") if row[6] else ())) for row in rows
-    )
-    return {payment.request_id: payment for payment in found}
+    return {row[2]: _payment(row) for row in rows}
 
 
 def requests(stack: Stack) -> dict[str, Request]:
@@ -105,7 +102,7 @@ def charged_units(stack: Stack, card: str) -> list[int]:
 
 
 async def all_told(stack: Stack, blocks: BlockWatch) -> None:
-    """Wait until no payment is on its way and the terminal knows the end of each of its requests."""
+    """Wait until no payment is on its way and the terminal knows how each of its requests ended."""
     async with asyncio.timeout(FINISH_TIMEOUT_S):
         while not _is_all_told(stack):
             await blocks.next_block()
@@ -135,6 +132,12 @@ def judge(stack: Stack) -> None:
         for payment in completed
         if payment.requester == TERMINAL_ID
     }
+
+
+def _payment(row: Any) -> Payment:
+    id_, requester, request_id, payer, amount_units, state, tx_hashes = row
+    hashes = tuple(tx_hashes.split(",")) if tx_hashes else ()
+    return Payment(id_, requester, request_id, payer, amount_units, state, hashes)
 
 
 def _is_all_told(stack: Stack) -> bool:

@@ -66,9 +66,9 @@ async def test_a_reader_that_hangs_and_comes_back_serves_the_armed_sale(
     await stack.arm("5.40")
     since = stack.log.position
     stack.reader.hang()
-    await stack.log.wait_for("view", since=since, where=_phase_is("out_of_service"))
+    await stack.log.wait_for("view", since=since, where=_has("phase", "out_of_service"))
     stack.reader.power_cycle()
-    await stack.log.wait_for("view", since=since, where=_phase_is("ready"))
+    await stack.log.wait_for("view", since=since, where=_has("phase", "ready"))
     assert (await stack.tap("ivan")).get("outcome") == "approved"
     await all_told(stack, blocks)
     assert charged_units(stack, "ivan") == [5_400_000]
@@ -94,5 +94,5 @@ async def test_what_runs_already_cannot_be_run_twice(stack: Stack) -> None:
     assert (await stack.tap("kim", "1.00")).get("outcome") == "approved"
 
 
-def _phase_is(phase: str) -> Callable[[Event], bool]:
-    return lambda event: event.get("phase") == phase
+def _has(field: str, value: object) -> Callable[[Event], bool]:
+    return lambda event: event.get(field) == value

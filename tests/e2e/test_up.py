@@ -1,0 +1,282 @@
+"""`taprail-sim up` as an app's developer uses it: one JSON object, and everything that it names."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from taprail_hwsim.block_watch import BlockWatch
+from taprail_hwsim.dev_chain import DevChain
+from taprail_hwsim.process import die_with_parent
+from taprail_hwsim.world import MERCHANT_ACCOUNT, START_BALANCE_UNITS
+from tests.e2e.programs import command, run
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.xdist_group("e2e-up"),
+    pytest.mark.asyncio(loop_scope="module"),
+]
+
+START_TIMEOUT_S = 60.0
+SETTLE_TIMEOUT_S = 30.0
+INTERRUPT_LIMIT_S = 10.0
+PAY = "/api/payment/process-async"
+
+
+@dataclass
+class Up:
+    """A running `taprail-sim up` and what it has said of itself."""
+
+    process: asyncio.subprocess.Process
+    where: dict[str, Any]
+
+    def card(self, name: str) -> dict[str, Any]:
+        """A card by its name."""
+        return dict(next(card for card in self.where["cards"] if card["name"] == name))
+
+    def bearer(self, user: str) -> dict[str, str]:
+        """The header by which an app speaks for a user."""
+        token = next(item["jwt"] for item in self.where["users"] if item["id"] == user)
+        return {"Authorization": f"Bearer {token}"}
+
+    @property
+    def chain(self) -> DevChain:
+        """Its chain, read from outside."""
+        return DevChain.attach(self.where["rpcUrl"], self.where["token"])
+
+    async def tap(self, *arguments: str) -> tuple[int, dict[str, Any]]:
+        """`taprail-sim tap`: exit code and answer."""
+        state = ("--state-dir", self.where["stateDir"], "--json")
+        done = await asyncio.to_thread(run, "taprail-sim", "tap", *arguments, *state)
+        assert done.stdout, done.stderr
+        return done.returncode, json.loads(done.stdout)
+
+    async def interrupt(self) -> None:
+        """Ctrl-C: a terminal window sends SIGINT to everybody in it."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        async with asyncio.timeout(INTERRUPT_LIMIT_S):
+            assert await self.process.wait() == 0
+        assert _members(self.process.pid) == []
+
+
+@asynccontextmanager
+async def running(state_dir: Path, *arguments: str) -> AsyncIterator[Up]:
+    """`taprail-sim up --json` in a session of its own; whatever is left of it is killed."""
+    process = await asyncio.create_subprocess_exec(
+        *command("taprail-sim", "up", "--json", "--state-dir", str(state_dir), *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=die_with_parent(signal.SIGKILL),
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(START_TIMEOUT_S):
+            line = await process.stdout.readline()
+        assert line, "`up` has ended without a word; its error is on stderr"
+        yield Up(process, json.loads(line))
+        if process.returncode is None:
+            process.terminate()
+        assert await process.stdout.read() == b""  # one object, and nothing after it
+        assert await process.wait() == 0
+    finally:
+        for pid in _members(process.pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _members(session: int) -> list[int]:
+    """The processes of a session, zombies aside (proc(5): fields 3 and 6 of stat)."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, _, its_session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has just ended
+        if int(its_session) == session and state != "Z":
+            found.append(int(folder.name))
+    return found
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    """A port that is free now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def up(tmp_path_factory: pytest.TempPathFactory, port: int) -> AsyncIterator[Up]:
+    """One `up` for the tests of this module that only use it."""
+    async with running(tmp_path_factory.mktemp("u"), "--port", str(port)) as up:
+        yield up
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def app(up: Up) -> AsyncIterator[aiohttp.ClientSession]:
+    """An app's HTTP client."""
+    async with aiohttp.ClientSession(up.where["gatewayUrl"]) as session:
+        yield session
+
+
+async def completed(up: Up, app: aiohttp.ClientSession, user: str, path: str) -> dict[str, Any]:
+    """Ask for a transaction with each block until it is completed."""
+    async with asyncio.timeout(SETTLE_TIMEOUT_S), BlockWatch(up.where["rpcUrl"]) as blocks:
+        while True:
+            async with app.get(path, headers=up.bearer(user)) as answer:
+                assert answer.status == 200
+                transaction: dict[str, Any] = (await answer.json())["transaction"]
+            if transaction["status"] == "completed":
+                return transaction
+            await blocks.next_block()
+
+
+def order(up: Up, card: str, amount_units: int) -> dict[str, Any]:
+    """An app's payment."""
+    return {
+        "cardUuid": up.card(card)["cardUuid"],
+        "amount": amount_units,
+        "merchantId": up.where["merchants"][0]["id"],
+        "terminalId": up.where["terminals"][0]["id"],
+    }
+
+
+async def test_it_says_where_everything_is(up: Up, port: int) -> None:
+    where, config = up.where, await asyncio.to_thread(Path(up.where["config"]).read_text)
+    assert where["gatewayUrl"] == f"http://127.0.0.1:{port}"
+    assert {"rpcUrl", "token", "multicall", "config"} <= where.keys()
+    assert where["rpcUrl"] in config
+    assert {"id", "role", "jwt"} <= where["users"][0].keys()
+    assert {user["role"] for user in where["users"]} == {"customer", "merchant", "operator"}
+    assert {"cardUuid", "name", "account"} <= where["cards"][0].keys()
+    assert where["merchants"]
+    assert where["terminals"]
+    chain = up.chain
+    assert chain.node.call("eth_getCode", where["token"], "latest") != "0x"
+    assert chain.node.call("eth_getCode", where["multicall"], "latest") != "0x"
+    assert chain.balance_of(up.card("leo")["account"]) == START_BALANCE_UNITS
+
+
+async def test_an_app_pays_with_a_card_of_its_user(up: Up, app: aiohttp.ClientSession) -> None:
+    body = order(up, "bob", 4_200_000)
+    async with app.post(PAY, json=body, headers=up.bearer("bob")) as answer:
+        assert answer.status == 200
+        accepted = await answer.json()
+    assert (accepted["success"], accepted["status"]) == (True, "pending")
+    transaction = await completed(up, app, "bob", accepted["statusUrl"])
+    receipt = up.chain.node.call("eth_getTransactionReceipt", transaction["txHash"])
+    assert receipt["status"] == "0x1"
+    account = up.card("bob")["account"]
+    moved = [move for move in up.chain.transfers(to=MERCHANT_ACCOUNT) if move.sender == account]
+    assert [(move.nonce, move.amount_units) for move in moved] == [
+        (accepted["transactionId"], 4_200_000)
+    ]
+
+
+async def test_nobody_pays_with_anothers_card_or_sees_anothers_payment(
+    up: Up, app: aiohttp.ClientSession
+) -> None:
+    async with app.post(PAY, json=order(up, "bob", 1), headers=up.bearer("carol")) as answer:
+        assert answer.status == 403
+        assert (await answer.json())["success"] is False
+    async with app.post(PAY, json=order(up, "bob", 1)) as answer:
+        assert answer.status == 401
+    async with app.post(PAY, json=order(up, "dan", 2), headers=up.bearer("dan")) as answer:
+        path = (await answer.json())["statusUrl"]
+    for user, status in (("carol", 404), ("dan", 200), ("cafe-owner", 200), ("operator", 200)):
+        async with app.get(path, headers=up.bearer(user)) as answer:
+            assert answer.status == status, user
+
+
+async def test_the_same_idempotency_key_is_one_payment(up: Up, app: aiohttp.ClientSession) -> None:
+    headers = {**up.bearer("erin"), "Idempotency-Key": "order-77"}
+    ids = []
+    for _ in range(2):
+        async with app.post(PAY, json=order(up, "erin", 3_000_000), headers=headers) as answer:
+            assert answer.status == 200
+            first = await answer.json()
+            ids.append(first["transactionId"])
+    assert ids[0] == ids[1]
+    async with app.post(PAY, json=order(up, "erin", 3_000_001), headers=headers) as answer:
+        assert answer.status == 409
+    await completed(up, app, "erin", first["statusUrl"])
+    spent = START_BALANCE_UNITS - up.chain.balance_of(up.card("erin")["account"])
+    assert spent == 3_000_000
+
+
+async def test_a_tap_from_another_window(up: Up) -> None:
+    code, paid = await up.tap("alice", "--amount", "12.50", "--settle")
+    assert (code, paid["outcome"]) == (0, "approved")
+    assert up.chain.node.call("eth_getTransactionReceipt", paid["txHash"])["status"] == "0x1"
+    assert set(paid["lights"]) == {"light1", "light2", "light3", "light4", "red", "amber"}
+    assert paid["display"].strip()
+    code, torn = await up.tap("carol", "--amount", "1.00", "--tear-after-apdus", "1")
+    assert (code, torn["event"]) == (1, "try_again")
+    code, declined = await up.tap("poor", "--amount", "1.00")  # the next customer
+    assert (code, declined["outcome"]) == (1, "declined")
+
+
+async def test_operators_and_technicians_look_into_it_while_it_runs(up: Up) -> None:
+    _, paid = await up.tap("grace", "--amount", "2.00", "--settle")
+    admin = ("taprail", "admin", "--config", up.where["config"])
+    listed = await asyncio.to_thread(run, *admin, "payment", "list", "--json")
+    assert listed.returncode == 0, listed.stderr
+    by_id = {row["id"]: row for row in json.loads(listed.stdout)}
+    row = by_id[paid["transactionId"]]
+    assert (row["state"], row["tx_hash"]) == ("completed", paid["txHash"])
+    checked = await asyncio.to_thread(run, *admin, "check", "--json")
+    assert checked.returncode == 0, checked.stdout
+    assert json.loads(checked.stdout)["ok"]
+    diag = ("taprail", "diag", "--port", up.where["console"])
+    tested = await asyncio.to_thread(run, *diag, "selftest", "--json")
+    assert tested.returncode == 0, tested.stdout
+    assert all(check["ok"] for check in json.loads(tested.stdout)["data"]["checks"])
+
+
+async def test_ctrl_c_ends_everything_and_the_next_one_goes_on(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    state_dir = tmp_path_factory.mktemp("u")
+    async with running(state_dir) as first:
+        _, paid = await first.tap("alice", "--amount", "7.00", "--settle")
+        account = first.card("alice")["account"]
+        await first.interrupt()
+    async with running(state_dir) as second:
+        assert second.where["token"] == first.where["token"]
+        assert second.card("alice") == first.card("alice")
+        assert second.chain.balance_of(account) == START_BALANCE_UNITS - 7_000_000
+        url = f"{second.where['gatewayUrl']}/api/payment/status/{paid['transactionId']}"
+        async with (
+            aiohttp.ClientSession() as app,
+            app.get(url, headers=second.bearer("alice")) as answer,
+        ):
+            assert (await answer.json())["transaction"]["txHash"] == paid["txHash"]
+        code, again = await second.tap("alice", "--amount", "7.00", "--settle")
+        assert (code, again["outcome"]) == (0, "approved")
+        assert second.chain.balance_of(account) == START_BALANCE_UNITS - 14_000_000
+        await second.interrupt()
+
+
+async def test_on_a_chain_that_is_there(tmp_path_factory: pytest.TempPathFactory) -> None:
+    async with DevChain() as chain:
+        token = await asyncio.to_thread(chain.deploy_token, "Other Dollar", "OUSD", "2")
+        where = ["--rpc-url", chain.rpc_url, "--token", token]
+        where += ["--multicall", chain.multicall_address]
+        async with running(tmp_path_factory.mktemp("u"), *where) as up:
+            assert (up.where["rpcUrl"], up.where["token"]) == (chain.rpc_url, token)
+            code, paid = await up.tap("bob", "--amount", "5.00", "--settle")
+            assert (code, paid["outcome"]) == (0, "approved")
+            await up.interrupt()
+        (moved,) = chain.transfers(to=MERCHANT_ACCOUNT)
+        assert (moved.amount_units, moved.transaction_hash) == (5_000_000, paid["txHash"])
