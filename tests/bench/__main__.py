@@ -19,6 +19,7 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
+from taprail_common.logs import configure_logs
 from tests.bench import accept, goals, programs, settle, tap
 from tests.bench.scenario import Bench, Results, Scenario
 
@@ -39,6 +40,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the report itself.")
 
 def main(only: Only = None, as_json: AsJson = False) -> None:
     """Measure TapRail on this machine."""
+    configure_logs(json=False, level="warning")  # settlement runs in this process too
     chosen = only or list(SCENARIOS)
     unknown = sorted(set(chosen) - set(SCENARIOS))
     if unknown:
