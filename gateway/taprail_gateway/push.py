@@ -16,6 +16,7 @@ import socketio
 import structlog
 from aiohttp import web
 from socketio.exceptions import ConnectionRefusedError as Refused
+from socketio.packet import Packet
 from sqlalchemy import bindparam, select
 
 from taprail_common.clock import rfc3339
@@ -68,6 +69,20 @@ _OF_TERMINAL: Final = (
 _log = structlog.get_logger("push")
 
 
+class _TextPacket(Packet):  # type: ignore[misc]  # the library is not typed
+    """A packet without binary parts.
+
+    The library gathers in memory as many parts as a packet announces, which may be ten billion; no
+    message of ours has any.
+    """
+
+    def decode(self, encoded_packet: str) -> int:
+        announced: int = super().decode(encoded_packet)
+        if announced:
+            raise ValueError("a message with binary parts")
+        return announced
+
+
 class Push:
     """The Socket.IO server. `attach` to the HTTP application, then `start`."""
 
@@ -78,7 +93,9 @@ class Push:
         self._listeners: dict[str, Listener] = {}
         self._subscriptions: dict[str, set[str]] = {}
         self._server = socketio.AsyncServer(
-            async_mode="aiohttp", max_http_buffer_size=_MAX_MESSAGE_BYTES
+            async_mode="aiohttp",
+            max_http_buffer_size=_MAX_MESSAGE_BYTES,
+            serializer=_TextPacket,
         )
         self._pump = EventPump(services.ledger, services.wakeups, self.tell)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -293,5 +310,5 @@ def _transaction_id(data: object) -> str:
 
 def _are_ids(ids: list[object]) -> bool:
     return len(ids) <= MAX_SYNC_IDS and all(
-        isinstance(each, str) and len(each) <= 64 for each in ids
+        isinstance(each, str) and len(each) <= 64 and each.isascii() for each in ids
     )

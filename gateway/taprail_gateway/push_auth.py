@@ -16,7 +16,8 @@ from socketio.exceptions import ConnectionRefusedError as Refused
 from sqlalchemy import bindparam, select
 
 from taprail_common.clock import rfc3339
-from taprail_common.errors import SignatureError
+from taprail_common.errors import InputError, SignatureError
+from taprail_common.ids import check_identifier
 from taprail_common.signing import Domain, sign, verify
 from taprail_common.wire import CLOCK_SKEW_MS
 from taprail_gateway.api.context import Services
@@ -67,7 +68,9 @@ class PushAuth:
             str(given.get(name, ""))[:128]
             for name in ("terminalId", "timestamp", "nonce", "signature")
         )
-        signed = "\n".join((self._services.gateway_id, terminal_id, timestamp, nonce)).encode()
+        text = "\n".join((self._services.gateway_id, terminal_id, timestamp, nonce))
+        # JSON may hold half a surrogate pair, which has no encoding; nobody can have signed it.
+        signed = text.encode(errors="replace")
         now_ms = self._services.clock.now_ms()
         if not (
             _NONCE.fullmatch(nonce)
@@ -79,12 +82,13 @@ class PushAuth:
         return terminal_id
 
     async def _is_signed(self, terminal_id: str, signed: bytes, signature: str) -> bool:
-        key = await self._services.directory.terminal_key(terminal_id)
-        if key is None:
-            return False
         try:
+            check_identifier("terminalId", terminal_id)
+            key = await self._services.directory.terminal_key(terminal_id)
+            if key is None:
+                return False
             verify(key, Domain.CONNECT, signed, signature)
-        except SignatureError:
+        except (InputError, SignatureError):
             return False
         status = await self._services.ledger.read(
             lambda connection: connection.scalar(_STATUS, {"id": terminal_id})

@@ -46,6 +46,8 @@ class Tokens:
 
     def user_id(self, token: str) -> str:
         """Whom the token names; raises SignatureError when it proves nothing (any more)."""
+        if not token.isascii():  # bytes that are no text cannot even be encoded by the library
+            raise SignatureError("the token is not valid", code="token_invalid")
         try:
             claims: dict[str, Any] = jwt.decode(
                 token,

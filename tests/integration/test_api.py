@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -210,7 +211,7 @@ async def test_an_app_cannot_take_a_terminals_request_id(gateway: TestGateway) -
 
 
 def token(key: str | bytes = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
-    wanted = {"id": "alice", "exp": int(time.time()) + 60, **claims}
+    wanted = {"id": "alice", "exp": int(time.time()) + 3_600, **claims}
     present = {name: value for name, value in wanted.items() if value is not None}
     return jwt.encode(present, key, algorithm=algorithm)
 
@@ -316,3 +317,30 @@ async def test_a_fault_of_ours_is_told_without_detail(
     assert reply.json["requestId"]
     assert b"secret detail" not in reply.body
     assert b"ZeroDivision" not in reply.body
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (b"TapRail-Terminal: \xff\r\nTapRail-Signature: YQ==", 400),
+        (b"TapRail-Terminal: counter-1\r\nTapRail-Signature: \xff", 401),
+        (b"Authorization: Bearer \xff.\xfe.\xfd", 401),
+    ],
+)
+async def test_a_header_that_is_no_text_is_the_senders_fault(
+    gateway: TestGateway, lines: bytes, status: int
+) -> None:
+    for start in (f"POST {PATH}", "GET /api/payment/status/%ff"):
+        head = f"{start} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n".encode()
+        rest = b"\r\nTapRail-Timestamp: \xff\r\nContent-Type: application/json"
+        answer = await raw_answer(gateway, head + lines + rest + b"\r\nContent-Length: 2\r\n\r\n{}")
+        assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+
+
+async def raw_answer(gateway: TestGateway, request: bytes) -> bytes:
+    host, port = gateway.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(request)
+    answer = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    return answer

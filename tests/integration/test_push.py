@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import socketio
 from nacl.signing import SigningKey
@@ -280,3 +282,33 @@ async def test_news_are_told_even_when_nobody_rings(gateway: TestGateway) -> Non
         await send(gateway, payment)
         gateway.services.wakeups.events.clear()
         assert opened(gateway, await terminal.next()).status == "sent"
+
+
+@asynccontextmanager
+async def raw_socket(gateway: TestGateway) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    """A socket below Socket.IO, which says what no honest library would."""
+    path = "/nfc-ws/?EIO=4&transport=websocket"
+    async with gateway.http.ws_connect(path) as socket:
+        await socket.receive(timeout=WAIT_S)  # the handshake
+        yield socket
+
+
+@pytest.mark.parametrize("auth", ['{"token":"\\ud800.a.b"}', '{"terminalId":"\\ud800"}'])
+async def test_text_that_has_no_encoding_is_refused_like_any_other(
+    gateway: TestGateway, auth: str
+) -> None:
+    async with raw_socket(gateway) as socket:
+        await socket.send_str(f"40{auth}")
+        refusal = await socket.receive_str(timeout=WAIT_S)
+    assert refusal.startswith("44")
+    assert "Authentication failed" in refusal
+
+
+async def test_a_message_with_binary_parts_is_not_gathered(gateway: TestGateway) -> None:
+    async with raw_socket(gateway) as socket:
+        await socket.send_str("40" + json.dumps(user_auth(gateway, "alice")))
+        while "connected" not in await socket.receive_str(timeout=WAIT_S):
+            pass
+        await socket.send_str('459999999999-["ping",{"_placeholder":true,"num":0}]')
+        await socket.send_str('42["ping"]')
+        assert "pong" in await socket.receive_str(timeout=WAIT_S)

@@ -8,6 +8,7 @@ from typing import Final
 from aiohttp import web
 
 from taprail_common.errors import SignatureError
+from taprail_common.ids import check_identifier
 from taprail_common.signing import Domain, verify
 from taprail_common.wire import (
     CLOCK_SKEW_MS,
@@ -49,7 +50,9 @@ async def signed_query(request: web.Request) -> Query:
     services = request.app[SERVICES]
     terminal_id = request.headers.get(TERMINAL_HEADER, "")
     timestamp = request.headers.get(TIMESTAMP_HEADER, "")
-    signed = f"{request.method} {request.path}\n{terminal_id}\n{timestamp}".encode()
+    # Bytes of a header or path that are no UTF-8 arrive as surrogates; nobody can have signed them.
+    text = f"{request.method} {request.path}\n{terminal_id}\n{timestamp}"
+    signed = text.encode(errors="replace")
     await _check(services, request, terminal_id, Domain.QUERY, signed)
     if not is_fresh(timestamp, services.clock.now_ms()):
         raise unauthenticated("timestamp", "the timestamp is not of now", TIMESTAMP_HEADER)
@@ -85,6 +88,7 @@ async def _check(
     signature = request.headers.get(SIGNATURE_HEADER)
     if signature is None:
         raise unauthenticated("signature_missing", "a signature is missing", SIGNATURE_HEADER)
+    check_identifier(TERMINAL_HEADER, terminal_id)
     key = await services.directory.terminal_key(terminal_id)
     if key is None:
         raise unauthenticated("terminal_unknown", "no such terminal", TERMINAL_HEADER)
