@@ -56,6 +56,14 @@ class AccountWatch:
     chain: Chain
     _known: set[str] = field(default_factory=set)
     _seen_block: int | None = None
+    _read_all_until: int = 0
+
+    def forget(self) -> None:
+        """The branch that the balances were read from is gone: read them all again, until the new
+        one has grown past what was seen, because the ledger takes no balance of an earlier block.
+        """
+        self._read_all_until = max(self._read_all_until, self._seen_block or 0)
+        self._seen_block = None
 
     async def look(self, block: Block) -> None:
         """Bring the ledger's balances up to this block; raises ChainError, having lost nothing."""
@@ -66,7 +74,7 @@ class AccountWatch:
             changed = sorted(await self._topped_up(self._seen_block + 1, block.number) | {*unread})
         await self._refresh(changed, block.number)
         self._known.update(changed)
-        self._seen_block = block.number
+        self._seen_block = block.number if block.number >= self._read_all_until else None
 
     async def _topped_up(self, first_block: int, last_block: int) -> set[str]:
         if first_block > last_block or not self._known:

@@ -1,8 +1,9 @@
 """The confirm loop's one step: what has the chain made of our payments?
 
 For each new block a bounded number of calls, however many payments are under way. Facts are read
-at the confirmed block (`confirmations` deep), so a shallower reorg is never noticed here. Every
-pass starts from the ledger: nothing that matters is kept in memory. Any call that fails ends the
+at the confirmed block (`confirmations` deep), so a shallower reorg is never noticed here; a deeper
+one is taken back first (see `reorgs`). Every pass starts from the ledger: nothing that matters is
+kept in memory. Any call that fails ends the
 pass before a conclusion is drawn from what it could not read; the next pass takes all up again.
 """
 
@@ -31,6 +32,7 @@ from taprail_gateway.settle.heads import BlockRhythm, LatestHead, StallWatch
 from taprail_gateway.settle.judge import Judgement, Step, Verdicts, transfer_of
 from taprail_gateway.settle.lanes import PauseCause, pause, the_lane
 from taprail_gateway.settle.record import Outcome, Recorder
+from taprail_gateway.settle.reorgs import ReorgWatch
 from taprail_gateway.settle.replies import Block, Receipt
 from taprail_gateway.settle.settings import SettlementSettings
 from taprail_gateway.wakeups import Wakeups
@@ -79,6 +81,7 @@ class Confirmer:
         self._head = head
         self._record = Recorder(ledger, chain, clock, wakeups)
         self._accounts = AccountWatch(ledger, chain)
+        self._reorgs = ReorgWatch(ledger, chain, clock, wakeups)
         self._stall = StallWatch()
         self.rhythm = BlockRhythm(settings.confirmation_interval_ms / 1000)
         self._done_for: str | None = None
@@ -119,6 +122,8 @@ class Confirmer:
         if number < 0:
             return True
         block = head if number == head.number else await self._chain.block(number)
+        if await self._reorgs.look(block):
+            self._accounts.forget()
         lane = await self._ledger.read(the_lane)
         # The chain before the ledger: what is mined by now was stored before, so that our own
         # newest transactions are never taken for a stranger's.
