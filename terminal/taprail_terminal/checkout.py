@@ -215,6 +215,7 @@ def step(state: Checkout, event: Event, now_s: float) -> tuple[Checkout, tuple[E
 
     Raises IllegalTransitionError, and changes nothing, when the event cannot happen in this phase.
     """
+    event = _late_as_no(state, event)
     if _says_nothing(state, event, now_s):
         return state, ()
     kind = _kind(state, event)
@@ -229,6 +230,16 @@ def step(state: Checkout, event: Event, now_s: float) -> tuple[Checkout, tuple[E
         moved = _enter(noted, target, event)
     moved = _timed(state, moved, now_s)
     return moved, _effects(state, moved, event)
+
+
+def _late_as_no(state: Checkout, event: Event) -> Event:
+    """A disk that fails only after the customer was shown *unknown* brings a late no."""
+    if not isinstance(event, NotSent):
+        return event
+    sale = state.sale if state.phase is Phase.WAITING else None
+    if sale is not None and sale.request_id == event.request_id:
+        return event
+    return Result(event.request_id, False, event.reason, event.code)
 
 
 def _says_nothing(state: Checkout, event: Event, now_s: float) -> bool:

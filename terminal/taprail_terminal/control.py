@@ -160,7 +160,7 @@ def _bound(path: Path) -> socket.socket:
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         request = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(request, dict) or not isinstance(request.get("command"), str):
         return None

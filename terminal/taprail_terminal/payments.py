@@ -74,7 +74,7 @@ class Payments:
             await self._outbox.store(row)
         except PartError as exc:
             _log.error("a sale could not be stored", reason=str(exc))
-            self._report(NotSent(NOT_STORED))
+            self._report(NotSent(sale.request_id, NOT_STORED))
             return
         crash("tap.stored")
         self._taps.reach("stored", sale.request_id)

@@ -124,6 +124,7 @@ class CardRemoved:
 class NotSent:
     """The request could not be stored, so it was not sent: nothing was or will be charged."""
 
+    request_id: str
     reason: str
     code: str = "not_stored"
 

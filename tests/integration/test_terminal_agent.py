@@ -173,7 +173,14 @@ async def test_a_till_arms_and_cancels(
 
 async def test_the_control_socket_bears_nonsense(config: Path, gateway: PlayedGateway) -> None:
     async with agent(config) as running:
-        for nonsense in (b"\n", b"{\n", b"[]\n", b'{"command": 5}\n', b"\xff\xfe\n"):
+        for nonsense in (
+            b"\n",
+            b"{\n",
+            b"[]\n",
+            b'{"command": 5}\n',
+            b"\xff\xfe\n",
+            b"[" * 4_000 + b"\n",
+        ):
             line = await ControlLine.open(running.config)
             await line.say(nonsense)
             assert (await line.hear())["ok"] is False

@@ -36,7 +36,10 @@ TIMEOUT_S = 3.0
 LATER = 1e6
 
 OLD = Sale("old", 700_000, earlier=True)
-YES, NO = Result("r1", True, auth_code="AUTH_1"), Result("r1", False, "over the limit", 5)
+YES, NO = (
+    Result("r1", True, auth_code="AUTH_1"),
+    Result("r1", False, "over the limit", left_units=5),
+)
 OLD_YES, OLD_NO = Result("old", True), Result("old", False, "too late")
 
 EVENTS: dict[str, Event] = {
@@ -48,7 +51,7 @@ EVENTS: dict[str, Event] = {
     "unrd": CardUnreadable("noise"),
     "rej": CardRejected("a bank card"),
     "gone": CardRemoved(),
-    "nost": NotSent("disk"),
+    "nost": NotSent("r1", "disk"),
     "yes": YES,
     "no": NO,
     "late": OLD_YES,
@@ -62,17 +65,17 @@ EVENTS: dict[str, Event] = {
 # cannot happen. Written by hand, not derived from the table under test.
 GRID = """
                arm canc card read torn unrd rej gone nost yes no  late stld time lost back
-idle           RDY -    -    -    -    -    -   =    -    =   =   APP  =    =    OOS  =
-ready          -   IDL  RDG  -    -    -    -   =    -    =   =   APP  =    =    OOS  =
-reading        -   -    -    WAI  TRY  TRY  REF =    -    =   =   =    =    =    OOS  =
+idle           RDY -    -    -    -    -    -   =    =    =   =   APP  =    =    OOS  =
+ready          -   IDL  RDG  -    -    -    -   =    =    =   =   APP  =    =    OOS  =
+reading        -   -    -    WAI  TRY  TRY  REF =    =    =   =   =    =    =    OOS  =
 waiting        -   -    -    -    -    -    -   =    TRY  APP DEC =    =    UNK  =    =
-approved       RDY IDL  -    -    -    -    -   =    -    =   =   =    SET  IDL  =    =
-settled        RDY IDL  -    -    -    -    -   =    -    =   =   =    =    IDL  =    =
-declined       RDY IDL  -    -    -    -    -   =    -    =   =   =    =    IDL  =    =
-unknown        RDY -    -    -    -    -    -   =    -    APP DEC =    =    =    =    =
-try_again      -   IDL  RDG  -    -    -    -   =    -    =   =   =    =    RDY  =    =
-card_refused   -   IDL  RDG  -    -    -    -   =    -    =   =   =    =    RDY  =    =
-out_of_service -   =    -    -    -    -    -   =    -    =   =   APP  =    =    =    IDL
+approved       RDY IDL  -    -    -    -    -   =    =    =   =   =    SET  IDL  =    =
+settled        RDY IDL  -    -    -    -    -   =    =    =   =   =    =    IDL  =    =
+declined       RDY IDL  -    -    -    -    -   =    =    =   =   =    =    IDL  =    =
+unknown        RDY -    -    -    -    -    -   =    DEC  APP DEC =    =    =    =    =
+try_again      -   IDL  RDG  -    -    -    -   =    =    =   =   =    =    RDY  =    =
+card_refused   -   IDL  RDG  -    -    -    -   =    =    =   =   =    =    RDY  =    =
+out_of_service -   =    -    -    -    -    -   =    =    =   =   APP  =    =    =    IDL
 """
 SHORT = {
     "IDL": Phase.IDLE,
@@ -244,10 +247,18 @@ def test_a_torn_card_may_come_again_at_once() -> None:
 
 
 def test_a_sale_that_could_not_be_stored_keeps_its_amount_for_the_next_card() -> None:
-    again = till(*_TAPPED, NotSent("disk"), CardRemoved())
+    again = till(*_TAPPED, NotSent("r1", "disk"), CardRemoved())
     assert again.unresolved == ()
     assert again.next_units == PRICE
     assert again.armed
+
+
+def test_a_disk_that_fails_after_the_time_is_up_ends_the_sale_it_is_about() -> None:
+    unknown = walk(fixed(CardSensed(), CardRead("r1"), CardRemoved()), TimeUp(), now_s=LATER)
+    assert unknown.phase is Phase.UNKNOWN
+    told = walk(unknown, NotSent("r1", "disk"), now_s=LATER)
+    assert (told.phase, told.view.reason_code) == (Phase.DECLINED, "not_stored")
+    assert told.next_units == PRICE  # else a fixed price would wait for it for ever
 
 
 def test_an_interrupted_sale_is_unknown_after_a_restart_and_resolves_late() -> None:

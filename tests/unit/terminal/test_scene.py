@@ -126,7 +126,7 @@ def test_a_code_of_a_newer_gateway_is_shown_in_its_own_words() -> None:
 
 
 def test_every_reason_has_words_that_fit_with_and_without_the_bar() -> None:
-    again = [CardTorn("").code, CardUnreadable("").code, NotSent("").code]
+    again = [CardTorn("").code, CardUnreadable("").code, NotSent("", "").code]
     codes = [*Reason, BANK_CARD.code, UNKNOWN_CARD.code, *again]
     catalogued = {key.split(".")[1] for key in ENGLISH if key.startswith("reason.")}
     assert catalogued == set(codes)
