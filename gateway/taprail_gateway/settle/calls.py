@@ -38,6 +38,11 @@ _AGGREGATE3: Final = _selector("aggregate3((address,bool,bytes)[])")
 _BALANCE_OF: Final = _selector("balanceOf(address)")
 _AUTHORIZATION_STATE: Final = _selector("authorizationState(address,bytes32)")
 
+# An answer of one word takes 160 bytes with its flag, length and offsets; the reason of a call that
+# failed some more.
+_RESULT_BYTES: Final = 512
+_RESULT_HEAD_BYTES: Final = 64
+
 NAME: Final = _selector("name()")
 VERSION: Final = _selector("version()")
 SYMBOL: Final = _selector("symbol()")
@@ -82,6 +87,9 @@ def _call3(contract: str, data: bytes) -> bytes:
 
 def decode_aggregate3(reply: bytes, expected: int) -> list[bytes | None]:
     """What each call returned, None for one that failed; ChainError unless there are so many."""
+    # Rows are found by offsets, so a megabyte may say thousands of times "that megabyte".
+    if len(reply) > _RESULT_HEAD_BYTES + _RESULT_BYTES * expected:
+        raise ChainError(f"aggregate3 gave {len(reply)} bytes for {expected} calls")
     try:
         (rows,) = decode(["(bool,bytes)[]"], reply)
     except (DecodingError, OverflowError) as exc:

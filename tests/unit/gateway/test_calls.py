@@ -70,6 +70,15 @@ def test_garbage_is_an_error_and_never_a_result(garbage: bytes) -> None:
         calls.decode_aggregate3(garbage, 3)
 
 
+def test_an_answer_that_says_one_big_thing_many_times_is_not_unpacked() -> None:
+    rows, size = 1_000, 100_000  # 132 kB that stand for 100 MB
+    offsets = b"".join((rows * 32).to_bytes(32, "big") for _ in range(rows))
+    big = encode(["bool", "bytes"], [True, bytes(size)])
+    reply = (32).to_bytes(32, "big") + rows.to_bytes(32, "big") + offsets + big
+    with pytest.raises(ChainError, match="bytes for 3 calls"):
+        calls.decode_aggregate3(reply, 3)
+
+
 @pytest.mark.parametrize("word", [None, b"", b"\0" * 31, b"\0" * 33])
 def test_a_number_is_one_word(word: bytes | None) -> None:
     with pytest.raises(ChainError, match="one 32-byte word"):
