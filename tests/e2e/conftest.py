@@ -1,7 +1,8 @@
 """Fixtures of the end-to-end tests: chain, gateway and terminal as real processes.
 
-A stack takes seconds to start, so the tests of a module share one; each of them uses cards of its
-own, and leaves gateway, terminal and node running.
+A stack takes seconds to start, so the tests of a module share one, and pytest-xdist has to keep a
+module together (`--dist loadfile`); each test uses cards of its own, and leaves gateway, terminal
+and node running.
 """
 
 from __future__ import annotations

@@ -28,7 +28,6 @@ from tests.e2e.counter import restart_gateway, restart_terminal, tap_until_dead
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.xdist_group("e2e-crashes"),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 

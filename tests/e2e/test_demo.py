@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.e2e.programs import run
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-demo")]
+pytestmark = pytest.mark.e2e
 
 
 def test_the_demo_tells_its_story_and_proves_it(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from tests.e2e.programs import refusal, says
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.xdist_group("e2e-outages"),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 

@@ -21,7 +21,6 @@ from tests.e2e.counter import DEATH_TIMEOUT_S, restart_gateway
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.xdist_group("e2e-story"),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 

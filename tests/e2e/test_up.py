@@ -25,7 +25,6 @@ from tests.e2e.programs import command, run
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.xdist_group("e2e-up"),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
