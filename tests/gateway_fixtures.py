@@ -212,7 +212,7 @@ async def running_gateway(
     await gateway.ledger.start()
     app = build_app(gateway.services)
     gateway.push.attach(app)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, auto_decompress=False)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

@@ -75,7 +75,8 @@ def parse_public_key(text: str) -> VerifyKey:
         raw = b""
     if len(raw) != _KEY_BYTES:
         raise OperatorError(
-            "not an Ed25519 public key", fix="give 64 hex digits, as `key fingerprint` shows them"
+            "not an Ed25519 public key",
+            fix="give 64 hex digits, as `taprail terminal init` and `taprail admin init` print",
         )
     return VerifyKey(raw)
 

@@ -7,11 +7,20 @@ that would change a payment must never be dropped in silence.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+)
 from pydantic.alias_generators import to_camel
 
 from taprail_common.clock import rfc3339
@@ -45,8 +54,23 @@ def from_ms(at_ms: int) -> datetime:
     return _EPOCH + timedelta(milliseconds=at_ms)
 
 
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,18}(?:Z|[+-][0-9]{2}:[0-9]{2})", re.ASCII
+)
+
+
+def _as_rfc3339(value: object) -> object:
+    # pydantic alone would also read seconds or milliseconds since 1970, by a guess at their size.
+    if isinstance(value, datetime) or (isinstance(value, str) and _RFC3339.fullmatch(value)):
+        return value
+    raise ValueError("must be a time like 2026-01-31T12:00:00Z")
+
+
 Timestamp = Annotated[
-    AwareDatetime, PlainSerializer(lambda at: rfc3339(to_ms(at)), return_type=str)
+    AwareDatetime,
+    Field(strict=False),  # a text is how JSON writes a time
+    BeforeValidator(_as_rfc3339),
+    PlainSerializer(lambda at: rfc3339(to_ms(at)), return_type=str),
 ]
 Identifier = Annotated[str, Field(pattern=IDENTIFIER_PATTERN)]
 AmountUnits = Annotated[int, Field(strict=True, gt=0, le=MAX_AMOUNT_UNITS)]
@@ -55,7 +79,7 @@ Hex = Annotated[str, Field(pattern=r"^(?:[0-9A-Fa-f]{2})*$", max_length=1024)]
 
 class _Message(BaseModel):
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True
+        frozen=True, extra="forbid", strict=True, alias_generator=to_camel, validate_by_name=True
     )
 
     def to_json(self) -> bytes:
@@ -184,7 +208,8 @@ M = TypeVar("M", bound=BaseModel)
 def parse(model: type[M], body: bytes | str) -> M:
     """Read a message; raises InputError that names the first wrong field and shows no values."""
     try:
-        return model.model_validate_json(body)
+        # By the names of the JSON alone: a field must not have two spellings in what is signed.
+        return model.model_validate_json(body, by_alias=True, by_name=False)
     except ValidationError as exc:
         raise input_error(exc) from None
 
@@ -192,7 +217,8 @@ def parse(model: type[M], body: bytes | str) -> M:
 def input_error(exc: ValidationError) -> InputError:
     """The first problem of a validation as an InputError in the words of the sender's JSON."""
     problem = exc.errors(include_url=False, include_input=False)[0]
-    field = ".".join(_outside_name(part) for part in problem["loc"]) or "body"
+    unknown = problem["type"] == "extra_forbidden"  # named as it was sent
+    field = ".".join(str(p) if unknown else _outside_name(p) for p in problem["loc"]) or "body"
     return InputError(field, _words(problem))
 
 

@@ -147,7 +147,11 @@ async def _listening(
     app = build_app(services)
     push.attach(app)
     runner = web.AppRunner(
-        app, access_log=None, shutdown_timeout=_DRAIN_S, keepalive_timeout=_KEEP_ALIVE_S
+        app,
+        access_log=None,
+        shutdown_timeout=_DRAIN_S,
+        keepalive_timeout=_KEEP_ALIVE_S,
+        auto_decompress=False,  # `read_body` refuses what is compressed
     )
     await runner.setup()
     site = web.TCPSite(runner, settings.gateway.host, settings.gateway.port)

@@ -13,9 +13,11 @@ from typing import Any
 import jwt
 import pytest
 from nacl.signing import SigningKey
+from pytest_mock import MockerFixture
 
 from taprail_common.signing import Domain, sign, verify
 from taprail_common.wire import MAX_BODY_BYTES, SIGNATURE_HEADER, TERMINAL_HEADER
+from taprail_gateway.api import bodies
 from taprail_gateway.ledger import schema
 from tests.gateway_fixtures import (
     MERCHANT,
@@ -61,6 +63,11 @@ def stored(gateway: TestGateway) -> int:
         ({"tappedAt": "yesterday"}, "tappedAt"),
         ({"tappedAt": "2027-01-15T08:00:00"}, "tappedAt"),
         ({"acceptUntil": None}, "acceptUntil"),
+        ({"acceptUntil": 1795305435}, "acceptUntil"),
+        ({"acceptUntil": "1795305435"}, "acceptUntil"),
+        ({"counter": "1"}, "counter"),
+        ({"offline": "no"}, "offline"),
+        ({"cardUuid": None, "card_uuid": "card-1"}, "card_uuid"),
         ({"proof": None}, "proof"),
         ({"proof": {"profile": "magic"}}, "proof"),
         ({"proof": {"profile": "sun", "piccData": "00", "mac": "0" * 16}}, "proof.sun.piccData"),
@@ -109,6 +116,19 @@ async def test_only_json_is_taken(gateway: TestGateway) -> None:
     headers = {**gateway.headers(body), "Content-Type": "text/plain"}
     reply = await gateway.post(body, headers)
     assert (reply.status, reply.json["field"]) == (415, "Content-Type")
+    headers = {**gateway.headers(body), "Content-Encoding": "gzip"}
+    reply = await gateway.post(body, headers)
+    assert (reply.status, reply.json["field"]) == (415, "Content-Encoding")
+
+
+async def test_a_body_that_comes_too_slowly_is_the_senders_fault(
+    gateway: TestGateway, mocker: MockerFixture
+) -> None:
+    mocker.patch.object(bodies, "_READ_TIMEOUT_S", 0.05)
+    head = f"POST {PATH} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n".encode()
+    rest = b"Content-Type: application/json\r\nContent-Length: 50\r\n\r\n{"
+    answer = await raw_answer(gateway, head + rest, until=b'"field": "body"')
+    assert answer.startswith(b"HTTP/1.1 408 ")
 
 
 # --- terminals ------------------------------------------------------------------------------------
@@ -337,10 +357,10 @@ async def test_a_header_that_is_no_text_is_the_senders_fault(
         assert answer.startswith(f"HTTP/1.1 {status} ".encode())
 
 
-async def raw_answer(gateway: TestGateway, request: bytes) -> bytes:
+async def raw_answer(gateway: TestGateway, request: bytes, until: bytes | None = None) -> bytes:
     host, port = gateway.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(request)
-    answer = await asyncio.wait_for(reader.read(), 10)
+    answer = await asyncio.wait_for(reader.readuntil(until) if until else reader.read(), 10)
     writer.close()
     return answer

@@ -10,7 +10,7 @@ import asyncio
 import json
 from typing import Final, TypeVar
 
-from aiohttp import web
+from aiohttp import ClientError, web
 from pydantic import BaseModel
 
 from taprail_common.errors import InputError
@@ -24,13 +24,24 @@ M = TypeVar("M", bound=BaseModel)
 
 
 async def read_body(request: web.Request) -> bytes:
-    """The body's bytes; raises HttpError (415) unless it is sent as JSON, 413 when too large."""
+    """The body's bytes as they were sent; raises HttpError: 415 unless it is plain JSON, 413 when
+    too large, 408 when too slow, 400 when it breaks off."""
     if request.content_type != "application/json":
         raise HttpError(
             415, "unsupported_media_type", "send application/json", field="Content-Type"
         )
-    async with asyncio.timeout(_READ_TIMEOUT_S):
-        return await request.read()
+    # Signatures are over the bytes that travel, and a bound on them must be one on their meaning.
+    if "Content-Encoding" in request.headers:
+        raise HttpError(
+            415, "unsupported_media_type", "send it uncompressed", field="Content-Encoding"
+        )
+    try:
+        async with asyncio.timeout(_READ_TIMEOUT_S):
+            return await request.read()
+    except TimeoutError:
+        raise HttpError(408, "body_timeout", "the body came too slowly", field="body") from None
+    except (ClientError, ConnectionError, web.RequestPayloadError):
+        raise HttpError(400, "bad_request", "the body broke off", field="body") from None
 
 
 def parse_body(model: type[M], body: bytes) -> M:
