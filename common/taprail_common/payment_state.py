@@ -57,7 +57,8 @@ class PaymentEvent(StrEnum):
     DISPROVE = "disprove"
     """Proof that no authorization for it can take effect any more."""
     RETRY = "retry"
-    """An operator sends it round again."""
+    """It goes round again: nothing that was signed for it can take effect any more, or an operator
+    wants it."""
     REORG = "reorg"
     """The block that held it is gone, deeper than the chosen depth."""
 

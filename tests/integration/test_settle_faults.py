@@ -20,7 +20,7 @@ from taprail_gateway.settle.errors import ChainError
 from taprail_hwsim.anvil import AnvilOptions
 from taprail_hwsim.dev_chain import DevChain
 from tests.rpc_proxy import RpcProxy, running_proxy
-from tests.settle_shop import Shop, blocks, open_shop, still_open, until_settled
+from tests.settle_shop import ETHER, Shop, blocks, open_shop, still_open, until_settled
 
 pytestmark = pytest.mark.chain
 
@@ -267,3 +267,24 @@ async def test_a_node_that_dies_and_comes_back_from_its_state(
                     await settlement.stop()
             finally:
                 await settlement.stop()
+
+
+async def test_a_wallet_without_gas_for_an_hour_costs_no_approved_sale(shop: Shop) -> None:
+    shop.chain.fund(shop.lane, 0)
+    payments = await shop.sell(3)
+    settlement = await shop.settlement(confirmation_timeout_s=10)
+    await settlement.sender.tick()
+    await blocks(shop, settlement)
+    shop.clock.ahead_ms = 3_600_000
+    await blocks(shop, settlement)
+    assert shop.states(payments) == {"confirmation_failed": 3}
+    shop.chain.advance_time(3_600)
+    await settlement.confirmer.tick()
+    assert shop.states(payments) == {"pending": 3}
+    assert shop.balance()[2] == 300, "still held: the merchant was told yes"
+    shop.chain.fund(shop.lane, ETHER)
+    for _ in range(4):
+        await settlement.sender.tick()
+        await blocks(shop, settlement)
+    assert shop.states(payments) == {"completed": 3}
+    shop.assert_books_balance()

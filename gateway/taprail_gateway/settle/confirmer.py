@@ -211,7 +211,7 @@ class Confirmer:
     # --- what is given up, and what has been ---------------------------------------------------
 
     async def _review(self, block: Block) -> None:
-        """Look again at the list for manual review: paid after all, or proven never to be?"""
+        """Look again at the list for manual review: paid after all, to be sent again, or never?"""
         listed, ends_s = await self._ledger.read(partial(_given_up, before_ms=block.time_s * 1000))
         due = [payment for payment in listed if ends_s.get(payment.id, 0) < block.time_s]
         if not due:
@@ -219,7 +219,7 @@ class Confirmer:
         facts = await read_fates(self._chain, due, block)
         outcome = Outcome(block)
         for payment in due:
-            outcome.verdicts.add(payment, judge.expired(facts[payment.id]))
+            outcome.verdicts.add(payment, judge.expired(payment, facts[payment.id]))
         await self._record.write(outcome)
 
     async def _give_up_overdue(self, block: Block) -> None:

@@ -20,6 +20,7 @@ MAX_BINDINGS: Final = 3
 """Transactions that may be final without a payment before a person has to look at it."""
 
 _BURNT: Final = "its authorization was used up by its holder"
+_EXPIRED: Final = "its authorization expired without being used"
 
 TRAVELLING: Final = frozenset({PaymentState.PROCESSING, PaymentState.SENT})
 
@@ -30,6 +31,7 @@ class Step(Enum):
     CONFIRM = auto()
     UNBIND = auto()
     GIVE_UP = auto()
+    RETRY = auto()
     DISPROVE = auto()
     LEAVE = auto()
     """Given up already, and its transaction is done with: the proof rule decides later."""
@@ -109,18 +111,23 @@ def left_out(payment: BoundPayment, facts: Facts, why: str) -> Judgement:
     return Judgement(Step.UNBIND, reason=why)
 
 
-def expired(facts: Facts) -> Judgement:
+def expired(payment: BoundPayment, facts: Facts) -> Judgement:
     """A payment that was given up, at a final block past the end of all that was signed for it.
 
-    Paid after all, or never: an unspent nonce past that end is a proof by itself, because the token
-    will refuse whatever still lies in some pool.
+    Paid after all, or not by any of that: an unspent nonce past that end is a proof by itself,
+    because the token will refuse whatever still lies in some pool. What merely took too long (an
+    outage, a wallet without gas) is signed anew then: the merchant was told yes, the money is still
+    held, and the nonce is the same. Only what went by too often is at its end.
     """
     if isinstance(facts.fate, Place):
         return Judgement(Step.CONFIRM, place=facts.fate)
     if facts.is_unclear:
         return Judgement(Step.WAIT)
-    reason = _BURNT if facts.fate is Fate.BURNT else "its authorization expired without being used"
-    return Judgement(Step.DISPROVE, reason=reason)
+    if facts.fate is Fate.BURNT:
+        return Judgement(Step.DISPROVE, reason=_BURNT)
+    if payment.bindings < MAX_BINDINGS:
+        return Judgement(Step.RETRY, reason=_EXPIRED)
+    return Judgement(Step.DISPROVE, reason=_EXPIRED)
 
 
 def why_left_out(payment: BoundPayment, *, outer_ran: bool, balances: Mapping[str, int]) -> str:

@@ -23,6 +23,7 @@ from taprail_gateway.wakeups import Wakeups
 _EVENTS: Final = {
     Step.UNBIND: PaymentEvent.UNBIND,
     Step.GIVE_UP: PaymentEvent.GIVE_UP,
+    Step.RETRY: PaymentEvent.RETRY,
     Step.DISPROVE: PaymentEvent.DISPROVE,
 }
 _log = structlog.get_logger("settle.record")
@@ -77,7 +78,7 @@ def _take(
     connection: Connection, step: Step, payment_ids: list[str], at_ms: int, reason: str
 ) -> None:
     event = _EVENTS[step]
-    if event is PaymentEvent.UNBIND:
+    if event in {PaymentEvent.UNBIND, PaymentEvent.RETRY}:
         transitions.apply(connection, event, payment_ids, at_ms, detail=reason)
     else:
         transitions.apply(

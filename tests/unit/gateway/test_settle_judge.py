@@ -141,16 +141,21 @@ def test_a_payment_that_its_transaction_left_out(
 
 
 @pytest.mark.parametrize(
-    ("facts", "step"),
+    ("bindings", "facts", "step"),
     [
-        (PAID, Step.CONFIRM),
-        (UNSPENT, Step.DISPROVE),
-        (BURNT, Step.DISPROVE),
-        (UNCLEAR, Step.WAIT),
+        (1, PAID, Step.CONFIRM),
+        (1, UNSPENT, Step.RETRY),
+        (MAX_BINDINGS - 1, UNSPENT, Step.RETRY),
+        (MAX_BINDINGS, UNSPENT, Step.DISPROVE),
+        (MAX_BINDINGS, PAID, Step.CONFIRM),
+        (1, BURNT, Step.DISPROVE),
+        (1, UNCLEAR, Step.WAIT),
     ],
 )
-def test_a_given_up_payment_whose_authorizations_are_over(facts: Facts, step: Step) -> None:
-    assert expired(facts).step is step
+def test_a_given_up_payment_whose_authorizations_are_over(
+    bindings: int, facts: Facts, step: Step
+) -> None:
+    assert expired(payment(GIVEN_UP, bindings), facts).step is step
 
 
 def test_the_reason_is_the_best_that_is_known() -> None:
