@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from typing import Any, Final
 
 from rich.console import Console
@@ -48,6 +49,9 @@ def _dispatch(arguments: Sequence[str]) -> None:
     if not arguments or arguments[0] in {"-h", "--help"}:
         _print_help()
         return
+    if arguments[0] == "--version":
+        sys.stdout.write(f"taprail {metadata.version('taprail')}\n")
+        return
     name, *rest = arguments
     if name not in _COMMANDS:
         raise OperatorError(f"no command {name!r}", fix=f"try one of: {', '.join(_COMMANDS)}")
@@ -74,4 +78,4 @@ def _print_help() -> None:
     console = Console(highlight=False)
     console.print("Tap-to-pay from an NFC card to an EVM chain.\n")
     console.print(table)
-    console.print("\nEach says more with --help.")
+    console.print("\nEach says more with --help; --version says which TapRail this is.")

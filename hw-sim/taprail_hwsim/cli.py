@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -22,7 +23,7 @@ from taprail_hwsim.dev_chain import MULTICALL3_ADDRESS, DevChainError
 from taprail_hwsim.event_log import TerminalSilentError
 from taprail_hwsim.node_tools import ToolMissingError
 from taprail_hwsim.process import ProgramError
-from taprail_hwsim.rpc import RpcRefusedError, RpcUnreachableError
+from taprail_hwsim.rpc import JsonRpc, RpcRefusedError, RpcUnreachableError
 from taprail_hwsim.stack import Stack, StackOptions
 from taprail_hwsim.up import SimulatorError, ask, run_until_stopped
 
@@ -34,12 +35,13 @@ app: Final = typer.Typer(
 )
 
 DEFAULT_STATE_DIR: Final = Path("build/sim")
+_STATE_DIR_BYTES: Final = 85
+"""A socket's path has 107 bytes (unix(7), sun_path), and `/terminal/control.sock` takes 22."""
 _FORESEEN: Final = (
     AnvilError,
     DevChainError,
     ProgramError,
     RpcRefusedError,
-    RpcUnreachableError,
     SimulatorError,
     TerminalSilentError,
     ToolMissingError,
@@ -62,7 +64,7 @@ def demo(
 
     Exit code 0 only if the chain says what the ledger says, to the unit.
     """
-    pictures.mkdir(parents=True, exist_ok=True)
+    _make_folder(pictures)
     if not _run(run_demo(pictures, as_json=as_json)):
         raise typer.Exit(1)
 
@@ -88,6 +90,11 @@ def up(
     The same state folder goes on where it was. With --json one object says where everything is,
     when it is.
     """
+    _check_state_dir(state_dir)
+    if rpc_url is not None:
+        _check_url(rpc_url)
+    elif token is not None:
+        raise OperatorError("--token is of a chain that is there", fix="give its --rpc-url too")
     options = StackOptions(
         state_dir,
         gateway_port=port,
@@ -132,6 +139,29 @@ def tap(
         raise typer.Exit(1)
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise OperatorError(f"{folder}: {exc.strerror}", fix="choose another folder") from exc
+
+
+def _check_state_dir(state_dir: Path) -> None:
+    _make_folder(state_dir)
+    if len(os.fsencode(state_dir.resolve())) > _STATE_DIR_BYTES:
+        raise OperatorError(
+            f"{state_dir}: its path is over {_STATE_DIR_BYTES} bytes, too long for a socket in it",
+            fix="choose another folder",
+        )
+
+
+def _check_url(rpc_url: str) -> None:
+    try:
+        JsonRpc(rpc_url)
+    except ValueError as exc:
+        raise OperatorError(f"--rpc-url: {exc}", fix="write it like http://127.0.0.1:8545") from exc
+
+
 def _print_json(stack: Stack) -> None:
     sys.stdout.write(json.dumps(stack.describe(), ensure_ascii=False) + "\n")
     sys.stdout.flush()
@@ -161,8 +191,14 @@ def _print_tap(result: dict[str, Any]) -> None:
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
     try:
         return asyncio.run(work)
+    except RpcUnreachableError as exc:
+        raise OperatorError(str(exc), fix="start the node, or correct --rpc-url") from exc
     except _FORESEEN as exc:
         raise OperatorError(str(exc)) from exc
+    except OSError as exc:
+        if exc.filename is None:
+            raise
+        raise OperatorError(f"{exc.filename}: {exc.strerror}", fix="choose another folder") from exc
 
 
 def main() -> None:

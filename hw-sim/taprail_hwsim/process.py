@@ -109,10 +109,8 @@ class Program:
             raise ProgramError(f"{self.name} has no stdout")
         line = await process.stdout.readline()
         if not line:
-            code = await process.wait()
             # A program that refuses to start says why in its last line.
-            why = self.last_words().splitlines()[-1:]
-            raise ProgramError(f"{self.name} ended with code {code}: {''.join(why) or 'no word'}")
+            raise ProgramError(self.obituary(await process.wait()))
         ready: dict[str, Any] = json.loads(line)
         return ready
 
@@ -122,6 +120,14 @@ class Program:
             return self._log_path.read_bytes()[-_LAST_WORDS_BYTES:].decode(errors="replace").strip()
         except FileNotFoundError:
             return "(no log)"
+
+    def obituary(self, exit_code: int) -> str:
+        """Why it has ended, in one line: its own last words, or how it was killed."""
+        if exit_code < 0:
+            how = signal.Signals(-exit_code).name
+            return f"{self.name} was killed ({how}): see {self._log_path}"
+        why = self.last_words().splitlines()[-1:]
+        return f"{self.name} ended with code {exit_code}: {''.join(why) or 'no word'}"
 
     def _running(self) -> asyncio.subprocess.Process:
         if self._process is None:

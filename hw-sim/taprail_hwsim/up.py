@@ -70,9 +70,10 @@ async def _until_stopped_or_ended(stack: Stack, stopped: asyncio.Event) -> None:
     done, rest = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for task in rest:
         task.cancel()
-    for program in (waits[task] for task in done):
+    for task in done:
+        program = waits[task]
         if program is not None:
-            raise ProgramError(f"the {program.name} has ended: {program.last_words()}")
+            raise ProgramError(program.obituary(task.result()))
 
 
 class _Table:
@@ -104,6 +105,8 @@ class _Table:
         names = self._stack.cards.names()
         if card not in names:
             raise SimulatorError(f"no card {card!r} on the table; there are: {', '.join(names)}")
+        if amount is None and not await self._asks_for_something():
+            raise SimulatorError("the terminal asks for nothing: give an --amount")
         mark = self._stack.log.position
         async with self._hand:
             event = await self._stack.tap(card, amount, tear_after_apdus=tear_after_apdus)
@@ -118,6 +121,12 @@ class _Table:
         result["display"] = self._stack.panel.display.braille()
         result["lights"] = self._stack.panel.lights()
         return result
+
+    async def _asks_for_something(self) -> bool:
+        if self._stack.options.fixed_amount is not None:
+            return True
+        answer = await command(self._stack.control_socket, command="status")
+        return bool(answer.get("armed"))
 
 
 async def ask(state_dir: Path, **request: Any) -> dict[str, Any]:

@@ -290,6 +290,23 @@ def test_a_simulator_on_a_port_in_use(tmp_path: Path) -> None:
     assert says(line, [port, "in use"])
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--token", "0x" + "00" * 20], ["--rpc-url"]),
+        (["--rpc-url", "localhost", "--token", "0x" + "00" * 20], ["localhost", "http://"]),
+        (["--rpc-url", "http://127.0.0.1:1", "--token", "0x" + "00" * 20], ["start the node"]),
+        (["--state-dir", "/dev/null"], ["/dev/null", "another folder"]),
+        (["--state-dir", "{folder}/" + "x" * 90], ["too long for a socket"]),
+    ],
+)
+def test_a_simulator_with_options_that_do_not_hold(
+    tmp_path: Path, options: list[str], words: list[str]
+) -> None:
+    given = [option.format(folder=tmp_path) for option in options]
+    assert says(refusal("taprail-sim", "up", "--state-dir", str(tmp_path), *given), words)
+
+
 def _replace(file: Path, old: str, new: str) -> None:
     text = file.read_text()
     assert old in text
