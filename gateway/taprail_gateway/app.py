@@ -10,7 +10,7 @@ import errno
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -95,7 +95,10 @@ async def running(settings: GatewaySettings, clock: Clock) -> AsyncIterator[Read
         wakeups = Wakeups()
         settlement = Settlement(ledger, chain, secrets.custody, settings.settlement, clock, wakeups)
         estimate = _first_estimate(settings)
-        services = _services(settings, ledger, chain.token, secrets, wakeups, estimate)
+        services = replace(
+            _services(settings, ledger, chain.token, secrets, wakeups, estimate),
+            not_ready=settlement.obstacles,
+        )
         push = Push(services, estimate)
         async with _settling(settlement), _listening(settings, services, push) as (host, port):
             yield Ready(

@@ -21,7 +21,7 @@ from taprail_gateway.admin import app
 from taprail_gateway.config import GatewaySettings
 from taprail_gateway.custody import Custody
 from taprail_gateway.facts import LedgerFacts
-from taprail_gateway.ledger import queries, schema
+from taprail_gateway.ledger import queries, schema, transitions
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.tokens import Tokens
 
@@ -201,6 +201,23 @@ def test_what_is_wrong_is_named(admin: Admin, arguments: tuple[str, ...], messag
 def test_a_token_names_its_user(admin: Admin) -> None:
     issued = admin.json("token", "issue", "--user", "alice", "--days", "1")
     assert Tokens.load(admin.settings.jwt_secret_file).user_id(issued["token"]) == "alice"
+
+
+def test_a_paused_lane_is_listed_with_its_cause_and_resumed(admin: Admin) -> None:
+    [lane] = admin.json("lane", "list")
+    assert lane["paused_because"] is None
+    with pytest.raises(TapRailError, match="is not paused"):
+        admin("lane", "resume", lane["address"])
+    ledger = admin.ledger()
+    ledger.write_now(lambda c: transitions.pause_lane(c, lane["address"], "permanent: reverted"))
+    ledger.dispose()
+    assert admin.json("lane", "list")[0]["paused_because"] == "permanent: reverted"
+    assert admin.json("lane", "resume", lane["address"].upper().replace("X", "x"))["was"] == (
+        "permanent: reverted"
+    )
+    assert admin.json("lane", "list")[0]["paused_because"] is None
+    with pytest.raises(TapRailError, match="there is no lane"):
+        admin("lane", "resume", ACCOUNT)
 
 
 def test_check_tells_what_is_wrong(admin: Admin) -> None:

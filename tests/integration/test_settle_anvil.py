@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from sqlalchemy import insert
 
 from taprail_common.errors import OperatorError
 from taprail_common.payment_state import PaymentState
-from taprail_gateway.ledger import schema
+from taprail_gateway.ledger import queries, schema
 from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.settle import fees
 from taprail_gateway.settle.engine import Settlement
 from taprail_gateway.settle.errors import FeeCapError
+from taprail_gateway.settle.sender import MAX_OPEN_BLOCKS
 from taprail_hwsim.dev_chain import DevChain
 from tests import eip3009
 from tests.settle_shop import (
@@ -431,3 +434,56 @@ async def test_a_full_transaction_does_not_wait(spiked: Shop) -> None:
     many = await shop.sell(7)
     await send_all(settlement)
     assert shop.states(many) == {PaymentState.SENT: 7}
+
+
+async def test_a_funds_pause_ends_though_the_refused_transaction_went_another_way(
+    shop: Shop,
+) -> None:
+    [payment] = await shop.sell()
+    shop.chain.fund(shop.lane, 0)
+    settlement = await shop.settlement()
+    await settlement.sender.tick()
+    [stored] = shop.transactions()
+    # Somebody else's node had it all along: it is mined while nobody here sends it again.
+    shop.chain.fund(shop.lane, ETHER)
+    raw = shop.ledger.read_now(lambda c: queries.raw_attempts(c, [stored["id"]]))[stored["id"]][0]
+    shop.chain.node.call("eth_sendRawTransaction", "0x" + raw.raw.hex())
+    await blocks(shop, settlement)
+    assert shop.payment(payment).state is PaymentState.COMPLETED
+    assert (shop.lane_row().paused_because or "").startswith("funds:")
+    [next_one] = await shop.sell()
+    await settlement.sender.tick()
+    assert shop.lane_row().paused_because is None
+    await send_all(settlement)
+    assert shop.payment(next_one).state is PaymentState.SENT
+
+
+async def test_no_more_is_under_way_than_its_fee_outlives(spiked: Shop) -> None:
+    shop = spiked
+    settlement = await shop.settlement(payments_per_transaction=50)
+    many = await shop.sell(50 * 45)
+    await send_all(settlement)
+    full_blocks = len(shop.transactions()) * fees.full_batch_gas(50) / 30_000_000
+    assert 3.5 < full_blocks <= MAX_OPEN_BLOCKS + 0.1
+    assert shop.states(many)["pending"] > 0
+    while shop.states(many) != {"completed": len(many)}:
+        await blocks(shop, settlement)
+        await send_all(settlement)
+    shop.assert_books_balance()
+
+
+async def test_what_is_in_the_way_is_told(shop: Shop) -> None:
+    settlement = await shop.settlement()
+    assert settlement.obstacles() == []
+    shop.chain.fund(shop.lane, 0)
+    await shop.sell()
+    await settlement.start()
+    try:
+        async with asyncio.timeout(20):
+            while not settlement.obstacles():  # noqa: ASYNC110 - nobody is told of an obstacle
+                await asyncio.sleep(0.02)
+        [told] = settlement.obstacles()
+        assert told.startswith("sender:")
+        assert "funds" in told
+    finally:
+        await settlement.stop()

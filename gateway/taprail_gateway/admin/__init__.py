@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
-from taprail_gateway.admin import cards, payments, people, setup
+from taprail_gateway.admin import cards, lanes, payments, people, setup
 from taprail_gateway.admin.session import Session
 
 app: Final = typer.Typer(
@@ -28,6 +28,7 @@ for name, group in (
     ("terminal", people.terminals),
     ("card", cards.cards),
     ("payment", payments.payments),
+    ("lane", lanes.lanes),
 ):
     app.add_typer(group, name=name)
 

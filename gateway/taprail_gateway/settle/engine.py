@@ -55,14 +55,19 @@ class Settlement:
         self.confirmer = Confirmer(ledger, chain, settings, clock, broadcaster, head, wakeups)
         self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
+        self._obstacles: dict[str, str] = {}
+
+    def obstacles(self) -> list[str]:
+        """What keeps the loops from their work right now, a line each; empty: nothing does."""
+        return [f"{loop}: {reason}" for loop, reason in self._obstacles.items()]
 
     async def start(self) -> None:
         """Check that the lane's key opens, then run; raises OperatorError if it does not."""
         lane = await self._ledger.read(the_lane)
         self._custody.unwrap(lane.address, lane.wrapped_key)
         self._tasks = [
-            asyncio.create_task(_supervise("sender", self._send_once), name="settle-sender"),
-            asyncio.create_task(_supervise("confirmer", self._confirm_once), name="settle-confirm"),
+            asyncio.create_task(self._supervise("sender", self._send_once)),
+            asyncio.create_task(self._supervise("confirmer", self._confirm_once)),
         ]
 
     async def stop(self) -> None:
@@ -87,21 +92,22 @@ class Settlement:
             await wait_until_rung(self._wakeups.bound, self._settings.confirmation_interval_ms)
         return None
 
-
-async def _supervise(loop: str, once: Callable[[], Awaitable[str | None]]) -> None:
-    """Call for ever; after an error or an obstacle (the text that it gives) pause, ever longer."""
-    pause_s = _FIRST_PAUSE_S
-    while True:
-        try:
-            obstacle = await once()
-        except TapRailError as exc:
-            obstacle = str(exc)
-        except Exception:  # noqa: BLE001 - a bug must not stop the money: logged whole, tried again
-            _log.exception("settle.bug", loop=loop)
-            obstacle = "an unforeseen error"
-        if obstacle is None:
-            pause_s = _FIRST_PAUSE_S
-            continue
-        _log.warning("settle.hindered", loop=loop, reason=obstacle, pause_s=pause_s)
-        await asyncio.sleep(pause_s)
-        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    async def _supervise(self, loop: str, once: Callable[[], Awaitable[str | None]]) -> None:
+        """Call for ever; after an error or an obstacle (the text given) pause, ever longer."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                obstacle = await once()
+            except TapRailError as exc:
+                obstacle = str(exc)
+            except Exception:  # noqa: BLE001 - a bug must not stop the money: logged whole, tried again
+                _log.exception("settle.bug", loop=loop)
+                obstacle = "an unforeseen error"
+            if obstacle is None:
+                self._obstacles.pop(loop, None)
+                pause_s = _FIRST_PAUSE_S
+                continue
+            self._obstacles[loop] = obstacle
+            _log.warning("settle.hindered", loop=loop, reason=obstacle, pause_s=pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

@@ -19,6 +19,8 @@ from taprail_gateway.settle.replies import Block, Log
 
 # Nonces in the topics of one log query; 50 take a node 1 ms.
 _NONCES_PER_QUERY: Final = 100
+# Blocks of one log query: what public providers answer at the least.
+_BLOCKS_PER_QUERY: Final = 500
 # How far back is looked: twice the usual validity (600 s) at blocks of a quarter second, and within
 # what providers answer. What is older stays unclear and waits for a person.
 _LOOK_BACK_BLOCKS: Final = 5_000
@@ -48,6 +50,9 @@ async def read_fates(
 async def _logs_about(chain: Chain, nonces: Sequence[str], block: Block) -> list[Log]:
     """All logs of the transactions that spent these nonces: event, and transfer beside it."""
     first = max(0, block.number - _LOOK_BACK_BLOCKS)
-    events = await chain.token_logs([SPENT_TOPICS, None, nonces], first, block.number)
+    events: list[Log] = []
+    for start in range(first, block.number + 1, _BLOCKS_PER_QUERY):
+        end = min(start + _BLOCKS_PER_QUERY - 1, block.number)
+        events += await chain.token_logs([SPENT_TOPICS, None, nonces], start, end)
     receipts = await chain.receipts(sorted({log.tx_hash for log in events}))
     return [log for receipt in receipts.values() for log in receipt.logs]

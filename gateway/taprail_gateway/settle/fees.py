@@ -65,6 +65,11 @@ def gas_limit(payees: Sequence[str]) -> int:
     return _BATCH_BASE_GAS + each * len(payees) + new_payees_gas
 
 
+def full_batch_gas(payments: int) -> int:
+    """About what a transaction of so many payments uses; limits are higher, blocks fill by use."""
+    return _BATCH_BASE_GAS + _PAYMENT_GAS * payments
+
+
 def payments_that_fit(wanted: int, block_gas_limit: int) -> int:
     """How many of the wanted payments one transaction may hold on a chain with such blocks."""
     room = min(block_gas_limit // _BLOCK_SHARE, _MAX_TRANSACTION_GAS) - _BATCH_BASE_GAS

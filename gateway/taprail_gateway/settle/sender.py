@@ -31,13 +31,14 @@ from taprail_gateway.settle.chain import Chain, TokenInfo
 from taprail_gateway.settle.errors import SendClass
 from taprail_gateway.settle.fees import Fees
 from taprail_gateway.settle.heads import LatestHead
-from taprail_gateway.settle.lanes import PauseCause, pause, the_lane
+from taprail_gateway.settle.lanes import PauseCause, heed, pause, the_lane
 from taprail_gateway.settle.replies import Block
 from taprail_gateway.settle.settings import SettlementSettings
 from taprail_gateway.settle.signer import SignedTransaction, sign_authorization, sign_transaction
 
-MAX_OPEN_TRANSACTIONS: Final = 256
-"""Under way at once: more than 20 s of full 30 M blocks; a node's pool need not hold more of us."""
+MAX_OPEN_BLOCKS: Final = 4
+"""Under way at once, in full blocks: a fee of twice the base fee outlives five (EIP-1559: an eighth
+more after each), and what a fee has outgrown waits until the chain is quiet again."""
 
 # Base fee and time of the head are used within this: the fee doubles at worst in six blocks.
 _HEAD_AGE_S: Final = 3.0
@@ -119,8 +120,11 @@ class Sender:
             obstacle = await self._send(situation.lane, situation.unsent)
             return Tick(may_be_more=True, obstacle=obstacle)
         if situation.lane.paused_because is not None:
+            if not situation.open_count:
+                # Nothing is left whose taking could tell that the wallet was topped up: try anew.
+                await heed(self._ledger, situation.lane, None)
             return Tick(obstacle=f"the lane is paused ({situation.lane.paused_because})")
-        if not situation.pending or situation.open_count >= MAX_OPEN_TRANSACTIONS:
+        if not situation.pending or situation.open_count >= await self._open_limit():
             return Tick()
         if self._should_gather(situation):
             return Tick()
@@ -224,6 +228,12 @@ class Sender:
                 settings.payments_per_transaction, head.gas_limit
             ),
         )
+
+    async def _open_limit(self) -> int:
+        """How many transactions may be under way at once."""
+        head = await self._current_head()
+        size = fees.payments_that_fit(self._settings.payments_per_transaction, head.gas_limit)
+        return max(1, MAX_OPEN_BLOCKS * head.gas_limit // fees.full_batch_gas(size))
 
     async def _current_head(self) -> Block:
         known = self._head.not_older_than(_HEAD_AGE_S, self._clock.monotonic_s())
