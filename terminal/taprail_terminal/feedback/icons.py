@@ -6,6 +6,7 @@ Answers for drawing one icon into an image; where it stands is up to `screens`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Final
 
 from PIL import Image, ImageDraw
@@ -17,8 +18,9 @@ ICON_PX: Final = 24
 _Pen = ImageDraw.ImageDraw
 
 
+@cache
 def icon(kind: Icon) -> Image.Image:
-    """The icon, white on black, as an image of mode "1"."""
+    """The icon, white on black, as an image of mode "1", shared: copy it to change it."""
     image = Image.new("1", (ICON_PX, ICON_PX))
     _DRAW[kind](ImageDraw.Draw(image))
     return image

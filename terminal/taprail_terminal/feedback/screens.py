@@ -38,7 +38,6 @@ def render(screen: Screen) -> Image.Image:
     """Draw the screen; gives an image of mode "1", white on black, shared: copy it to change it."""
     image = Image.new("1", (WIDTH_PX, HEIGHT_PX))
     pen = ImageDraw.Draw(image)
-    pen.fontmode = "1"  # no grey: the display has none
     bottom = HEIGHT_PX
     if screen.lift_card is not None:
         bottom -= _BAR_PX + 2  # letters with a tail must not touch the bar

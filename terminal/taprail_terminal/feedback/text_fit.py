@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final, TypeAlias
 
-from PIL import ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 SMALLEST_PX: Final = 11
 """Below this a decimal point may vanish from the grid, and 12.50 reads 1250."""
@@ -61,8 +61,22 @@ def write(
     """Write one line; `at` is the left end of its middle."""
     x, y = at
     for word in text.split():
-        pen.text((x, y), word, font=font(size_px), fill=fill, anchor="lm")
+        pen.bitmap((x - size_px, y - size_px), _stamp(word, size_px), fill=fill)
         x += _word_px(word, size_px) + _space_px(size_px)
+
+
+@lru_cache(maxsize=512)
+def _stamp(word: str, size_px: int) -> Image.Image:
+    """A word with a margin of its size, its left middle at (size, size).
+
+    Words come back, while a sum or a code is new with each sale; drawing letters is what takes the
+    time of a picture.
+    """
+    stamp = Image.new("1", (_word_px(word, size_px) + 2 * size_px, 2 * size_px))
+    pen = ImageDraw.Draw(stamp)
+    pen.fontmode = "1"  # no grey: the display has none
+    pen.text((size_px, size_px), word, font=font(size_px), fill=1, anchor="lm")
+    return stamp
 
 
 @lru_cache(maxsize=4096)
