@@ -94,7 +94,7 @@ def _until(condition: Callable[[], bool]) -> None:
     raise AssertionError("it never came about")
 
 
-@pytest.mark.parametrize("name", ["ready", "waiting_lift", "declined_daily_limit", "unknown_lift"])
+@pytest.mark.parametrize("name", sorted(GALLERY))
 def test_the_picture_on_the_glass_is_the_picture_drawn(front: Front, name: str) -> None:
     front.show(GALLERY[name])
     drawn = render(scene(GALLERY[name]).screen)
