@@ -106,7 +106,8 @@ class Story:
             await self._stack.log.wait_for(
                 "resolved", where=lambda e: e.get("request") == dan.request_id
             )
-            await self._photograph("approved")
+            # Asked again late, it may be told of the settlement in the same breath.
+            await self._photograph("approved", "settled")
             await self._settle([dan])
         self._screen.say("asked again with the same bytes, it was given the first answer", "green")
 
@@ -159,11 +160,11 @@ class Story:
             if arrived_s is not None:
                 record.reach("block", arrived_s)
 
-    async def _photograph(self, phase: str) -> None:
-        """Save the display's picture, once it shows this phase."""
-        await self._stack.log.wait_for("shown", since=self._mark(), where=_is(phase))
+    async def _photograph(self, *phases: str) -> None:
+        """Save the display's picture, once it shows one of these phases."""
+        shown = await self._stack.log.wait_for("shown", since=self._mark(), where=_is(*phases))
         await self._stack.panel.caught_up()
-        path = self._folder / f"{self._step}-{phase}.png"
+        path = self._folder / f"{self._step}-{shown.get('phase')}.png"
         self._stack.panel.display.png(path)
         self.pictures.append(path)
 
@@ -177,5 +178,5 @@ class Story:
         return max((i for i, event in enumerate(events) if event.name == "field"), default=0)
 
 
-def _is(phase: str) -> Callable[[Event], bool]:
-    return lambda event: event.get("phase") == phase
+def _is(*phases: str) -> Callable[[Event], bool]:
+    return lambda event: event.get("phase") in phases
