@@ -152,4 +152,12 @@ def _print(facts: dict[str, Any], *, as_json: bool) -> None:
         return
     for name, value in facts.items():
         if name != "ok":
-            console.print(f"{name}: {value}", markup=False)
+            console.print(f"{name}: {_words(value)}", markup=False)
+
+
+def _words(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_words(each)}" for name, each in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else str(value)
