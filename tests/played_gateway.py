@@ -34,6 +34,7 @@ class PlayedGateway:
         self.decline: dict[str, Any] | None = None
         self.clock_offset_ms = 0
         self.connects: list[dict[str, Any]] = []
+        self.sids: list[str] = []
         self.synced: list[list[str]] = []
         self.refuse_connects = 0
         self.posted = asyncio.Event()
@@ -95,6 +96,11 @@ class PlayedGateway:
         text = json.dumps(notice)
         return {"body": text, "signature": sign(self.key, Domain.NOTICE, text.encode())}
 
+    async def hang_up(self) -> None:
+        """Disconnect everybody, as a gateway that is going down does."""
+        for sid in list(self.sids):
+            await self._socket.disconnect(sid)
+
     async def emit(self, data: Any) -> None:
         await self._socket.emit("payment:verdict", data)
 
@@ -155,6 +161,7 @@ class PlayedGateway:
         if self.refuse_connects:
             self.refuse_connects -= 1
             raise socketio.exceptions.ConnectionRefusedError("Authentication failed")
+        self.sids.append(sid)
         self.connected.set()
         return True
 

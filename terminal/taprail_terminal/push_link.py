@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,6 +33,8 @@ SYNC_EVENT: Final = "terminal:sync"
 SYNC_BATCH: Final = 100
 CONNECT_LIMIT_S: Final = 5.0
 SYNC_LIMIT_S: Final = 5.0
+GOODBYE_LIMIT_S: Final = 0.5
+"""A terminal that is told to stop must be gone well before its supervisor kills it."""
 _MAX_MESSAGE_BYTES: Final = 64 * 1024
 
 _log = structlog.get_logger()
@@ -97,6 +100,7 @@ class PushLink:
                 _log.debug("push connection failed", reason=str(exc)[:200])
             finally:
                 self.connected = False
+            _heed_cancellation()
             await asyncio.sleep(next(pauses_s))
 
     async def _listen(self, session: aiohttp.ClientSession, limit: asyncio.Timeout) -> None:
@@ -117,12 +121,16 @@ class PushLink:
                 transports=["websocket"],
                 socketio_path=SOCKET_PATH,
             )
+            _heed_cancellation()
             limit.reschedule(None)
             self.connected = True
             await self._sync(client)
             await client.wait()
         finally:
-            await client.disconnect()
+            # The library waits for the far end, which may be going down at the same moment.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GOODBYE_LIMIT_S):
+                    await client.disconnect()
 
     async def _sync(self, client: Any) -> None:
         """Ask for the state of everything open; the answers come as notices.
@@ -151,3 +159,11 @@ class PushLink:
 
 def _is_approved(row: OutboxRow) -> bool:
     return row.state is RequestState.APPROVED
+
+
+def _heed_cancellation() -> None:
+    """Be cancelled after all: the library swallows a cancellation amid its goodbye, and a terminal
+    that went on connecting would never stop."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

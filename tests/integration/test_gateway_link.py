@@ -298,3 +298,20 @@ async def test_a_lost_connection_is_made_again() -> None:
 def test_the_identity_shows_no_private_key() -> None:
     assert bytes(DEVICE).hex() not in repr(IDENTITY)
     assert IDENTITY.public_key == public_key_text(DEVICE.verify_key)
+
+
+async def test_a_link_cancelled_while_the_gateway_goes_down_ends() -> None:
+    """Both are told to stop at once: the library swallows a cancellation amid its goodbye, and a
+    link that connected again would never stop. Each turn cancels a little later in that goodbye."""
+    for turns in range(0, 40, 2):
+        gateway = PlayedGateway()
+        async with gateway.serving():
+            listener = Listener(gateway, [])
+            task = asyncio.create_task(listener.link.run())
+            await asyncio.wait_for(gateway.connected.wait(), LIMIT_S)
+            await gateway.hang_up()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait({task}, timeout=LIMIT_S)
+            assert task.cancelled(), turns
