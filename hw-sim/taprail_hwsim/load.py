@@ -289,7 +289,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.WriteTransport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's is none by its type
+        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's is none by its type
 
     def send(self, request: bytes, due_s: float) -> None:
         self._due_s = due_s
