@@ -1,8 +1,10 @@
-"""Requests to the gateway, from the tap to the chain: *store, send, believe, store, show*.
+"""Requests to the gateway, from the tap to the chain: *store, send, believe, show, write down*.
 
-Answers for that order, at each of whose steps the power may go. What is durable is in `outbox`,
-what is believed in `gateway_link` and `push_link`, what is shown follows from the events that are
-handed to the checkout.
+Answers for that order, at each of whose steps the power may go. The request is on the disk before
+its first byte leaves; the verdict needs no disk to be shown, since it is durable at the gateway,
+which gives the same one again when the same bytes are posted after a restart. What is durable here
+is in `outbox`, what is believed in `gateway_link` and `push_link`, what is shown follows from the
+events that are handed to the checkout.
 """
 
 from __future__ import annotations
@@ -81,7 +83,7 @@ class Payments:
         await self.resolve(row)
 
     async def resolve(self, row: OutboxRow) -> None:
-        """Ask until a stored request has a verdict, and write that down before it is told."""
+        """Ask until a stored request has a verdict, tell it, and write down what was signed."""
         request_id = row.request_id
         believed = await self._link.ask(row, lambda: self._taps.reach("request_sent", request_id))
         verdict = believed.verdict
@@ -94,20 +96,19 @@ class Payments:
             reasonCode=verdict.reason_code,
             transactionId=verdict.transaction_id,
         )
-        if not await self._write_down(row, believed):
-            return
-        crash("tap.verdict")
-        approved = verdict.verdict is Outcome.APPROVED
         self._report(
             Result(
                 request_id,
-                approved,
+                verdict.verdict is Outcome.APPROVED,
                 verdict.reason,
                 verdict.reason_code,
                 verdict.left_units,
                 verdict.auth_code,
             )
         )
+        crash("tap.believed")
+        await self._write_down(row, believed)
+        crash("tap.verdict")
         early = self._early_notices.pop(request_id, None)
         if early is not None:
             await self._note(early)
@@ -148,20 +149,16 @@ class Payments:
             tapped_at_ms,
         )
 
-    async def _write_down(self, row: OutboxRow, believed: Believed) -> bool:
-        """Store the verdict before it is shown; False when it must not be shown."""
+    async def _write_down(self, row: OutboxRow, believed: Believed) -> None:
         approved = believed.verdict.verdict is Outcome.APPROVED
         state = RequestState.APPROVED if approved else RequestState.DECLINED
         at_ms = self._clock.now_ms()
         try:
             await self._outbox.resolve(row.request_id, state, believed.evidence, at_ms)
         except PartError as exc:
-            # The gateway gives the same verdict again after a restart, so showing it is safe.
             _log.error("a verdict could not be stored", reason=str(exc))
         except IllegalTransitionError as exc:
             _log.error("the gateway contradicts itself", request=row.request_id, reason=str(exc))
-            return False
-        return True
 
     async def _note(self, believed: BelievedNotice) -> None:
         notice, at_ms = believed.notice, self._clock.now_ms()

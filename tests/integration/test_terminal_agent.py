@@ -213,7 +213,7 @@ async def test_a_lost_answer_is_unknown_and_resolves_without_a_second_charge(
     assert len(set(gateway.bodies)) == 1
 
 
-@pytest.mark.parametrize("point", ["tap.stored", "tap.sent", "tap.verdict"])
+@pytest.mark.parametrize("point", ["tap.stored", "tap.sent", "tap.believed", "tap.verdict"])
 async def test_kill_9_in_the_middle_of_a_tap_loses_nothing(
     config: Path, gateway: PlayedGateway, reader: Pn532Simulator, point: str
 ) -> None:
@@ -231,7 +231,8 @@ async def test_kill_9_in_the_middle_of_a_tap_loses_nothing(
     assert len(requests) == 1
     assert len(set(gateway.bodies)) == 1
     # With the verdict on the disk nothing has to be asked again.
-    assert len(gateway.bodies) == {"tap.stored": 1, "tap.sent": 2, "tap.verdict": 1}[point]
+    posts = {"tap.stored": 1, "tap.sent": 2, "tap.believed": 2, "tap.verdict": 1}
+    assert len(gateway.bodies) == posts[point]
 
 
 async def test_what_settled_while_the_terminal_was_off_is_learnt_at_its_start(

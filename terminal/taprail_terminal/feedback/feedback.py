@@ -57,10 +57,10 @@ class Feedback:
         """Show the view as soon as the parts can; returns at once."""
         drawn = scene(view)
         ticket = self._shown.issue(view)
+        if self._display is not None:  # first, since it takes longest
+            self._display.put(drawn.screen, ticket)
         if self._lights is not None:
             self._lights.put(drawn.lights, ticket)
-        if self._display is not None:
-            self._display.put(drawn.screen, ticket)
         self._sound(view, drawn)
         self._view = view
 
