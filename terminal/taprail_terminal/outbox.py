@@ -177,7 +177,8 @@ class Outbox:
                 if self._database is None:
                     self._database = _open(self._path)
                 if now_ms is not None:
-                    _prune(self._database, now_ms)
+                    with self._database:
+                        _prune(self._database, now_ms)
                 return work(self._database)
             except sqlite3.Error as exc:
                 raise PartError(
@@ -189,7 +190,12 @@ class Outbox:
     def _store(self, database: sqlite3.Connection, row: OutboxRow) -> None:
         if _counts(database).unresolved >= MAX_UNRESOLVED:
             raise PartError(PART, "too many sales are unknown", fix="connect to the gateway first")
+        self._since_prune += 1
+        # In the same commit: an error of either leaves nothing stored, as whoever asked is told.
         with database:
+            if self._since_prune >= PRUNE_EVERY:
+                _prune(database, row.stored_at_ms)
+                self._since_prune = 0
             database.execute(
                 "INSERT INTO requests (request_id, amount_units, currency, body, signature,"
                 " stored_at_ms, state) VALUES (?, ?, ?, ?, ?, ?, 'stored')",
@@ -202,10 +208,6 @@ class Outbox:
                     row.stored_at_ms,
                 ),
             )
-        self._since_prune += 1
-        if self._since_prune >= PRUNE_EVERY:
-            self._since_prune = 0
-            _prune(database, row.stored_at_ms)
 
     def _close(self) -> None:
         if self._database is not None:
@@ -302,16 +304,15 @@ def _write_and_count(database: sqlite3.Connection) -> OutboxCounts:
 
 
 def _prune(database: sqlite3.Connection, now_ms: int) -> None:
-    """Delete old evidence. What has no verdict is never deleted, and what the chain has not
-    settled only when it is so old that nobody here can do anything about it."""
-    with database:
-        database.execute(
-            "DELETE FROM requests WHERE state NOT IN ('stored', 'approved') AND number <= ("
-            " SELECT number FROM requests WHERE state NOT IN ('stored', 'approved')"
-            " ORDER BY number DESC LIMIT 1 OFFSET ?)",
-            (KEEP_FINISHED,),
-        )
-        database.execute(
-            "DELETE FROM requests WHERE state <> 'stored' AND stored_at_ms < ?",
-            (now_ms - KEEP_FINISHED_MS,),
-        )
+    """Delete old evidence of what has come to its end, and of nothing else: a clock that jumps
+    ahead must not take a sale's evidence before the chain has settled it."""
+    database.execute(
+        "DELETE FROM requests WHERE state NOT IN ('stored', 'approved') AND number <= ("
+        " SELECT number FROM requests WHERE state NOT IN ('stored', 'approved')"
+        " ORDER BY number DESC LIMIT 1 OFFSET ?)",
+        (KEEP_FINISHED,),
+    )
+    database.execute(
+        "DELETE FROM requests WHERE state NOT IN ('stored', 'approved') AND finished_at_ms < ?",
+        (now_ms - KEEP_FINISHED_MS,),
+    )

@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import sys
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,20 @@ SETTLED, FAILED = RequestState.SETTLED, RequestState.FAILED
 def row(number: int, at_ms: int = NOW_MS) -> OutboxRow:
     body = b'{"exact": "bytes",  "of": "%d"}' % number
     return OutboxRow(f"r{number}", 100 + number, "USDC", body, f"sig{number}", at_ms)
+
+
+def break_disk(path: Path, statement: str) -> None:
+    """Let SQLite fail at each such statement on requests, as it does on a full disk."""
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(
+            f"CREATE TRIGGER bad_disk BEFORE {statement} ON requests"
+            " BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END"
+        )
+
+
+def mend_disk(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("DROP TRIGGER bad_disk")
 
 
 @pytest.fixture
@@ -136,12 +151,30 @@ async def test_old_evidence_is_pruned_and_open_requests_are_not(
     monkeypatch.setattr(outbox_module, "KEEP_FINISHED", 2)
     long_ago_ms = NOW_MS - outbox_module.KEEP_FINISHED_MS - 1
     for number in range(8):
-        await outbox.store(row(number, long_ago_ms if number < 3 else NOW_MS))
-    for number in (1, 2, 4, 5, 6):  # r0 stays open, old as it is; r3 and r7 are new and open
-        await outbox.resolve(f"r{number}", APPROVED if number == 2 else DECLINED, YES, NOW_MS)
+        await outbox.store(row(number, long_ago_ms))
+    for number in (1, 4, 5, 6):  # r0, r3 and r7 stay open
+        await outbox.resolve(f"r{number}", DECLINED, YES, long_ago_ms if number == 6 else NOW_MS)
+    await outbox.resolve("r2", APPROVED, YES, long_ago_ms)
     await outbox.open(NOW_MS)
     found = {f"r{number}" for number in range(8) if await outbox.find(f"r{number}") is not None}
-    assert found == {"r0", "r3", "r5", "r6", "r7"}
+    assert found == {"r0", "r2", "r3", "r5", "r7"}
+
+
+async def test_a_pruning_that_fails_leaves_no_sale_behind(
+    outbox: Outbox, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever sells is told that nothing was charged, so nothing may be there to be sent."""
+    monkeypatch.setattr(outbox_module, "PRUNE_EVERY", 2)
+    monkeypatch.setattr(outbox_module, "KEEP_FINISHED", 0)
+    await outbox.store(row(1))
+    await outbox.resolve("r1", DECLINED, NO, NOW_MS)
+    break_disk(path, "DELETE")
+    with pytest.raises(PartError):
+        await outbox.store(row(2))
+    assert await outbox.find("r2") is None
+    mend_disk(path)
+    await outbox.store(row(2))
+    assert await outbox.unresolved() == [row(2)]
 
 
 def refused(path: Path) -> str:
