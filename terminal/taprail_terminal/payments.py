@@ -9,9 +9,10 @@ events that are handed to the checkout.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -21,7 +22,7 @@ from taprail_common.errors import IllegalTransitionError, PartError
 from taprail_common.payment_state import PaymentState
 from taprail_common.wire import TAP_VALIDITY_MS, Outcome, TerminalPayment, from_ms
 from taprail_terminal.card_session import CardProof
-from taprail_terminal.gateway_link import Believed, GatewayLink
+from taprail_terminal.gateway_link import Believed, GatewayLink, retry_pauses_s
 from taprail_terminal.identity import Identity
 from taprail_terminal.outbox import Outbox, OutboxRow, RequestState
 from taprail_terminal.push_link import BelievedNotice
@@ -32,6 +33,8 @@ from taprail_terminal.timeline import Timeline
 NOT_STORED: Final = "nothing was charged: this terminal cannot store sales"
 MAX_EARLY_NOTICES: Final = 100
 """News of requests whose verdict is not here yet; more than that can wait for the next connect."""
+
+T = TypeVar("T")
 
 _log = structlog.get_logger()
 
@@ -116,7 +119,7 @@ class Payments:
     async def on_notice(self, believed: BelievedNotice) -> None:
         """A verified notice about a payment of this terminal."""
         notice = believed.notice
-        row = await self._outbox.find(notice.request_id)
+        row = await _until_stored(lambda: self._outbox.find(notice.request_id))
         if row is None or (row.amount_units, row.currency) != (notice.amount, notice.currency):
             _log.error("a notice about a payment that is not ours", request=notice.request_id)
             return
@@ -154,26 +157,43 @@ class Payments:
         state = RequestState.APPROVED if approved else RequestState.DECLINED
         at_ms = self._clock.now_ms()
         try:
-            await self._outbox.resolve(row.request_id, state, believed.evidence, at_ms)
-        except PartError as exc:
-            _log.error("a verdict could not be stored", reason=str(exc))
+            await _until_stored(
+                lambda: self._outbox.resolve(row.request_id, state, believed.evidence, at_ms)
+            )
         except IllegalTransitionError as exc:
             _log.error("the gateway contradicts itself", request=row.request_id, reason=str(exc))
 
     async def _note(self, believed: BelievedNotice) -> None:
-        notice, at_ms = believed.notice, self._clock.now_ms()
-        request_id, evidence = notice.request_id, believed.evidence
+        notice = believed.notice
+        request_id = notice.request_id
         match notice.status:
             case PaymentState.COMPLETED:
-                if await self._outbox.finish(request_id, RequestState.SETTLED, evidence, at_ms):
+                if await self._finish(RequestState.SETTLED, believed):
                     self._taps.reach("settled", request_id, txHash=notice.tx_hash)
                     self._taps.keep(request_id)
                     self._report(Settled(request_id))
             case PaymentState.FAILED:
-                if await self._outbox.finish(request_id, RequestState.FAILED, evidence, at_ms):
+                if await self._finish(RequestState.FAILED, believed):
                     _log.error("an approved payment has failed", request=request_id)
                     self._timeline.tell("failed", request=request_id, reason=notice.reason)
             case PaymentState.SENT | PaymentState.CONFIRMATION_FAILED:
                 self._timeline.tell(notice.status, request=request_id, txHash=notice.tx_hash)
             case _:
                 return  # on its way, as after every approval
+
+    async def _finish(self, state: RequestState, believed: BelievedNotice) -> bool:
+        request_id, at_ms = believed.notice.request_id, self._clock.now_ms()
+        return await _until_stored(
+            lambda: self._outbox.finish(request_id, state, believed.evidence, at_ms)
+        )
+
+
+async def _until_stored(step: Callable[[], Awaitable[T]]) -> T:
+    """Try until the disk does it: what the gateway has signed is not said twice by itself."""
+    for pause_s in retry_pauses_s():
+        try:
+            return await step()
+        except PartError as exc:
+            _log.error("what the gateway signed cannot be stored yet", reason=str(exc))
+        await asyncio.sleep(pause_s)
+    raise AssertionError("the pauses never end")

@@ -20,7 +20,7 @@ from nacl.signing import VerifyKey
 from socketio.exceptions import SocketIOError
 
 from taprail_common.clock import Clock
-from taprail_common.errors import InputError, LinkError, SignatureError
+from taprail_common.errors import InputError, LinkError, PartError, SignatureError
 from taprail_common.signing import Domain, gateway_id, verify
 from taprail_common.wire import PaymentNotice, SignedEnvelope, parse
 from taprail_terminal.gateway_link import retry_pauses_s
@@ -98,6 +98,9 @@ class PushLink:
                 pauses_s = retry_pauses_s()
             except (SocketIOError, TimeoutError, LinkError, OSError) as exc:
                 _log.debug("push connection failed", reason=str(exc)[:200])
+            except PartError as exc:
+                # What is open could not be read: asked about at the next connect.
+                _log.error("open payments could not be asked about", reason=str(exc))
             finally:
                 self.connected = False
             _heed_cancellation()

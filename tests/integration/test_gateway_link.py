@@ -11,7 +11,7 @@ from aiohttp import web
 from nacl.signing import SigningKey
 
 from taprail_common.clock import SystemClock
-from taprail_common.errors import LinkError, OperatorError
+from taprail_common.errors import LinkError, OperatorError, PartError
 from taprail_common.signing import Domain, gateway_id, public_key_text, verify
 from taprail_common.wire import Outcome, SunProof, TerminalPayment, from_ms
 from taprail_terminal import gateway_link
@@ -202,8 +202,12 @@ class Listener:
 
     def __init__(self, gateway: PlayedGateway, open_requests: list[OutboxRow]) -> None:
         self.heard: asyncio.Queue[BelievedNotice] = asyncio.Queue()
+        self.disk_failures = 0
 
         async def unfinished() -> list[OutboxRow]:
+            if self.disk_failures:
+                self.disk_failures -= 1
+                raise PartError("outbox", "disk I/O error")
             return open_requests
 
         self.link = PushLink(
@@ -224,6 +228,17 @@ class Listener:
 
     async def next(self) -> BelievedNotice:
         return await asyncio.wait_for(self.heard.get(), LIMIT_S)
+
+
+async def test_a_disk_that_fails_at_a_connect_is_tried_again_at_the_next() -> None:
+    gateway, row = PlayedGateway(), request()
+    gateway.bodies = [row.body]
+    async with gateway.serving():
+        listener = Listener(gateway, [row])
+        listener.disk_failures = 2
+        async with listener.listening():
+            assert (await listener.next()).notice.request_id == row.request_id
+    assert len(gateway.connects) == 3
 
 
 async def test_open_requests_are_asked_about_on_each_connect() -> None:
