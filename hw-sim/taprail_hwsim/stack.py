@@ -42,7 +42,8 @@ TAP_TIMEOUT_S: Final = 30.0
 SAME_CARD_PAUSE_S: Final = 0.8
 """Nobody taps the same card again sooner: to a terminal, a card that does has never left."""
 _STARTING: Final = (None, "out_of_service")
-_TAKEN: Final = ("verdict", "unknown", "try_again", "card_refused")
+_READ: Final = ("read", "try_again", "card_refused")
+_ANSWERED: Final = ("verdict", "unknown")
 
 
 @dataclass(frozen=True)
@@ -178,10 +179,22 @@ class Stack:
         self._on_pad = on_table.uid
         self.reader.put(on_table, tear_after_apdus=tear_after_apdus)
         try:
-            return await self.log.wait_for(*_TAKEN, since=mark, timeout_s=TAP_TIMEOUT_S)
+            return await self._made_up_its_mind(mark)
         finally:
             if lift:
                 await self.lift(mark)
+
+    async def _made_up_its_mind(self, since: int) -> Event:
+        """What became of the card that was put there; a late answer to an earlier one is not it."""
+        read = await self.log.wait_for(*_READ, since=since, timeout_s=TAP_TIMEOUT_S)
+        if read.name != "read":
+            return read
+        return await self.log.wait_for(
+            *_ANSWERED,
+            since=since,
+            where=lambda e: e.get("request") == read.get("request"),
+            timeout_s=TAP_TIMEOUT_S,
+        )
 
     async def lift(self, since: int) -> None:
         """Take the card away and wait until the terminal has noticed."""
