@@ -58,6 +58,9 @@ TORN: Final = "card removed too early"
 UNREADABLE: Final = "the card could not be read"
 NO_READER: Final = "the card reader does not work"
 
+OUTCOMES: Final = frozenset({Phase.APPROVED, Phase.SETTLED, Phase.DECLINED})
+"""Phases that say what became of a request."""
+
 _log = structlog.get_logger()
 
 
@@ -111,14 +114,15 @@ class Agent:
         payments: Payments,
         interrupted: list[OutboxRow],
     ) -> None:
-        """Begin, with interrupted work first: what has no verdict is posted again as it was."""
+        """Begin, with interrupted work first: what has no verdict is posted again as it was, and
+        a verdict that nobody has seen is shown as that of an earlier sale."""
         self._reader, self._feedback, self._payments = reader, feedback, payments
         self.state = self._begin(
             tuple(Sale(row.request_id, row.amount_units, earlier=True) for row in interrupted)
         )
         self._show(self.state.view)
         for row in interrupted:
-            self._spawn(payments.resolve(row))
+            self._spawn(payments.resume(row))
 
     async def stop(self) -> None:
         """Stop asking. What is unresolved is in the outbox."""
@@ -180,9 +184,8 @@ class Agent:
 
     def _show(self, view: View) -> None:
         self._taps.judge(view)
-        request = self._request_on_display()
         if view.phase is Phase.UNKNOWN:
-            self._timeline.tell("unknown", request=request)
+            self._timeline.tell("unknown", request=view.request_id)
         self._timeline.tell(
             "view",
             phase=view.phase.value,
@@ -191,7 +194,7 @@ class Agent:
             reason=view.reason,
             leftUnits=view.left_units,
             late=view.late or None,
-            request=request,
+            request=view.request_id,
         )
         if self._feedback is not None:
             self._feedback.show(view)
@@ -199,14 +202,12 @@ class Agent:
     def on_shown(self, view: View, at_s: float) -> None:
         """Lights and display have been driven to the view."""
         self._taps.shown(view, at_s)
-        request = self._request_on_display() if view == self.state.view else None
-        self._timeline.tell("shown", at_s=at_s, phase=view.phase.value, request=request)
+        self._timeline.tell("shown", at_s=at_s, phase=view.phase.value, request=view.request_id)
+        if view.phase in OUTCOMES and view.request_id is not None and self._payments is not None:
+            self._spawn(self._payments.shown(view.request_id))
 
     def _waits_for(self, request_id: str) -> bool:
-        return self.state.phase is Phase.WAITING and self._request_on_display() == request_id
-
-    def _request_on_display(self) -> str | None:
-        return self.state.sale.request_id if self.state.sale is not None else None
+        return self.state.phase is Phase.WAITING and self.state.view.request_id == request_id
 
     # --- cards --------------------------------------------------------------------------------
 

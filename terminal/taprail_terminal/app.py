@@ -155,7 +155,7 @@ async def _serve(
     )
     await control.start()
     stack.push_async_callback(control.stop)
-    interrupted = await parts.outbox.unresolved()
+    interrupted = await parts.outbox.unseen()
     agent.start(
         reader=parts.reader,
         feedback=parts.feedback,

@@ -189,6 +189,7 @@ class Checkout:
             left_units=result.left_units if result else None,
             late=self.late,
             auth_code=result.auth_code if result else None,
+            request_id=self.sale.request_id if self.sale else None,
         )
 
     def _shown_units(self) -> int | None:

@@ -36,7 +36,6 @@ KEEP_FINISHED_MS: Final = 90 * 24 * 3600 * 1000
 PRUNE_EVERY: Final = 200
 """Requests between two prunings; one deletes as many rows as came since the last."""
 
-_SCHEMA_VERSION: Final = 1
 _SCHEMA: Final = """
 CREATE TABLE requests (
   number INTEGER PRIMARY KEY,
@@ -59,6 +58,14 @@ CREATE TABLE requests (
 CREATE INDEX requests_open ON requests (number) WHERE state IN ('stored', 'approved');
 CREATE INDEX requests_finished ON requests (number) WHERE state NOT IN ('stored', 'approved');
 """
+_SHOWN: Final = """
+ALTER TABLE requests ADD COLUMN shown_at_ms INTEGER;
+UPDATE requests SET shown_at_ms = verdict_at_ms;
+CREATE INDEX requests_unseen ON requests (number) WHERE shown_at_ms IS NULL;
+"""
+_STEPS: Final = (_SCHEMA, _SHOWN)
+"""The schema; a file of version n has had the first n."""
+_SCHEMA_VERSION: Final = len(_STEPS)
 
 _SELECT: Final = (
     "SELECT request_id, amount_units, currency, body, signature, stored_at_ms, state"
@@ -144,17 +151,25 @@ class Outbox:
     async def finish(
         self, request_id: str, state: RequestState, notice: Evidence, at_ms: int
     ) -> bool:
-        """Write down that an approved request is settled or failed; False if it is not approved."""
+        """Write down that an approved request is settled or failed; False if it is not approved.
+
+        A failure is an outcome that nobody has been shown yet.
+        """
         return await self._run(lambda db: _finish(db, request_id, state, notice, at_ms))
+
+    async def mark_shown(self, request_id: str, at_ms: int) -> None:
+        """Write down that lights and display have shown a request's outcome."""
+        await self._run(lambda db: _mark_shown(db, request_id, at_ms))
 
     async def find(self, request_id: str) -> OutboxRow | None:
         """One request."""
         rows = await self._run(lambda db: _rows(db, "request_id = ?", request_id))
         return rows[0] if rows else None
 
-    async def unresolved(self) -> list[OutboxRow]:
-        """All requests without a verdict, oldest first."""
-        return await self._run(lambda db: _rows(db, "state = 'stored'"))
+    async def unseen(self) -> list[OutboxRow]:
+        """All requests whose outcome nobody has been shown, oldest first: those without a verdict,
+        and those whose verdict or failure came when there was no more time to show it."""
+        return await self._run(lambda db: _rows(db, "shown_at_ms IS NULL"))
 
     async def unfinished(self) -> list[OutboxRow]:
         """All requests whose end is not known, oldest first: those without a verdict, and approved
@@ -226,9 +241,10 @@ def _open(path: Path) -> sqlite3.Connection:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
         database.execute("PRAGMA journal_size_limit = 4194304")
-        if version == 0:
+        if version < _SCHEMA_VERSION:
+            steps = "".join(_STEPS[version:])
             database.executescript(
-                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;"
+                f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;"
             )
     except sqlite3.DatabaseError as exc:
         database.close()
@@ -274,11 +290,27 @@ def _finish(
 ) -> bool:
     with database:
         cursor = database.execute(
-            "UPDATE requests SET state = ?, notice = ?, notice_signature = ?, finished_at_ms = ?"
-            " WHERE request_id = ? AND state = 'approved'",
-            (state.value, notice.body, notice.signature, at_ms, request_id),
+            "UPDATE requests SET state = ?, notice = ?, notice_signature = ?, finished_at_ms = ?,"
+            " shown_at_ms = iif(?, NULL, shown_at_ms) WHERE request_id = ? AND state = 'approved'",
+            (
+                state.value,
+                notice.body,
+                notice.signature,
+                at_ms,
+                state is RequestState.FAILED,
+                request_id,
+            ),
         )
     return cursor.rowcount == 1
+
+
+def _mark_shown(database: sqlite3.Connection, request_id: str, at_ms: int) -> None:
+    with database:
+        database.execute(
+            "UPDATE requests SET shown_at_ms = ?"
+            " WHERE request_id = ? AND state <> 'stored' AND shown_at_ms IS NULL",
+            (at_ms, request_id),
+        )
 
 
 def _rows(database: sqlite3.Connection, where: str, *values: str) -> list[OutboxRow]:

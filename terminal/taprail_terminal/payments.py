@@ -116,6 +116,22 @@ class Payments:
         if early is not None:
             await self._note(early)
 
+    async def resume(self, row: OutboxRow) -> None:
+        """Take up a request whose outcome an earlier run has not shown."""
+        if row.state is RequestState.STORED:
+            await self.resolve(row)
+            return
+        approved = row.state in {RequestState.APPROVED, RequestState.SETTLED}
+        self._report(Result(row.request_id, approved))
+
+    async def shown(self, request_id: str) -> None:
+        """Lights and display have shown a request's outcome; else the next start shows it."""
+        crash("tap.shown")
+        try:
+            await self._outbox.mark_shown(request_id, self._clock.now_ms())
+        except PartError as exc:
+            _log.error("a verdict's showing could not be noted", reason=str(exc))
+
     async def on_notice(self, believed: BelievedNotice) -> None:
         """A verified notice about a payment of this terminal."""
         notice = believed.notice

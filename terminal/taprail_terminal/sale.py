@@ -43,7 +43,8 @@ class View:
     `amount_units` is None when there is nothing to pay. `reason` is a sentence for people, and
     `reason_code` finds the words that fit the display.
     `left_units` is what a limit leaves, when the gateway said so. `late` marks the result of an
-    earlier sale, which is shown over the current one.
+    earlier sale, which is shown over the current one. `request_id` says whose outcome this is, and
+    is not shown.
     """
 
     phase: Phase
@@ -56,6 +57,7 @@ class View:
     left_units: int | None = None
     late: bool = False
     auth_code: str | None = None
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

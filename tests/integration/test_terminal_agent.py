@@ -14,6 +14,7 @@ from taprail_common.signing import Domain, parse_public_key, verify
 from taprail_hwsim.cards import Ntag21x, Ntag424
 from taprail_hwsim.pn532 import Pn532Simulator
 from taprail_terminal.config import load_config
+from taprail_terminal.outbox import Outbox
 from taprail_terminal.storage import DeviceStore
 from tests.played_gateway import PlayedGateway
 from tests.terminal_fixtures import (
@@ -233,6 +234,65 @@ async def test_kill_9_in_the_middle_of_a_tap_loses_nothing(
     # With the verdict on the disk nothing has to be asked again.
     posts = {"tap.stored": 1, "tap.sent": 2, "tap.believed": 2, "tap.verdict": 1}
     assert len(gateway.bodies) == posts[point]
+
+
+async def unseen(config: Path) -> list[str]:
+    """What the next start would show, as long as no agent runs."""
+    outbox = Outbox(load_config(config).outbox_file)
+    try:
+        return [row.request_id for row in await outbox.unseen()]
+    finally:
+        await outbox.close()
+
+
+async def late_yes(running: AgentProcess, request: str) -> None:
+    """Wait until the request is shown as an earlier sale that was approved, or settled by now."""
+    phase = "unknown"
+    while phase == "unknown":
+        phase = (await running.watcher.until("view", late=True, request=request))["phase"]
+    assert phase in {"approved", "settled"}
+
+
+async def test_a_yes_that_nobody_may_have_seen_is_shown_at_the_next_start(
+    config: Path, gateway: PlayedGateway, reader: Pn532Simulator
+) -> None:
+    async with agent(config, crash="tap.shown") as running:
+        await ready(running)
+        reader.put(card())
+        assert await running.ended() == EXIT_CODE
+        reader.lift()
+    (request,) = await unseen(config)
+    async with agent(config) as running:
+        await late_yes(running, request)
+        await running.watcher.until("shown", phase="ready")
+    assert await unseen(config) == []
+    assert len(set(gateway.bodies)) == 1
+
+
+async def test_a_late_yes_that_waits_behind_another_sale_survives_a_power_cut(
+    tmp_path: Path, gateway: PlayedGateway, reader: Pn532Simulator
+) -> None:
+    path = write_config(tmp_path, gateway, reader.path, fixed_amount=None, timeout_ms=200)
+    make_key(path)
+    gateway.plays = ["hang"]
+    async with agent(path, crash="tap.verdict@2") as running:
+        await running.until_status(lambda status: status["phase"] == "idle")
+        await running.arm("1.00")
+        reader.put(card(1))
+        await running.watcher.until("shown", phase="unknown")
+        reader.lift()
+        await running.watcher.until("card_removed")
+        await running.arm("2.00")
+        reader.put(card(2))  # and lies there: the second yes stays on the display
+        await running.watcher.until("shown", phase="approved")
+        assert await running.ended() == EXIT_CODE
+        reader.lift()
+    first = json.loads(gateway.bodies[0])["requestId"]
+    assert await unseen(path) == [first]
+    async with agent(path) as running:
+        await late_yes(running, first)
+        await running.watcher.until("shown", phase="idle")
+    assert await unseen(path) == []
 
 
 async def test_what_settled_while_the_terminal_was_off_is_learnt_at_its_start(

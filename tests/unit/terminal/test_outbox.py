@@ -62,7 +62,7 @@ async def test_a_request_is_found_again_byte_for_byte(path: Path) -> None:
     await outbox.close()
     again = Outbox(path)
     await again.open(NOW_MS)
-    assert await again.unresolved() == [row(1), row(2)]
+    assert await again.unseen() == [row(1), row(2)]
     await again.close()
 
 
@@ -70,7 +70,6 @@ async def test_a_verdict_is_kept_with_its_evidence(outbox: Outbox, path: Path) -
     await outbox.store(row(1))
     assert await outbox.unfinished() == [row(1)]
     assert await outbox.resolve("r1", APPROVED, YES, NOW_MS + 5)
-    assert await outbox.unresolved() == []
     assert [row.request_id for row in await outbox.unfinished()] == ["r1"]
     assert await outbox.finish("r1", SETTLED, NOTICE, NOW_MS + 9)
     assert await outbox.unfinished() == []
@@ -83,11 +82,46 @@ async def test_a_verdict_is_kept_with_its_evidence(outbox: Outbox, path: Path) -
     assert kept == (row(1).body, "sig1", YES.body, YES.signature, NOTICE.body, NOTICE.signature)
 
 
+async def test_an_outcome_is_unseen_until_it_was_shown(outbox: Outbox) -> None:
+    for number in (1, 2, 3):
+        await outbox.store(row(number))
+    await outbox.mark_shown("r1", NOW_MS)  # shown as unknown, which is no outcome
+    await outbox.resolve("r2", DECLINED, NO, NOW_MS)
+    await outbox.resolve("r3", APPROVED, YES, NOW_MS)
+    await outbox.mark_shown("r3", NOW_MS)
+    assert [row.request_id for row in await outbox.unseen()] == ["r1", "r2"]
+    await outbox.finish("r3", FAILED, NOTICE, NOW_MS)  # the yes was seen, and is none any more
+    assert [row.request_id for row in await outbox.unseen()] == ["r1", "r2", "r3"]
+    await outbox.mark_shown("r3", NOW_MS)
+    assert [row.request_id for row in await outbox.unseen()] == ["r1", "r2"]
+
+
+async def test_a_file_of_the_first_version_is_taken_over(path: Path) -> None:
+    """Its verdicts were shown, as far as anybody knows; what is open stays open."""
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(outbox_module._STEPS[0] + "PRAGMA user_version = 1;")
+        for number, state, verdict in ((1, "stored", None), (2, "approved", b"yes")):
+            database.execute(
+                "INSERT INTO requests (request_id, amount_units, currency, body, signature,"
+                " stored_at_ms, state, verdict, verdict_at_ms) VALUES (?, 1, 'USDC', ?, '', 0, ?,"
+                " ?, ?)",
+                (f"r{number}", b"{}", state, verdict, None if verdict is None else NOW_MS),
+            )
+        database.commit()
+    outbox = Outbox(path)
+    await outbox.open(NOW_MS)
+    await outbox.store(row(3))
+    assert [row.request_id for row in await outbox.unseen()] == ["r1", "r3"]
+    assert [row.request_id for row in await outbox.unfinished()] == ["r1", "r2", "r3"]
+    await outbox.close()
+
+
 async def test_a_request_id_is_stored_once(outbox: Outbox) -> None:
     await outbox.store(row(1))
     with pytest.raises(PartError):
         await outbox.store(row(1))
-    assert len(await outbox.unresolved()) == 1
+    assert len(await outbox.unseen()) == 1
 
 
 async def test_the_same_verdict_again_changes_nothing(outbox: Outbox) -> None:
@@ -174,7 +208,7 @@ async def test_a_pruning_that_fails_leaves_no_sale_behind(
     assert await outbox.find("r2") is None
     mend_disk(path)
     await outbox.store(row(2))
-    assert await outbox.unresolved() == [row(2)]
+    assert await outbox.unseen() == [row(2)]
 
 
 def refused(path: Path) -> str:
@@ -258,7 +292,7 @@ async def test_what_was_stored_survives_kill_9(path: Path) -> None:
     acknowledged = last + 1 + len(rest.split())
     outbox = Outbox(path)
     await outbox.open(NOW_MS)
-    stored = [found.request_id for found in await outbox.unresolved()]
+    stored = [found.request_id for found in await outbox.unseen()]
     await outbox.close()
     assert stored[:acknowledged] == [f"r{number}" for number in range(acknowledged)]
 
@@ -278,5 +312,5 @@ async def test_a_crash_in_the_middle_of_a_verdict_leaves_the_request_open(path: 
     await outbox.close()
     again = Outbox(path)
     await again.open(NOW_MS)
-    assert await again.unresolved() == [row(1)]
+    assert await again.unseen() == [row(1)]
     await again.close()
