@@ -10,7 +10,7 @@ demo: .venv/.ready build/node/.ready ## tap cards on a simulated terminal and se
 	@$(BIN)/taprail-sim demo
 
 test: lint build/node/.ready ## lint, then all tests (at most 8 minutes on 2 cores)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/.ready ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

@@ -253,4 +253,4 @@ _UNSEEN_READS: Final = 1_000
 def _sun_counters(connection: Any) -> dict[str, int]:
     cards = schema.cards.c
     rows = connection.execute(select(cards.uuid, cards.sun_counter))
-    return dict(rows.tuples().all())
+    return {card_uuid: counter for card_uuid, counter in rows.all()}  # noqa: C416 - typed rows
