@@ -70,6 +70,7 @@ GALLERY: Final[dict[str, View]] = {
     "declined_late_lift": view(
         Phase.DECLINED, reason="accept_until_passed", late=True, card_present=True
     ),
+    "not_settled": view(Phase.DECLINED, reason_code="not_settled", late=True),
     "unknown": view(Phase.UNKNOWN),
     "unknown_lift": view(Phase.UNKNOWN, card_present=True),
     "try_again": view(Phase.TRY_AGAIN),

@@ -18,6 +18,7 @@ from typing import Final
 
 from taprail_common.errors import IllegalTransitionError
 from taprail_terminal.sale import (
+    NOT_SETTLED,
     Arm,
     Ask,
     Cancel,
@@ -30,6 +31,7 @@ from taprail_terminal.sale import (
     Effect,
     Event,
     NotSent,
+    NotSettled,
     Phase,
     ReaderBack,
     ReaderLost,
@@ -42,18 +44,7 @@ from taprail_terminal.sale import (
     View,
 )
 
-__all__ = [
-    "REMARKS",
-    "REST",
-    "SHOWN_S",
-    "TRANSITIONS",
-    "Checkout",
-    "Kind",
-    "Phase",
-    "View",
-    "begin",
-    "step",
-]
+__all__ = ["SHOWN_S", "TRANSITIONS", "Checkout", "Kind", "Phase", "begin", "step"]
 
 SHOWN_S: Final = 4.0
 """How long a result stays when the card is gone: long enough to read why. The next card need not
@@ -267,6 +258,7 @@ _PLAIN_KINDS: Final[dict[type[Event], Kind]] = {
     CardRemoved: _K.REMOVED,
     NotSent: _K.NOT_SENT,
     Settled: _K.SETTLED,
+    NotSettled: _K.LATE,
     TimeUp: _K.TIME_UP,
     ReaderLost: _K.READER_LOST,
     ReaderBack: _K.READER_BACK,
@@ -310,6 +302,9 @@ def _note(state: Checkout, event: Event) -> Checkout:
             return _take_back(state)
         case Result():
             return _resolve(state, event)
+        case NotSettled(sale):
+            late = (sale, Result(sale.request_id, approved=False, code=NOT_SETTLED))
+            return replace(state, late_results=(*state.late_results, late))
         case ReaderLost():
             return replace(state, reader_ok=False, card_present=False)
         case ReaderBack():

@@ -26,7 +26,7 @@ from taprail_terminal.gateway_link import Believed, GatewayLink, retry_pauses_s
 from taprail_terminal.identity import Identity
 from taprail_terminal.outbox import Outbox, OutboxRow, RequestState
 from taprail_terminal.push_link import BelievedNotice
-from taprail_terminal.sale import Event, NotSent, Result, Sale, Settled
+from taprail_terminal.sale import NOT_SETTLED, Event, NotSent, NotSettled, Result, Sale, Settled
 from taprail_terminal.tap_log import TapLog
 from taprail_terminal.timeline import Timeline
 
@@ -71,6 +71,7 @@ class Payments:
         self._clock = clock
         self._report = report
         self._early_notices: dict[str, BelievedNotice] = {}
+        self._came_back: set[str] = set()
 
     async def sell(self, sale: Sale, card: CardProof) -> None:
         """Store a new request and carry it to its verdict."""
@@ -122,7 +123,8 @@ class Payments:
             await self.resolve(row)
             return
         approved = row.state in {RequestState.APPROVED, RequestState.SETTLED}
-        self._report(Result(row.request_id, approved))
+        code = NOT_SETTLED if row.state is RequestState.FAILED else None
+        self._report(Result(row.request_id, approved, code=code))
 
     async def shown(self, request_id: str) -> None:
         """Lights and display have shown a request's outcome; else the next start shows it."""
@@ -192,10 +194,21 @@ class Payments:
                 if await self._finish(RequestState.FAILED, believed):
                     _log.error("an approved payment has failed", request=request_id)
                     self._timeline.tell("failed", request=request_id, reason=notice.reason)
-            case PaymentState.SENT | PaymentState.CONFIRMATION_FAILED:
+                    self._come_back(believed)
+            case PaymentState.CONFIRMATION_FAILED:
+                self._timeline.tell(notice.status, request=request_id, txHash=notice.tx_hash)
+                self._come_back(believed)
+            case PaymentState.SENT:
                 self._timeline.tell(notice.status, request=request_id, txHash=notice.tx_hash)
             case _:
                 return  # on its way, as after every approval
+
+    def _come_back(self, believed: BelievedNotice) -> None:
+        """Tell staff, once in a run: the gateway repeats at each connect what is not settled."""
+        notice = believed.notice
+        if notice.request_id not in self._came_back:
+            self._came_back.add(notice.request_id)
+            self._report(NotSettled(Sale(notice.request_id, notice.amount, earlier=True)))
 
     async def _finish(self, state: RequestState, believed: BelievedNotice) -> bool:
         request_id, at_ms = believed.notice.request_id, self._clock.now_ms()

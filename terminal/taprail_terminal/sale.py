@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 
 class Phase(StrEnum):
@@ -143,11 +144,22 @@ class Result:
     auth_code: str | None = None
 
 
+NOT_SETTLED: Final = "not_settled"
+"""The reason code under which an approved sale comes back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settled:
     """The transfer of a request is final on the chain."""
 
     request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotSettled:
+    """The chain has not moved the money of an approved sale: staff has to know."""
+
+    sale: Sale
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +191,7 @@ Event = (
     | NotSent
     | Result
     | Settled
+    | NotSettled
     | TimeUp
     | ReaderLost
     | ReaderBack

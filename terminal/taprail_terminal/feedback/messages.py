@@ -23,6 +23,7 @@ ENGLISH: Final[Catalogue] = {
     "settled.headline": "Paid",
     "settled.line": "Final on chain",
     "declined.headline": "Declined",
+    "not_settled.headline": "Not settled",
     "unknown.headline": "Checking…",
     "unknown.line": "Do not pay again",
     "try_again.headline": "Try again",
@@ -61,6 +62,8 @@ ENGLISH: Final[Catalogue] = {
     "reason.torn": "Card removed too early",
     "reason.unreadable": "Hold card until the beep",
     "reason.not_stored": "Not charged. Terminal cannot store sales",
+    # Why an approved sale comes back.
+    "reason.not_settled": "Ask staff",
     # The self-test's picture.
     "test.headline": "Display",
     "test.line": "Self-test running",

@@ -21,6 +21,7 @@ from taprail_terminal.sale import (
     Effect,
     Event,
     NotSent,
+    NotSettled,
     ReaderBack,
     ReaderLost,
     Result,
@@ -59,23 +60,24 @@ EVENTS: dict[str, Event] = {
     "time": TimeUp(),
     "lost": ReaderLost("cable"),
     "back": ReaderBack(),
+    "undo": NotSettled(Sale("r0", 900_000, earlier=True)),
 }
 
 # The product of a till's phases and all events: the phase after it, "=" when it stays, "-" when it
 # cannot happen. Written by hand, not derived from the table under test.
 GRID = """
-               arm canc card read torn unrd rej gone nost yes no  late stld time lost back
-idle           RDY -    -    -    -    -    -   =    =    =   =   APP  =    =    OOS  =
-ready          -   IDL  RDG  -    -    -    -   =    =    =   =   APP  =    =    OOS  =
-reading        -   -    -    WAI  TRY  TRY  REF =    =    =   =   =    =    =    OOS  =
-waiting        -   -    -    -    -    -    -   =    TRY  APP DEC =    =    UNK  =    =
-approved       RDY IDL  -    -    -    -    -   =    =    =   =   =    SET  IDL  =    =
-settled        RDY IDL  -    -    -    -    -   =    =    =   =   =    =    IDL  =    =
-declined       RDY IDL  -    -    -    -    -   =    =    =   =   =    =    IDL  =    =
-unknown        RDY -    -    -    -    -    -   =    DEC  APP DEC =    =    =    =    =
-try_again      -   IDL  RDG  -    -    -    -   =    =    =   =   =    =    RDY  =    =
-card_refused   -   IDL  RDG  -    -    -    -   =    =    =   =   =    =    RDY  =    =
-out_of_service -   =    -    -    -    -    -   =    =    =   =   APP  =    =    =    IDL
+               arm canc card read torn unrd rej gone nost yes no  late stld time lost back  undo
+idle           RDY -    -    -    -    -    -   =    =    =   =   APP  =    =    OOS  =     DEC
+ready          -   IDL  RDG  -    -    -    -   =    =    =   =   APP  =    =    OOS  =     DEC
+reading        -   -    -    WAI  TRY  TRY  REF =    =    =   =   =    =    =    OOS  =     =
+waiting        -   -    -    -    -    -    -   =    TRY  APP DEC =    =    UNK  =    =     =
+approved       RDY IDL  -    -    -    -    -   =    =    =   =   =    SET  IDL  =    =     =
+settled        RDY IDL  -    -    -    -    -   =    =    =   =   =    =    IDL  =    =     =
+declined       RDY IDL  -    -    -    -    -   =    =    =   =   =    =    IDL  =    =     =
+unknown        RDY -    -    -    -    -    -   =    DEC  APP DEC =    =    =    =    =     =
+try_again      -   IDL  RDG  -    -    -    -   =    =    =   =   =    =    RDY  =    =     =
+card_refused   -   IDL  RDG  -    -    -    -   =    =    =   =   =    =    RDY  =    =     =
+out_of_service -   =    -    -    -    -    -   =    =    =   =   APP  =    =    =    IDL   DEC
 """
 SHORT = {
     "IDL": Phase.IDLE,
@@ -328,3 +330,14 @@ def test_only_the_sale_on_display_turns_to_settled() -> None:
     second = walk(second, Result("r2", True))
     assert walk(second, Settled("r1")).phase is Phase.APPROVED
     assert walk(second, Settled("r2")).phase is Phase.SETTLED
+
+
+def test_an_approved_sale_that_is_not_settled_waits_for_the_customer_to_go() -> None:
+    comes_back = NotSettled(Sale("r0", 900_000, earlier=True))
+    state = walk(start(PRICE), ReaderBack(), CardSensed(), CardRead("r1"), comes_back, YES)
+    assert (state.phase, state.view.request_id) == (Phase.APPROVED, "r1")
+    state = walk(state, CardRemoved())
+    state = walk(state, TimeUp(), now_s=LATER)
+    view = state.view
+    assert (view.phase, view.request_id, view.amount_units) == (Phase.DECLINED, "r0", 900_000)
+    assert (view.reason_code, view.late) == ("not_settled", True)

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from taprail_terminal.identity import Identity
 from taprail_terminal.outbox import Outbox, RequestState
 from taprail_terminal.payments import Payments, Seller
 from taprail_terminal.push_link import believe_notice
-from taprail_terminal.sale import Event, NotSent, Result, Sale, Settled
+from taprail_terminal.sale import Event, NotSent, NotSettled, Result, Sale, Settled
 from taprail_terminal.storage import DeviceStore
 from taprail_terminal.tap_log import TapLog
 from taprail_terminal.timeline import Timeline
@@ -126,3 +127,18 @@ async def test_a_notice_waits_for_the_disk(shop: Shop) -> None:
     await asyncio.wait_for(noting, LIMIT_S)
     assert await shop.told() == Settled(SALE.request_id)
     assert await shop.state() is RequestState.SETTLED
+
+
+async def test_an_approved_sale_that_is_not_settled_comes_back_once(shop: Shop) -> None:
+    await shop.payments.sell(SALE, CARD)
+    await shop.told()
+    await shop.payments.shown(SALE.request_id)
+    for _ in range(2):  # as at each connect
+        await shop.notice("confirmation_failed")
+    await shop.notice("failed")
+    assert await shop.told() == NotSettled(replace(SALE, earlier=True))
+    assert shop.events.empty()
+    assert await shop.state() is RequestState.FAILED
+    (row,) = await shop.outbox.unseen()
+    await shop.payments.resume(row)
+    assert await shop.told() == Result(SALE.request_id, approved=False, code="not_settled")
