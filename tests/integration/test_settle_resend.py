@@ -14,12 +14,17 @@ pytestmark = pytest.mark.chain
 
 FULL_TRANSACTIONS = 50
 """Of fifty payments each: over 2 MiB as JSON, more than anvil takes in one request."""
+BLOCK_GAS = 30_000_000
+ROOMY_BLOCK_GAS = 2 * BLOCK_GAS
+"""So many may be under way only where blocks hold more."""
 
 
 async def test_a_restart_sends_a_long_queue_again(
     chain: DevChain, ledger: Ledger, tmp_path: Path
 ) -> None:
     chain.node.call("evm_setIntervalMining", 0)
+    chain.node.call("evm_setBlockGasLimit", hex(ROOMY_BLOCK_GAS))
+    chain.mine()
     try:
         async with open_shop(chain, ledger, tmp_path / "master.key") as shop:
             await shop.sell(50 * FULL_TRANSACTIONS)
@@ -31,4 +36,5 @@ async def test_a_restart_sends_a_long_queue_again(
             assert (await restarted.tick()).obstacle is None
             assert int(chain.node.call("txpool_status")["pending"], 16) == FULL_TRANSACTIONS
     finally:
+        chain.node.call("evm_setBlockGasLimit", hex(BLOCK_GAS))
         chain.node.call("evm_setIntervalMining", 1)
