@@ -1,3 +1,3 @@
 """Fixtures shared by all tests, and what happens where a system part is missing."""
 
-pytest_plugins = ["tests.chain_fixtures", "tests.ledger_fixtures"]
+pytest_plugins = ["tests.support.chain_fixtures", "tests.support.ledger_fixtures"]

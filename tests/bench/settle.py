@@ -28,7 +28,7 @@ from taprail_hwsim.dev_chain import DevChain
 from taprail_hwsim.world import MERCHANT_ACCOUNT, MERCHANT_ID
 from tests.bench.market import Market, open_market
 from tests.bench.scenario import Bench, BenchError, Results
-from tests.settle_shop import Shop, open_shop
+from tests.support.settle_shop import Shop, open_shop
 
 _JOURNEY: Final = 200
 _PENDING: Final = 1_000

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, event
 
-from tests.gateway_fixtures import UNIT, running_gateway
+from tests.support.gateway_fixtures import UNIT, running_gateway
 
 
 async def test_every_statement_of_a_group_searches_by_an_index(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from taprail_common.signing import Domain, sign, verify
 from taprail_common.wire import MAX_BODY_BYTES, SIGNATURE_HEADER, TERMINAL_HEADER
 from taprail_gateway.api import bodies
 from taprail_gateway.ledger import schema
-from tests.gateway_fixtures import (
+from tests.support.gateway_fixtures import (
     MERCHANT,
     PATH,
     SECRET,

@@ -16,7 +16,7 @@ from taprail_common.ids import payment_id
 from taprail_common.wire import Outcome, Verdict
 from taprail_gateway import registry
 from taprail_gateway.ledger import queries, schema
-from tests.gateway_fixtures import (
+from tests.support.gateway_fixtures import (
     MERCHANT,
     TERMINAL,
     UNIT,

@@ -20,14 +20,14 @@ import pytest
 import serial
 
 from taprail_common.errors import LinkError
+from taprail_hwsim.null_modem import NullModem
 from taprail_terminal.console import serial_port
 from taprail_terminal.console.commands import Commands
 from taprail_terminal.console.frames import Decoder, Frame, encode
 from taprail_terminal.console.selftest import CHECK_NAMES
 from taprail_terminal.console.serial_port import SerialConsole
 from taprail_terminal.diag import ask, holder_of
-from tests.console_probes import Answers, healthy_probes
-from tests.null_modem import NullModem
+from tests.support.console_probes import Answers, healthy_probes
 
 TAPRAIL = Path(sys.executable).with_name("taprail")
 TIMEOUT_S = 10.0
@@ -35,7 +35,7 @@ TIMEOUT_S = 10.0
 
 @pytest.fixture
 def cable(tmp_path: Path) -> Iterator[NullModem]:
-    with NullModem(tmp_path) as modem:
+    with NullModem(tmp_path / "near", tmp_path / "far") as modem:
         yield modem
 
 

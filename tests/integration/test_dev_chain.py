@@ -13,7 +13,7 @@ from taprail_hwsim.dev_chain import DevChain, DevChainError
 from taprail_hwsim.node_tools import ToolMissingError, find_anvil
 from taprail_hwsim.rpc import JsonRpc, RpcUnreachableError
 from taprail_hwsim.transfers import BLOCKS_PER_PAGE
-from tests.eip3009 import account, authorize, cancel_call_data, nonce
+from tests.support.eip3009 import account, authorize, cancel_call_data, nonce
 
 pytestmark = pytest.mark.chain
 

@@ -9,8 +9,8 @@ from taprail_hwsim import abi
 from taprail_hwsim.dev_chain import DevChain
 from taprail_hwsim.rpc import RpcRefusedError
 from taprail_hwsim.transfers import AUTHORIZATION_USED_TOPIC, TRANSFER_TOPIC
-from tests import eip3009
-from tests.eip3009 import CURVE_ORDER, Authorization, account, authorize, nonce
+from tests.support import eip3009
+from tests.support.eip3009 import CURVE_ORDER, Authorization, account, authorize, nonce
 
 pytestmark = pytest.mark.chain
 

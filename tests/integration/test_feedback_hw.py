@@ -27,7 +27,7 @@ from taprail_terminal.feedback.parts import PartHealth
 from taprail_terminal.feedback.scene import scene
 from taprail_terminal.feedback.screens import render
 from taprail_terminal.sale import Phase, View
-from tests.screen_gallery import GALLERY, view
+from tests.support.screen_gallery import GALLERY, view
 
 NAMES = ("light1", "light2", "light3", "light4", "red", "amber")
 WAIT_S = 10.0

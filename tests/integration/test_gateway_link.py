@@ -26,7 +26,7 @@ from taprail_terminal.gateway_link import (
 from taprail_terminal.identity import Identity
 from taprail_terminal.outbox import OutboxRow
 from taprail_terminal.push_link import BelievedNotice, PushLink
-from tests.played_gateway import Play, PlayedGateway
+from tests.support.played_gateway import Play, PlayedGateway
 
 LIMIT_S = 20.0
 DEVICE = SigningKey.generate()

@@ -299,7 +299,7 @@ import asyncio, sys
 from taprail_common.clock import SystemClock
 from taprail_gateway.ledger import transitions
 from taprail_gateway.ledger.database import Ledger
-from tests.ledger_fixtures import DAY, NOW_MS, seed_registry
+from tests.support.ledger_fixtures import DAY, NOW_MS, seed_registry
 
 async def pay(ledger, registry, i):
     row = registry.payment(f"req{i}", card=i % 20)

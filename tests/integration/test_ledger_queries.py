@@ -14,7 +14,7 @@ from taprail_gateway.ledger import queries, transitions
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.schema import meta
 from taprail_gateway.ledger.upserts import Upsert
-from tests.ledger_fixtures import LANE, NOW_MS, Registry, seed_registry
+from tests.support.ledger_fixtures import LANE, NOW_MS, Registry, seed_registry
 
 Query = Callable[[Connection], Any]
 

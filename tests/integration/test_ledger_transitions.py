@@ -22,7 +22,7 @@ from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.errors import GuardError
 from taprail_gateway.ledger.schema import accounts, chain_transactions, lanes, metadata
 from taprail_gateway.ledger.transitions import Attempt, Changes, Confirmed
-from tests.ledger_fixtures import DAY, LANE, NOW_MS, Registry, seed_registry
+from tests.support.ledger_fixtures import DAY, LANE, NOW_MS, Registry, seed_registry
 
 BALANCE = 1_000
 AMOUNT = 30

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from taprail_hwsim.cards import Ntag21x, ReplayedCard
 from taprail_hwsim.pn532 import Pn532Simulator
 from taprail_hwsim.pn532.frames import ACK_FRAME, encode
-from tests.hwsim_fixtures import (
+from tests.support.hwsim_fixtures import (
     NDEF_APPLICATION,
     NDEF_FILE,
     UID,
@@ -267,7 +267,7 @@ def test_it_can_be_closed_and_opened_again(sim: Pn532Simulator) -> None:
 
 def die_with_the_reader_open(path: str) -> None:
     """A process that opens the reader and goes without a word, as after kill -9."""
-    program = "import os, sys; from tests.hwsim_fixtures import open_reader as o; "
+    program = "import os, sys; from tests.support.hwsim_fixtures import open_reader as o; "
     program += "o(sys.argv[1]); os._exit(9)"
     died = subprocess.run([sys.executable, "-c", program, path], timeout=60, check=False)
     assert died.returncode == 9

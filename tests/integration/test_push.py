@@ -23,7 +23,7 @@ from taprail_common.wire import PaymentNotice, SignedEnvelope
 from taprail_gateway import registry
 from taprail_gateway.ledger import transitions
 from taprail_gateway.ledger.transitions import Attempt, Confirmed
-from tests.gateway_fixtures import TERMINAL, TestGateway, running_gateway
+from tests.support.gateway_fixtures import TERMINAL, TestGateway, running_gateway
 
 WAIT_S = 10
 TX_HASH = "0x" + "ab" * 32

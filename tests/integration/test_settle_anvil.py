@@ -20,8 +20,8 @@ from taprail_gateway.settle.engine import Settlement
 from taprail_gateway.settle.errors import FeeCapError
 from taprail_gateway.settle.sender import MAX_OPEN_BLOCKS
 from taprail_hwsim.dev_chain import DevChain
-from tests import eip3009
-from tests.settle_shop import (
+from tests.support import eip3009
+from tests.support.settle_shop import (
     BALANCE_UNITS,
     ETHER,
     Shop,

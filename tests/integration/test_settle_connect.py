@@ -14,8 +14,8 @@ from taprail_gateway.settle.errors import ChainError
 from taprail_gateway.settle.settings import ChainSettings
 from taprail_hwsim.anvil import AnvilOptions
 from taprail_hwsim.dev_chain import DevChain
-from tests import eip3009
-from tests.rpc_proxy import running_proxy
+from tests.support import eip3009
+from tests.support.rpc_proxy import running_proxy
 
 pytestmark = pytest.mark.chain
 NOBODY = "0x" + "00" * 19 + "99"

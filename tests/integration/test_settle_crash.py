@@ -14,7 +14,7 @@ from taprail_common.crash import EXIT_CODE
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.settle.settings import ChainSettings
 from taprail_hwsim.dev_chain import DevChain
-from tests.settle_shop import WAIT_S, Shop, open_shop
+from tests.support.settle_shop import WAIT_S, Shop, open_shop
 
 pytestmark = pytest.mark.chain
 ROOT = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ async def run_child(shop: Shop, ledger_url: str, key_file: Path, crash: str = ""
     )
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "tests.settle_child", ledger_url, str(key_file)),
+        *("-m", "tests.support.settle_child", ledger_url, str(key_file)),
         *(chain.model_dump_json(), shop.settings.model_dump_json()),
         cwd=ROOT,
         env={**os.environ, "TAPRAIL_CRASH": crash},

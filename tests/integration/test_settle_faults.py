@@ -19,8 +19,8 @@ from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.settle.errors import ChainError
 from taprail_hwsim.anvil import AnvilOptions
 from taprail_hwsim.dev_chain import DevChain
-from tests.rpc_proxy import RpcProxy, running_proxy
-from tests.settle_shop import ETHER, Shop, blocks, open_shop, still_open, until_settled
+from tests.support.rpc_proxy import RpcProxy, running_proxy
+from tests.support.settle_shop import ETHER, Shop, blocks, open_shop, still_open, until_settled
 
 pytestmark = pytest.mark.chain
 

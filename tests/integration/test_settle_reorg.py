@@ -13,7 +13,7 @@ from taprail_gateway.ledger import queries
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.settle.engine import Settlement
 from taprail_hwsim.dev_chain import DevChain
-from tests.settle_shop import BALANCE_UNITS, Shop, blocks, open_shop
+from tests.support.settle_shop import BALANCE_UNITS, Shop, blocks, open_shop
 
 pytestmark = pytest.mark.chain
 

@@ -8,7 +8,7 @@ import pytest
 
 from taprail_gateway.ledger.database import Ledger
 from taprail_hwsim.dev_chain import DevChain
-from tests.settle_shop import open_shop
+from tests.support.settle_shop import open_shop
 
 pytestmark = pytest.mark.chain
 

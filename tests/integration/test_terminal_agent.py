@@ -16,8 +16,8 @@ from taprail_hwsim.pn532 import Pn532Simulator
 from taprail_terminal.config import load_config
 from taprail_terminal.outbox import Outbox
 from taprail_terminal.storage import DeviceStore
-from tests.played_gateway import PlayedGateway
-from tests.terminal_fixtures import (
+from tests.support.played_gateway import PlayedGateway
+from tests.support.terminal_fixtures import (
     EVENT_LIMIT_S,
     TAPRAIL,
     AgentProcess,

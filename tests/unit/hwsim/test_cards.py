@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taprail_hwsim.cards import Card, CardAnswer, Ntag21x, Ntag424, ReplayedCard
-from tests.hwsim_fixtures import META_READ_KEY, UID, sun_card
+from tests.support.hwsim_fixtures import META_READ_KEY, UID, sun_card
 
 RATS_256 = b"\xe0\x80"
 RATS_64 = b"\xe0\x50"

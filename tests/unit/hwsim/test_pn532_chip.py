@@ -13,7 +13,7 @@ from taprail_hwsim.pn532.crc_a import crc_a
 from taprail_hwsim.pn532.frames import ACK_FRAME, FrameDecoder, encode
 from taprail_hwsim.pn532.rf_field import RfField
 from taprail_hwsim.pn532.uart import HostUart
-from tests.hwsim_fixtures import NDEF_APPLICATION, UID, sun_card
+from tests.support.hwsim_fixtures import NDEF_APPLICATION, UID, sun_card
 
 PREAMBLE = bytes(10)
 ATS = bytes.fromhex("067777710080")

@@ -24,7 +24,7 @@ from taprail_terminal.sale import Event, NotSent, NotSettled, Result, Sale, Sett
 from taprail_terminal.storage import DeviceStore
 from taprail_terminal.tap_log import TapLog
 from taprail_terminal.timeline import Timeline
-from tests.played_gateway import PlayedGateway
+from tests.support.played_gateway import PlayedGateway
 
 LIMIT_S = 20.0
 NOW_MS = 1_700_000_000_000

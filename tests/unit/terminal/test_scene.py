@@ -15,7 +15,7 @@ from taprail_terminal.feedback.scene import Icon, Scene, scene
 from taprail_terminal.feedback.screens import HEIGHT_PX, WIDTH_PX
 from taprail_terminal.feedback.text_fit import SMALLEST_PX, fit
 from taprail_terminal.sale import NOT_SETTLED, CardTorn, CardUnreadable, NotSent, Phase
-from tests.screen_gallery import view
+from tests.support.screen_gallery import view
 
 PAIRS = list(itertools.combinations(Phase, 2))
 

@@ -14,7 +14,7 @@ from taprail_terminal.feedback.scene import Icon, Screen, scene, self_test_scree
 from taprail_terminal.feedback.screens import HEIGHT_PX, WIDTH_PX, render
 from taprail_terminal.feedback.text_fit import SMALLEST_PX, fit, font, width_px
 from taprail_terminal.sale import Phase, View
-from tests.screen_gallery import FOLDER, GALLERY, view
+from tests.support.screen_gallery import FOLDER, GALLERY, view
 
 # FreeType may place a pixel of a curve elsewhere in its next version; a letter has dozens.
 TOLERATED_PIXELS = 40

@@ -23,7 +23,7 @@ from taprail_terminal.console.selftest import (
     look_at_power,
     run_selftest,
 )
-from tests.console_probes import HELLO, Answers, healthy_probes
+from tests.support.console_probes import HELLO, Answers, healthy_probes
 
 
 async def _checks(probes: Probes) -> dict[str, Check]:

@@ -14,7 +14,7 @@ from typing import Any, Self
 from taprail_common.signing import public_key_text
 from taprail_terminal.config import TerminalConfig, load_config
 from taprail_terminal.identity import Identity
-from tests.played_gateway import PlayedGateway
+from tests.support.played_gateway import PlayedGateway
 
 TAPRAIL = Path(sys.executable).with_name("taprail")
 EVENT_LIMIT_S = 20.0

@@ -26,8 +26,8 @@ from taprail_gateway.settle.engine import Settlement
 from taprail_gateway.settle.settings import ChainSettings, SettlementSettings
 from taprail_gateway.wakeups import Wakeups
 from taprail_hwsim.dev_chain import DevChain
-from tests.eip3009 import Authorization
-from tests.ledger_fixtures import DAY, NOW_MS, Registry, SeededCard, seed_registry
+from tests.support.eip3009 import Authorization
+from tests.support.ledger_fixtures import DAY, NOW_MS, Registry, SeededCard, seed_registry
 
 ETHER = 10**18
 BALANCE_UNITS = 1_000_000

@@ -1,6 +1,6 @@
 """The screens that a customer may meet, by name: what the golden pictures are made of.
 
-`python -m tests.screen_gallery` draws the pictures anew; look at every one that changed.
+`python -m tests.support.screen_gallery` draws the pictures anew; look at every one that changed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from taprail_terminal.feedback.scene import scene
 from taprail_terminal.feedback.screens import render
 from taprail_terminal.sale import Phase, View
 
-FOLDER: Final = Path(__file__).parent / "vectors" / "screens"
+FOLDER: Final = Path(__file__).parents[1] / "vectors" / "screens"
 
 
 def view(
