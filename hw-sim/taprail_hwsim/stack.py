@@ -120,6 +120,7 @@ class Stack:
     async def _start(self) -> None:
         self.state_dir.mkdir(parents=True, exist_ok=True)
         self._exit.enter_context(locked(self.state_dir))
+        self._refuse_half_made()
         self.chain = await self._exit.enter_async_context(_chain(self.options, self.state_dir))
         await self._find_or_make_world()
         self._exit.push_async_callback(_stop, self.gateway)
@@ -224,17 +225,32 @@ class Stack:
 
     # --- files ----------------------------------------------------------------------------------
 
+    def _refuse_half_made(self) -> None:
+        """A first start that was killed leaves keys whose people and cards nobody knows."""
+        if self._device_key.exists() and not self._world_file.exists():
+            raise ProgramError(
+                f"{self.state_dir} is half made, by a first start that was stopped:"
+                " remove it, or name another --state-dir"
+            )
+
+    @property
+    def _world_file(self) -> Path:
+        return self.state_dir / "world.json"
+
+    @property
+    def _device_key(self) -> Path:
+        return self.state_dir / "terminal" / "device.key"
+
     async def _find_or_make_world(self) -> None:
-        world_file = self.state_dir / "world.json"
+        world_file = self._world_file
         self._write_gateway_config(port=self.options.gateway_port)
         settings = GatewaySettings.load(self.gateway_config)
         if world_file.exists():
             self.world = worlds.load(world_file)
         else:
             await _run(_taprail("admin", "--config", str(self.gateway_config), "init"))
-            key_file = self.state_dir / "terminal" / "device.key"
-            worlds.make_device_key(key_file)
-            self.world = worlds.provision(settings, key_file)
+            worlds.make_device_key(self._device_key)
+            self.world = worlds.provision(settings, self._device_key)
             self.chain.fund(self.world.lane, LANE_FUNDS_WEI)
             self.chain.mint_all(worlds.start_balances(self.world))
             worlds.save(self.world, world_file)

@@ -311,3 +311,12 @@ def _replace(file: Path, old: str, new: str) -> None:
     text = file.read_text()
     assert old in text
     file.write_text(text.replace(old, new))
+
+
+def test_a_first_start_that_was_killed_half_way(tmp_path: Path) -> None:
+    key = tmp_path / "terminal" / "device.key"
+    key.parent.mkdir()
+    key.write_text("whatever the killed start had made")
+    line = refusal("taprail-sim", "up", "--state-dir", str(tmp_path))
+    assert says(line, [f"{tmp_path} is half made", "remove it"])
+    assert key.exists()
