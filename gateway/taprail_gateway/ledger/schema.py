@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from taprail_common.payment_state import HOLDING, PaymentState
 
-VERSION: Final = "0001"
+VERSION: Final = "0002"
 """Of this schema: the newest in `migrations/versions`, which a test compares."""
 
 metadata: Final = MetaData(
@@ -53,10 +53,14 @@ def _in_list(column: str, values: list[str]) -> str:
     return f"{column} IN ({', '.join(repr(value) for value in values)})"
 
 
-def _literals(values: list[str]) -> list[ColumnElement[str]]:
+def _literal(value: str) -> ColumnElement[str]:
     # A partial index serves only a query that repeats its condition to the letter; a parameter
     # there would hide from the planner that it does (https://sqlite.org/partialindex.html).
-    return [literal_column(repr(value), String) for value in values]
+    return literal_column(repr(value), String)
+
+
+def _literals(values: list[str]) -> list[ColumnElement[str]]:
+    return [_literal(value) for value in values]
 
 
 meta: Final = Table(
@@ -123,6 +127,13 @@ accounts: Final = Table(
     CheckConstraint("held_units >= 0", "held"),
     comment="Prepaid accounts in custody: the chain's balance at a block, and what of it is held",
 )
+account_is_unread: Final = accounts.c.balance_block == literal_column("0", BigInteger)
+Index(
+    "ix_accounts_unread",
+    accounts.c.address,
+    sqlite_where=account_is_unread,
+    postgresql_where=account_is_unread,
+)
 
 cards: Final = Table(
     "cards",
@@ -161,7 +172,19 @@ lanes: Final = Table(
     Column("next_nonce", BigInteger, comment="unset until the chain has been asked once"),
     Column("paused_because", Text),
     Column("created_at_ms", BigInteger, nullable=False),
+    Column("purpose", String(16), nullable=False, server_default="payments"),
+    CheckConstraint(_in_list("purpose", ["payments", "rewards"]), "purpose"),
     comment="Wallets that send transactions; each has its own run of nonces",
+)
+
+leases: Final = Table(
+    "leases",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("owner", _Id, comment="the gateway process that has it; unset: given back"),
+    Column("fence", BigInteger, nullable=False, comment="one more with each new owner"),
+    Column("until_ms", BigInteger, nullable=False),
+    comment="What only one gateway may do at a time; see `leases`",
 )
 
 chain_transactions: Final = Table(
@@ -175,6 +198,7 @@ chain_transactions: Final = Table(
     Column("broadcast_at_ms", BigInteger),
     Column("block_number", BigInteger),
     Column("block_hash", _Hash),
+    Column("rescue_asked_at_ms", BigInteger, comment="an operator's wish; unset once it is done"),
     UniqueConstraint("lane", "nonce"),
     CheckConstraint(_in_list("status", ["signed", "broadcast", "final"]), "status"),
     comment="One transaction, one nonce, for life",
@@ -188,6 +212,13 @@ Index(
     sqlite_where=transaction_is_open,
     postgresql_where=transaction_is_open,
 )
+transaction_is_final: Final = chain_transactions.c.status == _literal("final")
+Index(
+    "ix_chain_transactions_final",
+    chain_transactions.c.block_number,
+    sqlite_where=transaction_is_final,
+    postgresql_where=transaction_is_final,
+)
 
 attempts: Final = Table(
     "attempts",
@@ -199,6 +230,8 @@ attempts: Final = Table(
     Column("max_fee_wei", BigInteger, nullable=False),
     Column("priority_fee_wei", BigInteger, nullable=False),
     Column("created_at_ms", BigInteger, nullable=False),
+    Column("kind", String(8), nullable=False, server_default="payload"),
+    CheckConstraint(_in_list("kind", ["payload", "noop"]), "kind"),
     comment="Every version of a transaction ever signed: any of them may be the one that lands",
 )
 
@@ -232,6 +265,17 @@ payments: Final = Table(
     Column("block_number", BigInteger),
     Column("block_hash", _Hash),
     Column("failure_reason", Text),
+    Column("lane", ForeignKey("lanes.address"), comment="which has claimed it, and keeps it"),
+    Column("rank_ms", BigInteger, nullable=False, server_default="0", comment="lowest first"),
+    Column("due_at_ms", BigInteger, comment="not to be claimed before"),
+    Column("preflights", Integer, nullable=False, server_default="0", comment="that it failed"),
+    Column(
+        "signed_until_s",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="the latest validBefore ever signed for it; 0: nothing was",
+    ),
     UniqueConstraint("requester", "request_id"),
     CheckConstraint("amount_units > 0", "amount"),
     CheckConstraint(_in_list("state", [str(state) for state in PaymentState]), "state"),
@@ -249,10 +293,17 @@ payment_is_open: Final = payments.c.state.in_(_literals([str(state) for state in
 Index(
     "ix_payments_open",
     payments.c.state,
-    payments.c.priority.desc(),
-    payments.c.created_at_ms,
+    payments.c.lane,
+    payments.c.rank_ms,
     sqlite_where=payment_is_open,
     postgresql_where=payment_is_open,
+)
+payment_is_completed: Final = payments.c.state == _literal(PaymentState.COMPLETED.value)
+Index(
+    "ix_payments_completed",
+    payments.c.block_number,
+    sqlite_where=payment_is_completed,
+    postgresql_where=payment_is_completed,
 )
 Index("ix_payments_chain_transaction_id", payments.c.chain_transaction_id)
 Index("ix_payments_card_uuid_created_at_ms", payments.c.card_uuid, payments.c.created_at_ms)
@@ -292,4 +343,111 @@ payment_events: Final = Table(
     Column("detail", Text),
     comment="Every step of every payment, written in the commit that takes it; feeds the push",
     sqlite_autoincrement=True,
+)
+
+callbacks: Final = Table(
+    "callbacks",
+    metadata,
+    Column("id", _RowId, primary_key=True, autoincrement=True),
+    Column("kind", String(16), nullable=False, comment="which handler it is for"),
+    Column("payment_id", ForeignKey("payments.id"), nullable=False),
+    Column("state", String(24), nullable=False, comment="the payment's, that it tells of"),
+    Column("status", String(8), nullable=False),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("due_at_ms", BigInteger, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("finished_at_ms", BigInteger),
+    Column("last_error", Text),
+    UniqueConstraint("kind", "payment_id", "state"),
+    CheckConstraint(_in_list("status", ["waiting", "done", "dead"]), "status"),
+    comment="What others are to be told of payments, written in the commit of the step itself",
+)
+callback_is_waiting: Final = callbacks.c.status == _literal("waiting")
+Index(
+    "ix_callbacks_waiting",
+    callbacks.c.due_at_ms,
+    sqlite_where=callback_is_waiting,
+    postgresql_where=callback_is_waiting,
+)
+
+mints: Final = Table(
+    "mints",
+    metadata,
+    Column("payment_id", ForeignKey("payments.id"), primary_key=True),
+    Column("recipient", _Address, nullable=False),
+    Column("amount_units", BigInteger, nullable=False, comment="of the rewards token"),
+    Column("state", String(24), nullable=False),
+    Column("lane", ForeignKey("lanes.address")),
+    Column("chain_transaction_id", ForeignKey("chain_transactions.id"), index=True),
+    Column("bindings", Integer, nullable=False, server_default="0"),
+    Column("due_at_ms", BigInteger),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("processing_at_ms", BigInteger),
+    Column("sent_at_ms", BigInteger),
+    Column("completed_at_ms", BigInteger),
+    Column("tx_hash", _Hash),
+    Column("block_number", BigInteger),
+    Column("block_hash", _Hash),
+    Column("failure_reason", Text),
+    CheckConstraint("amount_units > 0", "amount"),
+    CheckConstraint(_in_list("state", [str(state) for state in PaymentState]), "state"),
+    comment="Rewards to payers, one per completed payment at most; states like a payment's",
+)
+mint_is_open: Final = mints.c.state.in_(_literals([str(state) for state in sorted(HOLDING)]))
+Index(
+    "ix_mints_open",
+    mints.c.state,
+    mints.c.lane,
+    mints.c.created_at_ms,
+    sqlite_where=mint_is_open,
+    postgresql_where=mint_is_open,
+)
+
+alerts: Final = Table(
+    "alerts",
+    metadata,
+    Column("id", _RowId, primary_key=True, autoincrement=True),
+    Column("kind", String(32), nullable=False),
+    Column("subject", String(100), nullable=False, comment="a payment's id, a lane's address …"),
+    Column("level", String(8), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("needs_review", Integer, nullable=False, server_default="0"),
+    Column("raised_at_ms", BigInteger, nullable=False),
+    Column("cleared_at_ms", BigInteger),
+    Column("cleared_by", String(80), comment="who looked at it; or `cured`"),
+    CheckConstraint(_in_list("level", ["info", "warning", "error"]), "level"),
+    comment="What a person should look at",
+)
+alert_is_open: Final = alerts.c.cleared_at_ms.is_(None)
+Index(
+    "uq_alerts_open",
+    alerts.c.kind,
+    alerts.c.subject,
+    unique=True,
+    sqlite_where=alert_is_open,
+    postgresql_where=alert_is_open,
+)
+
+settings: Final = Table(
+    "settings",
+    metadata,
+    Column("name", _Id, primary_key=True),
+    Column("value", Text, nullable=False, comment="JSON"),
+    Column("changed_at_ms", BigInteger, nullable=False),
+    Column("changed_by", String(80), nullable=False),
+    comment="What an operator has set at run time, over the configuration file",
+)
+
+operator_actions: Final = Table(
+    "operator_actions",
+    metadata,
+    Column("id", _RowId, primary_key=True, autoincrement=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("actor", String(80), nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("subject", String(100), nullable=False),
+    Column("reason", Text),
+    Column("before", Text),
+    Column("after", Text),
+    comment="Who has changed a setting, a queue or a payment by hand, and why",
 )
