@@ -34,6 +34,7 @@ from taprail_gateway.proofs import ProofReader
 from taprail_gateway.push import Push
 from taprail_gateway.settle.chain import Chain, TokenInfo
 from taprail_gateway.settle.engine import Settlement
+from taprail_gateway.settle.live import LiveSettings
 from taprail_gateway.tokens import Tokens
 from taprail_gateway.wakeups import Wakeups
 
@@ -93,7 +94,8 @@ async def running(settings: GatewaySettings, clock: Clock) -> AsyncIterator[Read
     async with _open_ledger(settings, clock) as ledger, _connected(settings) as chain:
         _claim(ledger, chain.token, secrets)
         wakeups = Wakeups()
-        settlement = Settlement(ledger, chain, secrets.custody, settings.settlement, clock, wakeups)
+        live = LiveSettings(settings.settlement)
+        settlement = Settlement(ledger, chain, secrets.custody, live, clock, wakeups)
         estimate = _first_estimate(settings)
         services = replace(
             _services(settings, ledger, chain.token, secrets, wakeups, estimate),

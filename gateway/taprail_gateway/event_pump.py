@@ -20,7 +20,7 @@ from taprail_gateway.ledger import queries, schema
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.transitions import ACCEPTED
 from taprail_gateway.payment_view import PAYMENT_COLUMNS, PAYMENTS_WITH_MERCHANT, PaymentView
-from taprail_gateway.wakeups import Wakeups, wait_until_rung
+from taprail_gateway.wakeups import Wakeups
 
 _PAGE: Final = 500
 _LOOK_EVERY_MS: Final = 1_000
@@ -65,7 +65,7 @@ class EventPump:
         tell: Callable[[Sequence[News]], Awaitable[None]],
     ) -> None:
         self._ledger = ledger
-        self._wakeups = wakeups
+        self._bell = wakeups.events.listen()
         self._tell = tell
         self._seen: int | None = None
 
@@ -77,7 +77,7 @@ class EventPump:
             except Exception:  # noqa: BLE001 - a supervised loop: nobody else would hear of it
                 _log.exception("push.behind")
                 await asyncio.sleep(_RETRY_S)
-            await wait_until_rung(self._wakeups.events, _LOOK_EVERY_MS)
+            await self._bell.wait(_LOOK_EVERY_MS)
             await asyncio.sleep(_GATHER_S)
 
     async def _catch_up(self) -> None:

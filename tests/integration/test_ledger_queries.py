@@ -10,11 +10,11 @@ from sqlalchemy import URL, Connection, event
 from sqlalchemy.sql import ClauseElement
 
 from taprail_common.payment_state import PaymentState
-from taprail_gateway.ledger import queries, transitions
+from taprail_gateway.ledger import claims, queries, transitions
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.schema import meta
 from taprail_gateway.ledger.upserts import Upsert
-from tests.support.ledger_fixtures import LANE, NOW_MS, Registry, seed_registry
+from tests.support.ledger_fixtures import LANE, NOW_MS, Registry, lease_of, seed_registry
 
 Query = Callable[[Connection], Any]
 
@@ -41,7 +41,7 @@ def plan_of(ledger: Ledger, query: Query) -> str:
 
 
 LOOP_QUERIES: list[tuple[Query, str]] = [
-    (lambda c: queries.pending(c, 50), "ix_payments_open"),
+    (lambda c: queries.pending_of(c, LANE, 50, NOW_MS), "ix_payments_open"),
     (queries.open_counts, "ix_payments_open"),
     (lambda c: queries.bound_payments(c, PaymentState.SENT, 50), "ix_payments_open"),
     (lambda c: queries.payments_of(c, [1, 2]), "ix_payments_chain_transaction_id"),
@@ -62,7 +62,7 @@ async def test_a_loop_reads_through_an_index(ledger: Ledger, query: Query, index
 
 
 async def test_what_is_pending_comes_sorted_from_its_index(ledger: Ledger) -> None:
-    assert "TEMP B-TREE" not in plan_of(ledger, lambda c: queries.pending(c, 50))
+    assert "TEMP B-TREE" not in plan_of(ledger, lambda c: queries.pending_of(c, LANE, 50, NOW_MS))
     assert "TEMP B-TREE" not in plan_of(ledger, lambda c: queries.open_transactions(c, LANE))
 
 
@@ -76,9 +76,9 @@ async def test_the_urgent_come_first_then_the_oldest(ledger: Ledger, registry: R
     late = accept(ledger, registry, "late", NOW_MS + 2)
     early = accept(ledger, registry, "early", NOW_MS + 1)
     urgent = accept(ledger, registry, "urgent", NOW_MS + 3, priority=5)
-    found = await ledger.read(lambda c: queries.pending(c, 10))
+    found = await ledger.write(lambda c: claims.claim(c, LANE, 10, NOW_MS))
     assert [each.id for each in found] == [urgent, early, late]
-    assert len(await ledger.read(lambda c: queries.pending(c, 2))) == 2
+    assert len(await ledger.read(lambda c: queries.pending_of(c, LANE, 2, NOW_MS))) == 2
 
 
 async def test_events_come_in_their_order_and_in_portions(
@@ -111,7 +111,7 @@ def bind(ledger: Ledger, payment: str, at_ms: int) -> int:
     return ledger.write_now(
         lambda c: transitions.bind(
             c,
-            lane=LANE,
+            lease_of(c),
             nonce=0,
             payment_ids=[payment],
             attempt=attempt,

@@ -22,7 +22,7 @@ from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.errors import GuardError
 from taprail_gateway.ledger.schema import accounts, chain_transactions, lanes, metadata
 from taprail_gateway.ledger.transitions import Attempt, Changes, Confirmed
-from tests.support.ledger_fixtures import DAY, LANE, NOW_MS, Registry, seed_registry
+from tests.support.ledger_fixtures import DAY, LANE, NOW_MS, Registry, lease_of, seed_registry
 
 BALANCE = 1_000
 AMOUNT = 30
@@ -60,7 +60,7 @@ def bind(ledger: Ledger, ids: Sequence[str], *, valid_before_s: int = 600) -> in
         nonce = connection.execute(select(lanes.c.next_nonce)).scalar_one()
         return transitions.bind(
             connection,
-            lane=LANE,
+            lease_of(connection),
             nonce=nonce,
             payment_ids=ids,
             attempt=attempt(),
@@ -236,7 +236,7 @@ async def test_a_nonce_that_is_not_the_next_binds_nothing(
         ledger.write_now(
             lambda c: transitions.bind(
                 c,
-                lane=LANE,
+                lease_of(c),
                 nonce=nonce,
                 payment_ids=[second],
                 attempt=attempt(),
@@ -294,9 +294,9 @@ async def test_a_transaction_is_final_once(ledger: Ledger, registry: Registry) -
 
 async def test_a_lane_begins_once_and_can_be_paused(ledger: Ledger, registry: Registry) -> None:
     ledger.write_now(lambda c: c.execute(update(lanes).values(next_nonce=None)).close())
-    ledger.write_now(lambda c: transitions.start_lane(c, LANE, 41))
+    ledger.write_now(lambda c: transitions.start_lane(c, lease_of(c), 41))
     with pytest.raises(GuardError, match="has begun"):
-        ledger.write_now(lambda c: transitions.start_lane(c, LANE, 5))
+        ledger.write_now(lambda c: transitions.start_lane(c, lease_of(c), 5))
     ledger.write_now(lambda c: transitions.pause_lane(c, LANE, "no funds"))
     (lane,) = ledger.read_now(queries.all_lanes)
     assert (lane.next_nonce, lane.paused_because) == (41, "no funds")

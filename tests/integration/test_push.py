@@ -24,6 +24,7 @@ from taprail_gateway import registry
 from taprail_gateway.ledger import transitions
 from taprail_gateway.ledger.transitions import Attempt, Confirmed
 from tests.support.gateway_fixtures import TERMINAL, TestGateway, running_gateway
+from tests.support.ledger_fixtures import lease_of
 
 WAIT_S = 10
 TX_HASH = "0x" + "ab" * 32
@@ -93,10 +94,11 @@ async def send(gateway: TestGateway, payment: str) -> None:
 
     def work(connection: Connection) -> None:
         lane = registry.ensure_lane(connection, gateway.custody, now_ms)
-        transitions.start_lane(connection, lane, 0)
+        lease = lease_of(connection, lane)
+        transitions.start_lane(connection, lease, 0)
         transaction = transitions.bind(
             connection,
-            lane=lane,
+            lease,
             nonce=0,
             payment_ids=[payment],
             attempt=Attempt(TX_HASH, b"signed", 100_000, 2, 1),
@@ -106,7 +108,7 @@ async def send(gateway: TestGateway, payment: str) -> None:
         transitions.mark_broadcast(connection, [transaction], now_ms)
 
     await gateway.ledger.write(work)
-    gateway.services.wakeups.events.set()
+    gateway.services.wakeups.events.ring()
 
 
 async def complete(gateway: TestGateway, payment: str, account: str) -> None:
@@ -115,7 +117,7 @@ async def complete(gateway: TestGateway, payment: str, account: str) -> None:
     await gateway.ledger.write(
         lambda connection: transitions.complete(connection, [confirmed], {account: 0}, 9, now_ms)
     )
-    gateway.services.wakeups.events.set()
+    gateway.services.wakeups.events.ring()
 
 
 def opened(gateway: TestGateway, told: tuple[str, Any]) -> PaymentNotice:
@@ -269,7 +271,7 @@ async def test_a_failure_is_told_with_its_reason(gateway: TestGateway) -> None:
                 connection, PaymentEvent.REJECT, [payment], now_ms, failure_reason="cancelled"
             )
         )
-        gateway.services.wakeups.events.set()
+        gateway.services.wakeups.events.ring()
         assert (await merchant.next())[1]["status"] == "failed"
         event, data = await merchant.next()
         assert (event, data["reason"]) == ("transaction:failed", "cancelled")
@@ -280,7 +282,6 @@ async def test_news_are_told_even_when_nobody_rings(gateway: TestGateway) -> Non
     async with connected(gateway, terminal_auth(gateway)) as terminal:
         await terminal.client.call("terminal:sync", {"requestIds": []}, timeout=WAIT_S)
         await send(gateway, payment)
-        gateway.services.wakeups.events.clear()
         assert opened(gateway, await terminal.next()).status == "sent"
 
 

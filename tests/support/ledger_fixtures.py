@@ -15,8 +15,9 @@ from sqlalchemy import Connection, insert
 
 from taprail_common.clock import SystemClock
 from taprail_common.ids import payment_id
-from taprail_gateway.ledger import migrate, schema
+from taprail_gateway.ledger import leases, migrate, schema
 from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.ledger.leases import Lease
 
 PAYEE = "0x" + "aa" * 20
 LANE = "0x" + "bb" * 20
@@ -154,3 +155,11 @@ def _insert(
     }
     for table, values in rows.items():
         connection.execute(insert(schema.metadata.tables[table]), values)
+
+
+def lease_of(connection: Connection, lane: str = LANE) -> Lease:
+    """A lease of a lane, whoever had it before."""
+    owner = secrets.token_hex(8)
+    lease = leases.acquire(connection, leases.lane_lease(lane), owner, NOW_MS, takeover=True)
+    assert lease is not None
+    return lease

@@ -12,6 +12,7 @@ from taprail_gateway.ledger import queries
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.settle.chain import Chain
 from taprail_gateway.settle.engine import Settlement
+from taprail_gateway.settle.live import LiveSettings
 from taprail_gateway.settle.settings import ChainSettings, SettlementSettings
 from taprail_gateway.wakeups import Wakeups
 
@@ -26,14 +27,14 @@ async def settle(ledger_url: str, key_file: str, chain_json: str, settings_json:
         ledger,
         chain,
         Custody.load(Path(key_file)),
-        SettlementSettings.model_validate_json(settings_json),
+        LiveSettings(SettlementSettings.model_validate_json(settings_json)),
         SystemClock(),
         wakeups,
     )
     await settlement.start()
+    bell = wakeups.events.listen()
     while any((await ledger.read(queries.open_counts)).values()):
-        await wakeups.events.wait()
-        wakeups.events.clear()
+        await bell.wait()
     await settlement.stop()
     await chain.close()
     await ledger.close()

@@ -23,6 +23,7 @@ from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.queries import Payment
 from taprail_gateway.settle.chain import Chain
 from taprail_gateway.settle.engine import Settlement
+from taprail_gateway.settle.live import LiveSettings
 from taprail_gateway.settle.settings import ChainSettings, SettlementSettings
 from taprail_gateway.wakeups import Wakeups
 from taprail_hwsim.dev_chain import DevChain
@@ -82,14 +83,16 @@ class Shop:
 
     async def settlement(self, chain: Chain | None = None, **changes: Any) -> Settlement:
         """A new settlement on this ledger, not started: tests turn its wheels by hand."""
-        return Settlement(
+        settlement = Settlement(
             self.ledger,
             chain or await self.connect(),
             self.custody,
-            SettlementSettings(**{**self.settings.model_dump(), **changes}),
+            LiveSettings(SettlementSettings(**{**self.settings.model_dump(), **changes})),
             self.clock,
             self.wakeups,
         )
+        await settlement.take_lanes()
+        return settlement
 
     async def close(self) -> None:
         for chain in self._open:
@@ -114,7 +117,7 @@ class Shop:
             transitions.accept(connection, rows, self.clock.now_ms())
 
         await self.ledger.write(accept)
-        self.wakeups.pending.set()
+        self.wakeups.pending.ring()
         return [payment_id(self.registry.terminal_id, item) for item in requests]
 
     def payment(self, payment_id: str) -> Payment:
@@ -204,10 +207,10 @@ class Shop:
 
 async def until_settled(shop: Shop, payment_ids: Sequence[str], wanted: PaymentState) -> None:
     """Wait until all of these are in a state, woken by the ledger's events."""
+    bell = shop.wakeups.events.listen()
     async with asyncio.timeout(WAIT_S):
         while shop.states(payment_ids) != {str(wanted): len(payment_ids)}:
-            await shop.wakeups.events.wait()
-            shop.wakeups.events.clear()
+            await bell.wait()
 
 
 async def blocks(shop: Shop, settlement: Settlement, count: int = 1) -> None:

@@ -39,7 +39,7 @@ async def process_async(request: web.Request) -> web.Response:
         raise HttpError(result.http_status, result.code, result.message, field=result.field)
     if result.payment_id is not None:
         crash("accept.committed")
-        services.wakeups.pending.set()
+        services.wakeups.pending.ring()
     return web.Response(
         body=result.body,
         status=result.http_status,

@@ -16,10 +16,12 @@ from sqlalchemy import URL, Connection
 
 from taprail_common.clock import Clock
 from taprail_gateway.ledger import migrate as migrations
-from taprail_gateway.ledger.engines import ledger_file, ledger_url, read_engine, write_engine
+from taprail_gateway.ledger.collisions import in_transaction
+from taprail_gateway.ledger.engines import is_server, ledger_url, read_engine, write_engine
 from taprail_gateway.ledger.errors import Overloaded, storage_errors
 from taprail_gateway.ledger.group_commit import EACH_ALONE, Batcher, GroupCommit
 from taprail_gateway.ledger.process_lock import ProcessLock
+from taprail_gateway.ledger.sqlite_engine import ledger_file
 
 READ_THREADS: Final = 3
 """Reads are short and share the interpreter with everything else: more threads gain nothing."""
@@ -30,7 +32,7 @@ MAX_READS: Final = 256
 _SWITCH_INTERVAL_S: Final = 0.0005
 """How long one thread may keep the interpreter from another (Python's default is 5 ms).
 
-The writer gives the interpreter up at each of its SQLite calls and has to wait for it after each:
+The writer gives the interpreter up at each of its calls to the database and has to wait for it after each:
 behind a busy event loop that made the slowest hundredth of the commits about half as long again.
 """
 
@@ -45,26 +47,32 @@ class Ledger:
         self.clock = clock
         self.write_engine = write_engine(url)
         self.read_engine = read_engine(url, connections=READ_THREADS + 1)
-        self._writer = GroupCommit(self.write_engine)
-        self._lock = ProcessLock(ledger_file(url))
+        self._writer = GroupCommit(self.write_engine, shared=is_server(url))
+        self._lock = None if is_server(url) else ProcessLock(ledger_file(url))
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="ledger-reader")
         self._reads = 0
 
     @classmethod
-    def open(cls, url: str, *, clock: Clock, migrate: bool = False) -> Ledger:
+    def open(cls, url: str | URL, *, clock: Clock, migrate: bool = False) -> Ledger:
         """Open a ledger of this program's version; `migrate` brings an older one up to it first.
 
         Raises OperatorError when there is none at the URL, or when it is older or newer.
         """
         parsed = ledger_url(url)
         if migrate:
-            migrations.upgrade(url)
-        migrations.check_version(url)
+            migrations.upgrade(parsed)
+        migrations.check_version(parsed)
         return cls(parsed, clock)
 
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether this process, once started, is proven to be the only gateway on the ledger."""
+        return self.write_engine.dialect.name == "sqlite"
+
     async def start(self) -> None:
-        """Claim the file for this process and begin to write; OperatorError if it is claimed."""
-        self._lock.acquire()
+        """Begin to write. A file is claimed for this process: OperatorError if it is already."""
+        if self._lock is not None:
+            self._lock.acquire()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         self._writer.start()
 
@@ -81,7 +89,8 @@ class Ledger:
         self._readers.shutdown(wait=False)
         self.read_engine.dispose()
         self.write_engine.dispose()
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     async def write(self, work: Callable[[Connection], _T]) -> _T:
         """Do work in the next commit; returns when it is on disk.
@@ -110,9 +119,12 @@ class Ledger:
             self._reads -= 1
 
     def write_now(self, work: Callable[[Connection], _T]) -> _T:
-        """Do work in a commit of its own, in this thread: for commands and start-up."""
-        with storage_errors(), self.write_engine.begin() as connection:
-            return work(connection)
+        """Do work in a commit of its own, in this thread: for commands and start-up.
+
+        Like `write`, it may run the work twice.
+        """
+        with storage_errors():
+            return in_transaction(self.write_engine, work)
 
     def read_now(self, query: Callable[[Connection], _T]) -> _T:
         """Read from one snapshot, in this thread."""

@@ -1,124 +1,78 @@
-"""Connections to the ledger's database: which engine, opened how, beginning which transaction.
+"""Connections to the ledger's database: which engine a URL names.
 
-SQLite is the embedded engine. The driver is put into autocommit and every BEGIN is written by us:
-the sqlite3 module's own idea of when a transaction begins differs between Python versions, and
-breaks savepoints and DDL. A writer begins IMMEDIATE, so that it waits for the lock at the start,
-within a bound, and never fails half way.
+Two are there, SQLite in a file and PostgreSQL on a server. What is to be known about opening one is
+in its own module; nothing else of the ledger has to ask which it is but for what only one has.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
-from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, make_url
+from sqlalchemy import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from taprail_common.errors import OperatorError
+from taprail_gateway.ledger import postgres_engine, sqlite_engine
 
-LOCK_WAIT_MS: Final = 5_000
-"""How long a writer waits for another process's transaction; admin commands take milliseconds."""
+WRITE_CONNECTIONS: Final = 4
+"""One for the writer thread, the others for `write_now` beside it."""
 
-_CACHE_KIB: Final = 32 * 1024
-# The default of 1,000 pages makes a checkpoint, with two syncs more, every hundred small commits.
-_CHECKPOINT_PAGES: Final = 4_000
-# The log is cut back to this after a checkpoint, so that one burst does not keep it big for good.
-_LOG_LIMIT_BYTES: Final = 64 * 1024 * 1024
-
-_WRITE_PRAGMAS: Final = (
-    # FULL syncs the log at every commit: what was acknowledged survives a power cut
-    # (https://sqlite.org/pragma.html#pragma_synchronous: NORMAL may lose it in WAL mode).
-    "synchronous=FULL",
-    "foreign_keys=ON",
-    f"busy_timeout={LOCK_WAIT_MS}",
-    f"cache_size=-{_CACHE_KIB}",
-    f"wal_autocheckpoint={_CHECKPOINT_PAGES}",
-    f"journal_size_limit={_LOG_LIMIT_BYTES}",
+_URL_FIX: Final = (
+    f"write it like sqlite:////var/lib/taprail/ledger.db, or {postgres_engine.URL_FIX}"
 )
-_READ_PRAGMAS: Final = (f"busy_timeout={LOCK_WAIT_MS}", "query_only=ON")
 
 
-def ledger_url(url: str) -> URL:
-    """Read a database URL; raises OperatorError unless it names an SQLite file by absolute path."""
+def ledger_url(url: str | URL) -> URL:
+    """Read a database URL; raises OperatorError, which never shows its password."""
     try:
         parsed = make_url(url)
-    except ArgumentError as exc:
-        raise OperatorError("the ledger's URL is malformed", fix=_URL_FIX) from exc
-    if parsed.get_backend_name() != "sqlite":
-        raise OperatorError(f"no ledger on {parsed.get_backend_name()}", fix=_URL_FIX)
+    except (ArgumentError, ValueError):
+        # Without its cause: that may hold a piece of the URL, and so of the password.
+        raise OperatorError("the ledger's URL is malformed", fix=_URL_FIX) from None
+    if is_server(parsed):
+        return postgres_engine.server_url(parsed)
+    if parsed.drivername.partition("+")[0] != "sqlite":
+        raise OperatorError(f"no ledger on {parsed.drivername}", fix=_URL_FIX)
     if not parsed.database or not Path(parsed.database).is_absolute():
         raise OperatorError("the ledger's URL names no absolute path", fix=_URL_FIX)
     return parsed
 
 
-_URL_FIX: Final = "write it like sqlite:////var/lib/taprail/ledger.db"
+def is_server(url: URL) -> bool:
+    """Whether the ledger is on a server, which several gateways may share."""
+    return url.drivername.partition("+")[0] in {"postgresql", "postgres"}
 
 
-def ledger_file(url: URL) -> Path:
-    """The SQLite file of a URL that `ledger_url` has checked."""
-    return Path(url.database or "")
+def place(url: URL) -> str:
+    """Where a ledger is, for people: its file, or its server without the password."""
+    if not is_server(url):
+        return str(sqlite_engine.ledger_file(url))
+    return url.set(drivername="postgresql", password=None).render_as_string()
 
 
 def write_engine(url: URL) -> Engine:
-    """Connections that write: durable, with foreign keys, beginning with the write lock."""
-    # One for the writer thread, the others for `write_now` beside it.
-    engine = _engine(url, connections=4)
-    _on_connect(engine, _WRITE_PRAGMAS, write_ahead_log=True)
-    _begin_with(engine, "BEGIN IMMEDIATE")
-    return engine
+    """Connections that write, durably and with every wait bounded."""
+    return _of(url).write_engine(url, connections=WRITE_CONNECTIONS)
 
 
 def read_engine(url: URL, *, connections: int) -> Engine:
     """Connections that cannot write; each transaction sees one snapshot."""
-    engine = _engine(url, connections=connections)
-    _on_connect(engine, _READ_PRAGMAS, write_ahead_log=False)
-    _begin_with(engine, "BEGIN")
-    return engine
+    return _of(url).read_engine(url, connections=connections)
 
 
 def migration_engine(url: URL) -> Engine:
-    """A connection that changes the schema: foreign keys are checked by the migration's end."""
-    engine = _engine(url, connections=1)
-    _on_connect(engine, ("synchronous=FULL", f"busy_timeout={LOCK_WAIT_MS}"), write_ahead_log=True)
-    _begin_with(engine, "BEGIN IMMEDIATE")
-    return engine
+    """A connection that changes the schema."""
+    return _of(url).migration_engine(url)
 
 
-def _engine(url: URL, *, connections: int) -> Engine:
-    return create_engine(
-        url,
-        poolclass=QueuePool,
-        pool_size=connections,
-        max_overflow=0,
-        pool_timeout=LOCK_WAIT_MS / 1000,
-    )
+class _Opener(Protocol):
+    """What both modules of an engine have."""
+
+    def write_engine(self, url: URL, *, connections: int) -> Engine: ...
+    def read_engine(self, url: URL, *, connections: int) -> Engine: ...
+    def migration_engine(self, url: URL) -> Engine: ...
 
 
-def _on_connect(engine: Engine, pragmas: tuple[str, ...], *, write_ahead_log: bool) -> None:
-    def connected(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
-        connection.isolation_level = None
-        for pragma in pragmas:
-            connection.execute(f"PRAGMA {pragma}")
-        if write_ahead_log:
-            _use_write_ahead_log(connection)
-
-    event.listen(engine, "connect", connected)
-
-
-def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
-    (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
-    if mode != "wal":
-        # It needs shared memory, which network file systems lack (https://sqlite.org/wal.html).
-        raise OperatorError(
-            f"the ledger's file system allows no write-ahead log (mode {mode})",
-            fix="keep the ledger on a local disk",
-        )
-
-
-def _begin_with(engine: Engine, statement: str) -> None:
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql(statement)
-
-    event.listen(engine, "begin", begin)
+def _of(url: URL) -> _Opener:
+    return postgres_engine if is_server(url) else sqlite_engine

@@ -47,7 +47,7 @@ def refresh_balances(
             _REFRESH,
             [
                 {"account": account, "units": units, "block": block_number}
-                for account, units in balances.items()
+                for account, units in sorted(balances.items())
             ],
         )
 

@@ -8,6 +8,11 @@ When something in a group of several raises, all of it is rolled back and each i
 a transaction of its own, so that only the culprit fails. A savepoint for each item would cost two
 statements on every item of every group, to make cheaper what hardly ever happens. Therefore work
 must depend on nothing but its connection and its arguments: it may be run twice.
+
+On a server that several gateways share, two groups may want the same rows. Every piece of work
+changes its rows in the order of their keys, but two pieces after each other do not: there only the
+items of one batcher share a commit. And what was read may be changed before it is written: an item
+whose guard does not hold, or whose row is there already, is run again and reads anew.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final, Protocol, TypeVar
 
 import structlog
@@ -24,7 +30,14 @@ from sqlalchemy import Connection, Engine
 
 from taprail_common.crash import crash
 from taprail_common.errors import TapRailError
-from taprail_gateway.ledger.errors import Overloaded, StorageError, storage_error
+from taprail_gateway.ledger.collisions import in_transaction
+from taprail_gateway.ledger.errors import (
+    Overloaded,
+    StorageError,
+    is_collision,
+    is_overtaken,
+    storage_error,
+)
 
 MAX_GROUP: Final = 64
 """Items in one commit: the fsync is paid off by then, and a longer group only adds delay."""
@@ -72,8 +85,10 @@ class _Job:
 class GroupCommit:
     """The writer thread and its queue. `submit` belongs to the event loop that started it."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, shared: bool) -> None:
+        """`shared`: with other gateways."""
         self._engine = engine
+        self._shared = shared
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         # A daemon: a program that ends without `close` must not hang in a thread, and what it
         # leaves undone was acknowledged to nobody.
@@ -107,7 +122,7 @@ class GroupCommit:
 
     def _write(self) -> None:
         while jobs := self._next_group():
-            outcomes = self._commit(jobs)
+            outcomes = self._commit_each(_by_batcher(jobs) if self._shared else [jobs])
             try:
                 jobs[0].future.get_loop().call_soon_threadsafe(_resolve, outcomes)
             except RuntimeError:  # the loop is closed: it ended without waiting for us
@@ -129,6 +144,17 @@ class GroupCommit:
             self._queue.put(None)  # the end is seen again, after this last group
         return jobs
 
+    def _commit_each(self, groups: list[list[_Job]]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for position, jobs in enumerate(groups):
+            outcomes += self._commit(jobs)
+            error = outcomes[-1][2]
+            if isinstance(error, StorageError):
+                # Each of the others would wait for the same lock or disk, one after the other.
+                late = chain.from_iterable(groups[position + 1 :])
+                return outcomes + [(job.future, None, error) for job in late]
+        return outcomes
+
     def _commit(self, jobs: list[_Job]) -> list[Outcome]:
         try:
             results = self._transaction(jobs)
@@ -137,9 +163,14 @@ class GroupCommit:
         return [(job.future, result, None) for job, result in zip(jobs, results, strict=True)]
 
     def _transaction(self, jobs: list[_Job]) -> list[Any]:
-        with self._engine.begin() as connection:
+        def work(connection: Connection) -> list[Any]:
             results = _run(connection, jobs)
             crash("ledger.before_commit")
+            return results
+
+        # Of a group, whose items are run alone then, only what says nothing about any of them.
+        again = is_overtaken if self._shared and len(jobs) == 1 else is_collision
+        results = in_transaction(self._engine, work, again=again)
         crash("ledger.after_commit")
         return results
 
@@ -150,17 +181,15 @@ class GroupCommit:
             return _all_failed(jobs, failure, exc)
         if len(jobs) == 1:
             return [(jobs[0].future, None, exc)]
-        return self._one_by_one(jobs)
+        return self._commit_each([[job] for job in jobs])
 
-    def _one_by_one(self, jobs: list[_Job]) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        for position, job in enumerate(jobs):
-            (outcome,) = self._commit([job])
-            outcomes.append(outcome)
-            if _is_storage(outcome[2]):
-                # Each of the others would wait for the same lock or disk, one after the other.
-                return outcomes + [(late.future, None, outcome[2]) for late in jobs[position + 1 :]]
-        return outcomes
+
+def _by_batcher(jobs: list[_Job]) -> list[list[_Job]]:
+    """Those of one batcher together, and plain work each alone."""
+    groups: dict[int, list[_Job]] = {}
+    for job in jobs:
+        groups.setdefault(id(job if job.batcher is EACH_ALONE else job.batcher), []).append(job)
+    return list(groups.values())
 
 
 def _run(connection: Connection, jobs: list[_Job]) -> list[Any]:
@@ -179,10 +208,6 @@ def _run(connection: Connection, jobs: list[_Job]) -> list[Any]:
 def _all_failed(jobs: list[_Job], failure: TapRailError, cause: BaseException) -> list[Outcome]:
     failure.__cause__ = cause
     return [(job.future, None, failure) for job in jobs]
-
-
-def _is_storage(error: BaseException | None) -> bool:
-    return isinstance(error, StorageError)
 
 
 def _resolve(outcomes: list[Outcome]) -> None:

@@ -1,24 +1,29 @@
 """Bring a ledger's schema up to this program's, and tell whether it is.
 
 The versions are in `migrations/versions`, part of the package. An upgrade is one transaction under
-the gateway's own lock: it happens completely or not at all, and never below a running gateway.
+a lock that every gateway holds (SQLite: its file's, PostgreSQL: an advisory one): it happens
+completely or not at all, and never below a running gateway.
 Alembic is loaded only for a ledger that is not of this version: no start has to wait for it.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import URL, Connection, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from taprail_common.errors import OperatorError
-from taprail_gateway.ledger.engines import ledger_file, ledger_url, migration_engine
-from taprail_gateway.ledger.errors import storage_errors
+from taprail_gateway.ledger.engines import is_server, ledger_url, migration_engine, place
+from taprail_gateway.ledger.errors import storage_error, storage_errors
+from taprail_gateway.ledger.postgres_engine import lock_out_gateways
 from taprail_gateway.ledger.process_lock import ProcessLock
 from taprail_gateway.ledger.schema import VERSION
+from taprail_gateway.ledger.sqlite_engine import ledger_file
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -36,15 +41,15 @@ def head() -> str:
     return revision
 
 
-def current(url: str) -> str | None:
+def current(url: str | URL) -> str | None:
     """The schema version of a ledger; None for one that does not exist or is empty."""
     parsed = ledger_url(url)
-    if not ledger_file(parsed).exists():
+    if not is_server(parsed) and not ledger_file(parsed).exists():
         return None
     engine = migration_engine(parsed)
     try:
         with storage_errors(), engine.connect() as connection:
-            # Alembic's own table: one row, and none of it in a file that was never migrated.
+            # Alembic's own table: one row, and none of it in a ledger that was never migrated.
             if not inspect(connection).has_table("alembic_version"):
                 return None
             found = connection.scalar(text("SELECT version_num FROM alembic_version"))
@@ -53,47 +58,60 @@ def current(url: str) -> str | None:
         engine.dispose()
 
 
-def check_version(url: str) -> None:
+def check_version(url: str | URL) -> None:
     """Raise OperatorError, saying what to do, unless the ledger has exactly this version."""
     found = current(url)
     if found == VERSION:
         return
     if found is None:
-        raise OperatorError(f"no ledger at {ledger_file(ledger_url(url))}", fix=_MIGRATE)
+        raise OperatorError(f"no ledger at {place(ledger_url(url))}", fix=_MIGRATE)
     _refuse_newer(found)
     raise OperatorError(f"the ledger has version {found}, not {VERSION}", fix=_MIGRATE)
 
 
-def upgrade(url: str) -> bool:
+def upgrade(url: str | URL, *, to: str = "head") -> bool:
     """Create or upgrade a ledger; whether anything was to be done. Raises OperatorError."""
-    found = current(url)
+    parsed = ledger_url(url)
+    found = current(parsed)
     if found is not None:
         _refuse_newer(found)
     if found == head():
         return False
-    path = ledger_file(ledger_url(url))
-    _create_private(path)
-    lock = ProcessLock(path)
-    lock.acquire()
-    try:
-        _upgrade(url)
-    finally:
-        lock.release()
+    with _alone(parsed):
+        _upgrade(parsed, to)
     return True
 
 
-def _upgrade(url: str) -> None:
+@contextmanager
+def _alone(url: URL) -> Iterator[None]:
+    """Keep gateways away from a file, which is made if need be; a server locks in `_upgrade`."""
+    if is_server(url):
+        yield
+        return
+    _create_private(ledger_file(url))
+    lock = ProcessLock(ledger_file(url))
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _upgrade(url: URL, to: str) -> None:
     from alembic import command
 
-    engine = migration_engine(ledger_url(url))
+    engine = migration_engine(url)
     try:
-        with storage_errors(), engine.begin() as connection:
-            command.upgrade(_config(connection), "head")
-            _check_references(connection)
+        with engine.begin() as connection:
+            if is_server(url):
+                lock_out_gateways(connection)
+            command.upgrade(_config(connection), to)
+            if not is_server(url):
+                _check_references(connection)
     except SQLAlchemyError as exc:
-        raise OperatorError(
+        raise storage_error(exc) or OperatorError(
             f"the upgrade failed ({getattr(exc, 'orig', exc)})",
-            fix="nothing was changed; is the file a ledger of TapRail?",
+            fix="nothing was changed; is it a ledger of TapRail?",
         ) from exc
     finally:
         engine.dispose()

@@ -2,8 +2,8 @@
 
 Core works out a cache key and a parameter dictionary at every call, which costs several times what
 SQLite needs to run a statement of a hundred parameters. These statements never change, so their
-text and the order of their parameters are kept. Only for columns whose values the driver takes and
-gives as they are: text, integers, bytes.
+text and the order of their parameters are kept; psycopg has the server plan such a text once, too.
+Only for columns whose values the driver takes and gives as they are: text, integers, bytes.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ class Prepared:
     def _text(self, connection: Connection) -> tuple[str, list[str] | None]:
         name = connection.dialect.name
         if name not in self._written:
+            # For many rows: so an insert does not ask for the keys that its rows were given.
             written = self._build(connection).compile(
-                dialect=connection.dialect, column_keys=self._columns
+                dialect=connection.dialect, column_keys=self._columns, for_executemany=True
             )
             self._written[name] = (str(written), getattr(written, "positiontup", None))
         return self._written[name]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, func, or_, select
 
 from taprail_common.payment_state import HOLDING, PaymentState
 from taprail_gateway.ledger.invariants import check_invariants
@@ -49,7 +49,8 @@ __all__ = [
     "payment",
     "payment_of_request",
     "payments_of",
-    "pending",
+    "pending_count",
+    "pending_of",
     "raw_attempts",
     "totals_by_merchant",
     "valid_before_s",
@@ -89,6 +90,10 @@ class Payment:
     block_number: int | None
     block_hash: str | None
     failure_reason: str | None
+    lane: str | None
+    due_at_ms: int | None
+    preflights: int
+    signed_until_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,7 @@ class PendingPayment:
     payee: str
     amount_units: int
     bindings: int
+    preflights: int
     created_at_ms: int
 
 
@@ -125,6 +131,7 @@ class Lane:
     wrapped_key: bytes
     next_nonce: int | None
     paused_because: str | None
+    purpose: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +144,7 @@ class OpenTransaction:
     status: str
     created_at_ms: int
     broadcast_at_ms: int | None
+    rescue_asked_at_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,15 +217,35 @@ def open_counts(connection: Connection) -> dict[PaymentState, int]:
     return {state: counted.get(state, 0) for state in sorted(HOLDING)}
 
 
-def pending(connection: Connection, limit: int) -> list[PendingPayment]:
-    """Payments that wait for a transaction: the urgent first, then the oldest."""
+def pending_of(connection: Connection, lane: str, limit: int, now_ms: int) -> list[PendingPayment]:
+    """Payments that a lane has claimed and that wait for a transaction, in their order."""
     statement = (
         select(*_columns(PendingPayment, payments))
-        .where(payments.c.state == PaymentState.PENDING.value, payment_is_open)
-        .order_by(payments.c.priority.desc(), payments.c.created_at_ms)
+        .where(_is_pending(now_ms), payments.c.lane == lane)
+        .order_by(payments.c.rank_ms)
         .limit(limit)
     )
     return _all(connection, PendingPayment, statement)
+
+
+def pending_count(
+    connection: Connection, lane: str, limit: int, now_ms: int
+) -> tuple[int, int | None]:
+    """How many payments a lane could bind now, counted up to a limit, and since when the oldest
+    of them waits (ms): those that it has claimed, and those that nobody has."""
+    mine = or_(payments.c.lane == lane, payments.c.lane.is_(None))
+    first = (
+        select(payments.c.created_at_ms).where(_is_pending(now_ms), mine).limit(limit).subquery()
+    )
+    count, oldest_ms = connection.execute(
+        select(func.count(), func.min(first.c.created_at_ms))
+    ).one()
+    return count, oldest_ms
+
+
+def _is_pending(now_ms: int) -> ColumnElement[bool]:
+    due = or_(payments.c.due_at_ms.is_(None), payments.c.due_at_ms <= now_ms)
+    return and_(payments.c.state == PaymentState.PENDING.value, payment_is_open, due)
 
 
 def bound_payments(

@@ -3,7 +3,9 @@
 Each is one guarded statement, so that nothing can be overdrawn by a unit however many try at once,
 whatever the caller believed. For one, the answer is a bool. For all of a group together the
 statement runs once (executemany) and must change one row per entry; else GuardError is raised and
-the whole transaction has to be given up. Giving back is the business of `funds`.
+the whole transaction has to be given up. Rows are changed in the order of their keys, so that two
+gateways that want the same ones wait for each other and never both. Giving back is the business of
+`funds`.
 """
 
 from __future__ import annotations
@@ -83,13 +85,13 @@ def reserve_spend(
 
 def advance_counters(connection: Connection, counters: Mapping[str, int]) -> None:
     """Set cards' tap counters (card uuid → counter); each must rise."""
-    rows = [{"card": card, "counter": counter} for card, counter in counters.items()]
+    rows = [{"card": card, "counter": counter} for card, counter in sorted(counters.items())]
     _each_one(connection, _ADVANCE, rows, "a tap counter did not rise", "card")
 
 
 def hold_all(connection: Connection, holds: Mapping[str, int]) -> None:
     """Hold funds (account → units); each account must have them free."""
-    rows = [{"account": account, "units": units} for account, units in holds.items()]
+    rows = [{"account": account, "units": units} for account, units in sorted(holds.items())]
     _each_one(connection, _HOLD, rows, "an account does not have the funds", "account")
 
 
@@ -98,7 +100,7 @@ def reserve_all(connection: Connection, spends: Sequence[Spend]) -> None:
     over = [spend.card_uuid for spend in spends if _over(spend)]
     if over:
         raise GuardError("a payment exceeds the daily limit", over)
-    rows = [_row(spend) for spend in spends]
+    rows = [_row(spend) for spend in sorted(spends, key=lambda spend: (spend.card_uuid, spend.day))]
     _each_one(connection, _RESERVE, rows, "a daily limit is exhausted", "card")
 
 

@@ -13,12 +13,10 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
-    ColumnElement,
     ForeignKey,
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     String,
     Table,
     Text,
@@ -27,41 +25,63 @@ from sqlalchemy import (
 )
 
 from taprail_common.payment_state import HOLDING, PaymentState
+from taprail_gateway.ledger.schema_base import (
+    Address,
+    Hash,
+    Id,
+    RowId,
+    in_list,
+    literal,
+    literals,
+    metadata,
+)
+from taprail_gateway.ledger.schema_office import (
+    alert_is_open,
+    alerts,
+    callback_is_waiting,
+    callbacks,
+    mint_is_open,
+    mints,
+    operator_actions,
+    settings,
+)
+
+__all__ = [
+    "VERSION",
+    "account_is_unread",
+    "accounts",
+    "alert_is_open",
+    "alerts",
+    "attempts",
+    "bindings",
+    "callback_is_waiting",
+    "callbacks",
+    "card_spend",
+    "cards",
+    "chain_transactions",
+    "issuer_keys",
+    "lanes",
+    "leases",
+    "merchants",
+    "meta",
+    "metadata",
+    "mint_is_open",
+    "mints",
+    "operator_actions",
+    "payment_events",
+    "payment_is_completed",
+    "payment_is_open",
+    "payments",
+    "settings",
+    "terminals",
+    "transaction_is_final",
+    "transaction_is_open",
+    "users",
+    "verdicts",
+]
 
 VERSION: Final = "0002"
 """Of this schema: the newest in `migrations/versions`, which a test compares."""
-
-metadata: Final = MetaData(
-    # Named constraints, so that a migration can speak of them on every engine.
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-
-# SQLite counts rows by itself only in a column that is INTEGER to the letter.
-_RowId = BigInteger().with_variant(Integer, "sqlite")
-_Id = String(64)
-_Address = String(42)
-_Hash = String(66)
-
-
-def _in_list(column: str, values: list[str]) -> str:
-    return f"{column} IN ({', '.join(repr(value) for value in values)})"
-
-
-def _literal(value: str) -> ColumnElement[str]:
-    # A partial index serves only a query that repeats its condition to the letter; a parameter
-    # there would hide from the planner that it does (https://sqlite.org/partialindex.html).
-    return literal_column(repr(value), String)
-
-
-def _literals(values: list[str]) -> list[ColumnElement[str]]:
-    return [_literal(value) for value in values]
-
 
 meta: Final = Table(
     "meta",
@@ -74,35 +94,35 @@ meta: Final = Table(
 users: Final = Table(
     "users",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("name", String(200), nullable=False),
     Column("role", String(16), nullable=False),
     Column("created_at_ms", BigInteger, nullable=False),
-    CheckConstraint(_in_list("role", ["customer", "merchant", "operator"]), "role"),
+    CheckConstraint(in_list("role", ["customer", "merchant", "operator"]), "role"),
 )
 
 merchants: Final = Table(
     "merchants",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("name", String(200), nullable=False),
-    Column("account", _Address, nullable=False, comment="where sales are paid to"),
+    Column("account", Address, nullable=False, comment="where sales are paid to"),
     Column("status", String(16), nullable=False),
     Column("user_id", ForeignKey("users.id")),
     Column("created_at_ms", BigInteger, nullable=False),
-    CheckConstraint(_in_list("status", ["active", "closed"]), "status"),
+    CheckConstraint(in_list("status", ["active", "closed"]), "status"),
 )
 
 terminals: Final = Table(
     "terminals",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("merchant_id", ForeignKey("merchants.id"), nullable=False),
     Column("name", String(200), nullable=False),
     Column("public_key", String(64), nullable=False, comment="Ed25519, hex"),
     Column("status", String(16), nullable=False),
     Column("created_at_ms", BigInteger, nullable=False),
-    CheckConstraint(_in_list("status", ["active", "revoked"]), "status"),
+    CheckConstraint(in_list("status", ["active", "revoked"]), "status"),
 )
 
 issuer_keys: Final = Table(
@@ -118,7 +138,7 @@ issuer_keys: Final = Table(
 accounts: Final = Table(
     "accounts",
     metadata,
-    Column("address", _Address, primary_key=True),
+    Column("address", Address, primary_key=True),
     Column("wrapped_key", LargeBinary, nullable=False, comment="secp256k1, wrapped"),
     Column("balance_units", BigInteger, nullable=False, server_default="0"),
     Column("balance_block", BigInteger, nullable=False, server_default="0"),
@@ -138,7 +158,7 @@ Index(
 cards: Final = Table(
     "cards",
     metadata,
-    Column("uuid", _Id, primary_key=True),
+    Column("uuid", Id, primary_key=True),
     Column("name", String(200), nullable=False),
     Column("profile", String(16), nullable=False),
     Column("uid_digest", String(64), nullable=False, unique=True, comment="keyed hash of the UID"),
@@ -151,8 +171,8 @@ cards: Final = Table(
     Column("sun_counter", BigInteger, nullable=False, server_default="0"),
     Column("key_version", Integer, nullable=False, server_default="1"),
     Column("created_at_ms", BigInteger, nullable=False),
-    CheckConstraint(_in_list("profile", ["sun", "uid"]), "profile"),
-    CheckConstraint(_in_list("status", ["active", "frozen", "expired"]), "status"),
+    CheckConstraint(in_list("profile", ["sun", "uid"]), "profile"),
+    CheckConstraint(in_list("status", ["active", "frozen", "expired"]), "status"),
 )
 
 card_spend: Final = Table(
@@ -167,13 +187,13 @@ card_spend: Final = Table(
 lanes: Final = Table(
     "lanes",
     metadata,
-    Column("address", _Address, primary_key=True),
+    Column("address", Address, primary_key=True),
     Column("wrapped_key", LargeBinary, nullable=False),
     Column("next_nonce", BigInteger, comment="unset until the chain has been asked once"),
     Column("paused_because", Text),
     Column("created_at_ms", BigInteger, nullable=False),
     Column("purpose", String(16), nullable=False, server_default="payments"),
-    CheckConstraint(_in_list("purpose", ["payments", "rewards"]), "purpose"),
+    CheckConstraint(in_list("purpose", ["payments", "rewards"]), "purpose"),
     comment="Wallets that send transactions; each has its own run of nonces",
 )
 
@@ -181,7 +201,7 @@ leases: Final = Table(
     "leases",
     metadata,
     Column("name", String(100), primary_key=True),
-    Column("owner", _Id, comment="the gateway process that has it; unset: given back"),
+    Column("owner", Id, comment="the gateway process that has it; unset: given back"),
     Column("fence", BigInteger, nullable=False, comment="one more with each new owner"),
     Column("until_ms", BigInteger, nullable=False),
     comment="What only one gateway may do at a time; see `leases`",
@@ -190,20 +210,20 @@ leases: Final = Table(
 chain_transactions: Final = Table(
     "chain_transactions",
     metadata,
-    Column("id", _RowId, primary_key=True, autoincrement=True),
+    Column("id", RowId, primary_key=True, autoincrement=True),
     Column("lane", ForeignKey("lanes.address"), nullable=False),
     Column("nonce", BigInteger, nullable=False),
     Column("status", String(16), nullable=False),
     Column("created_at_ms", BigInteger, nullable=False),
     Column("broadcast_at_ms", BigInteger),
     Column("block_number", BigInteger),
-    Column("block_hash", _Hash),
+    Column("block_hash", Hash),
     Column("rescue_asked_at_ms", BigInteger, comment="an operator's wish; unset once it is done"),
     UniqueConstraint("lane", "nonce"),
-    CheckConstraint(_in_list("status", ["signed", "broadcast", "final"]), "status"),
+    CheckConstraint(in_list("status", ["signed", "broadcast", "final"]), "status"),
     comment="One transaction, one nonce, for life",
 )
-transaction_is_open: Final = chain_transactions.c.status.in_(_literals(["broadcast", "signed"]))
+transaction_is_open: Final = chain_transactions.c.status.in_(literals(["broadcast", "signed"]))
 """Not final yet; a query that holds this condition uses the partial index below."""
 Index(
     "ix_chain_transactions_open",
@@ -212,7 +232,7 @@ Index(
     sqlite_where=transaction_is_open,
     postgresql_where=transaction_is_open,
 )
-transaction_is_final: Final = chain_transactions.c.status == _literal("final")
+transaction_is_final: Final = chain_transactions.c.status == literal("final")
 Index(
     "ix_chain_transactions_final",
     chain_transactions.c.block_number,
@@ -223,7 +243,7 @@ Index(
 attempts: Final = Table(
     "attempts",
     metadata,
-    Column("tx_hash", _Hash, primary_key=True),
+    Column("tx_hash", Hash, primary_key=True),
     Column("chain_transaction_id", ForeignKey("chain_transactions.id"), nullable=False, index=True),
     Column("raw", LargeBinary, nullable=False, comment="signed bytes, stored before they are sent"),
     Column("gas_limit", BigInteger, nullable=False),
@@ -231,22 +251,22 @@ attempts: Final = Table(
     Column("priority_fee_wei", BigInteger, nullable=False),
     Column("created_at_ms", BigInteger, nullable=False),
     Column("kind", String(8), nullable=False, server_default="payload"),
-    CheckConstraint(_in_list("kind", ["payload", "noop"]), "kind"),
+    CheckConstraint(in_list("kind", ["payload", "noop"]), "kind"),
     comment="Every version of a transaction ever signed: any of them may be the one that lands",
 )
 
 payments: Final = Table(
     "payments",
     metadata,
-    Column("id", _Hash, primary_key=True),
+    Column("id", Hash, primary_key=True),
     Column("requester", String(80), nullable=False, comment="terminal id, or user:<id>"),
-    Column("request_id", _Id, nullable=False),
+    Column("request_id", Id, nullable=False),
     Column("terminal_id", ForeignKey("terminals.id"), nullable=False),
     Column("merchant_id", ForeignKey("merchants.id"), nullable=False),
     Column("card_uuid", ForeignKey("cards.uuid"), nullable=False),
     Column("user_id", ForeignKey("users.id"), nullable=False),
     Column("payer", ForeignKey("accounts.address"), nullable=False),
-    Column("payee", _Address, nullable=False),
+    Column("payee", Address, nullable=False),
     Column("amount_units", BigInteger, nullable=False),
     Column("currency", String(12), nullable=False),
     Column("profile", String(16), nullable=False),
@@ -261,9 +281,9 @@ payments: Final = Table(
     Column("sent_at_ms", BigInteger),
     Column("completed_at_ms", BigInteger),
     Column("chain_transaction_id", ForeignKey("chain_transactions.id")),
-    Column("tx_hash", _Hash, comment="the transaction that moved the money"),
+    Column("tx_hash", Hash, comment="the transaction that moved the money"),
     Column("block_number", BigInteger),
-    Column("block_hash", _Hash),
+    Column("block_hash", Hash),
     Column("failure_reason", Text),
     Column("lane", ForeignKey("lanes.address"), comment="which has claimed it, and keeps it"),
     Column("rank_ms", BigInteger, nullable=False, server_default="0", comment="lowest first"),
@@ -278,7 +298,7 @@ payments: Final = Table(
     ),
     UniqueConstraint("requester", "request_id"),
     CheckConstraint("amount_units > 0", "amount"),
-    CheckConstraint(_in_list("state", [str(state) for state in PaymentState]), "state"),
+    CheckConstraint(in_list("state", [str(state) for state in PaymentState]), "state"),
     CheckConstraint(
         "state NOT IN ('processing', 'sent') OR chain_transaction_id IS NOT NULL", "travelling"
     ),
@@ -288,7 +308,7 @@ payments: Final = Table(
         "completed",
     ),
 )
-payment_is_open: Final = payments.c.state.in_(_literals([str(state) for state in sorted(HOLDING)]))
+payment_is_open: Final = payments.c.state.in_(literals([str(state) for state in sorted(HOLDING)]))
 """In a state of HOLDING; the loops repeat it, so that they do not slow down as history grows."""
 Index(
     "ix_payments_open",
@@ -298,7 +318,7 @@ Index(
     sqlite_where=payment_is_open,
     postgresql_where=payment_is_open,
 )
-payment_is_completed: Final = payments.c.state == _literal(PaymentState.COMPLETED.value)
+payment_is_completed: Final = payments.c.state == literal(PaymentState.COMPLETED.value)
 Index(
     "ix_payments_completed",
     payments.c.block_number,
@@ -321,7 +341,7 @@ verdicts: Final = Table(
     "verdicts",
     metadata,
     Column("requester", String(80), primary_key=True),
-    Column("request_id", _Id, primary_key=True),
+    Column("request_id", Id, primary_key=True),
     Column("request_body", LargeBinary, nullable=False),
     Column("request_signature", String(128), comment="unset for a user's token"),
     Column("http_status", Integer, nullable=False),
@@ -335,7 +355,7 @@ verdicts: Final = Table(
 payment_events: Final = Table(
     "payment_events",
     metadata,
-    Column("seq", _RowId, primary_key=True, autoincrement=True),
+    Column("seq", RowId, primary_key=True, autoincrement=True),
     Column("payment_id", ForeignKey("payments.id"), nullable=False, index=True),
     Column("event", String(16), nullable=False, comment="accept, or an event of the state table"),
     Column("state", String(24), nullable=False, comment="the state that it led to"),
@@ -343,111 +363,4 @@ payment_events: Final = Table(
     Column("detail", Text),
     comment="Every step of every payment, written in the commit that takes it; feeds the push",
     sqlite_autoincrement=True,
-)
-
-callbacks: Final = Table(
-    "callbacks",
-    metadata,
-    Column("id", _RowId, primary_key=True, autoincrement=True),
-    Column("kind", String(16), nullable=False, comment="which handler it is for"),
-    Column("payment_id", ForeignKey("payments.id"), nullable=False),
-    Column("state", String(24), nullable=False, comment="the payment's, that it tells of"),
-    Column("status", String(8), nullable=False),
-    Column("tries", Integer, nullable=False, server_default="0"),
-    Column("due_at_ms", BigInteger, nullable=False),
-    Column("created_at_ms", BigInteger, nullable=False),
-    Column("finished_at_ms", BigInteger),
-    Column("last_error", Text),
-    UniqueConstraint("kind", "payment_id", "state"),
-    CheckConstraint(_in_list("status", ["waiting", "done", "dead"]), "status"),
-    comment="What others are to be told of payments, written in the commit of the step itself",
-)
-callback_is_waiting: Final = callbacks.c.status == _literal("waiting")
-Index(
-    "ix_callbacks_waiting",
-    callbacks.c.due_at_ms,
-    sqlite_where=callback_is_waiting,
-    postgresql_where=callback_is_waiting,
-)
-
-mints: Final = Table(
-    "mints",
-    metadata,
-    Column("payment_id", ForeignKey("payments.id"), primary_key=True),
-    Column("recipient", _Address, nullable=False),
-    Column("amount_units", BigInteger, nullable=False, comment="of the rewards token"),
-    Column("state", String(24), nullable=False),
-    Column("lane", ForeignKey("lanes.address")),
-    Column("chain_transaction_id", ForeignKey("chain_transactions.id"), index=True),
-    Column("bindings", Integer, nullable=False, server_default="0"),
-    Column("due_at_ms", BigInteger),
-    Column("created_at_ms", BigInteger, nullable=False),
-    Column("processing_at_ms", BigInteger),
-    Column("sent_at_ms", BigInteger),
-    Column("completed_at_ms", BigInteger),
-    Column("tx_hash", _Hash),
-    Column("block_number", BigInteger),
-    Column("block_hash", _Hash),
-    Column("failure_reason", Text),
-    CheckConstraint("amount_units > 0", "amount"),
-    CheckConstraint(_in_list("state", [str(state) for state in PaymentState]), "state"),
-    comment="Rewards to payers, one per completed payment at most; states like a payment's",
-)
-mint_is_open: Final = mints.c.state.in_(_literals([str(state) for state in sorted(HOLDING)]))
-Index(
-    "ix_mints_open",
-    mints.c.state,
-    mints.c.lane,
-    mints.c.created_at_ms,
-    sqlite_where=mint_is_open,
-    postgresql_where=mint_is_open,
-)
-
-alerts: Final = Table(
-    "alerts",
-    metadata,
-    Column("id", _RowId, primary_key=True, autoincrement=True),
-    Column("kind", String(32), nullable=False),
-    Column("subject", String(100), nullable=False, comment="a payment's id, a lane's address …"),
-    Column("level", String(8), nullable=False),
-    Column("text", Text, nullable=False),
-    Column("needs_review", Integer, nullable=False, server_default="0"),
-    Column("raised_at_ms", BigInteger, nullable=False),
-    Column("cleared_at_ms", BigInteger),
-    Column("cleared_by", String(80), comment="who looked at it; or `cured`"),
-    CheckConstraint(_in_list("level", ["info", "warning", "error"]), "level"),
-    comment="What a person should look at",
-)
-alert_is_open: Final = alerts.c.cleared_at_ms.is_(None)
-Index(
-    "uq_alerts_open",
-    alerts.c.kind,
-    alerts.c.subject,
-    unique=True,
-    sqlite_where=alert_is_open,
-    postgresql_where=alert_is_open,
-)
-
-settings: Final = Table(
-    "settings",
-    metadata,
-    Column("name", _Id, primary_key=True),
-    Column("value", Text, nullable=False, comment="JSON"),
-    Column("changed_at_ms", BigInteger, nullable=False),
-    Column("changed_by", String(80), nullable=False),
-    comment="What an operator has set at run time, over the configuration file",
-)
-
-operator_actions: Final = Table(
-    "operator_actions",
-    metadata,
-    Column("id", _RowId, primary_key=True, autoincrement=True),
-    Column("at_ms", BigInteger, nullable=False),
-    Column("actor", String(80), nullable=False),
-    Column("action", String(32), nullable=False),
-    Column("subject", String(100), nullable=False),
-    Column("reason", Text),
-    Column("before", Text),
-    Column("after", Text),
-    comment="Who has changed a setting, a queue or a payment by hand, and why",
 )

@@ -1,4 +1,4 @@
-"""Every change of a payment's state and of a lane's nonce, guarded in SQL.
+"""Every change of a payment's state, guarded in SQL.
 
 A step names the states that it may leave; when the row is not in one of them, nothing is changed
 and GuardError is raised. So two who race for one payment cannot both win, whoever they are. Every
@@ -16,9 +16,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, Connection, Executable, insert, update
+from sqlalchemy import ColumnElement, Connection, insert, update
 
 from taprail_common.payment_state import PaymentEvent, PaymentState, sources_of, target_of
+from taprail_gateway.ledger.claims import rank_ms, will_sign
 from taprail_gateway.ledger.errors import GuardError
 from taprail_gateway.ledger.funds import (
     Charge,
@@ -28,16 +29,19 @@ from taprail_gateway.ledger.funds import (
     return_spend,
     return_spends,
 )
+from taprail_gateway.ledger.leases import Lease
+from taprail_gateway.ledger.nonces import (
+    Attempt,
+    add_attempt,
+    finish_transaction,
+    pause_lane,
+    reopen_transaction,
+    start_lane,
+    store_transaction,
+)
 from taprail_gateway.ledger.prepared import prepared
 from taprail_gateway.ledger.reservations import advance_counter, hold, reserve_spend
-from taprail_gateway.ledger.schema import (
-    attempts,
-    bindings,
-    chain_transactions,
-    lanes,
-    payment_events,
-    payments,
-)
+from taprail_gateway.ledger.schema import bindings, chain_transactions, payment_events, payments
 
 __all__ = [
     "ACCEPTED",
@@ -59,6 +63,7 @@ __all__ = [
     "reserve_spend",
     "return_spend",
     "start_lane",
+    "store_transaction",
 ]
 
 ACCEPTED: Final = "accept"
@@ -75,8 +80,9 @@ _STAMPS: Final = {
 _NO_BLOCK: Final = {"tx_hash": None, "block_number": None, "block_hash": None}
 # What is no longer true after a step, so that nobody reads it as if it were.
 _FORGETS: Final[dict[PaymentEvent, Mapping[str, object]]] = {
+    PaymentEvent.BIND: {"due_at_ms": None, "preflights": 0, "failure_reason": None},
     PaymentEvent.UNBIND: {"chain_transaction_id": None},
-    PaymentEvent.RETRY: {"chain_transaction_id": None, "failure_reason": None},
+    PaymentEvent.RETRY: {"chain_transaction_id": None, "failure_reason": None, "lane": None},
     PaymentEvent.CONFIRM: {"failure_reason": None},
     PaymentEvent.REORG: {"completed_at_ms": None, **_NO_BLOCK},
 }
@@ -90,6 +96,7 @@ class Changes(TypedDict, total=False):
     block_number: int
     block_hash: str
     failure_reason: str
+    lane: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,23 +109,12 @@ class Confirmed:
     block_hash: str
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One signed version of a transaction; `raw` is what goes to a node, byte for byte."""
-
-    tx_hash: str
-    raw: bytes
-    gas_limit: int
-    max_fee_wei: int
-    priority_fee_wei: int
-
-
 _GIVEN: Final = (
     *("id", "requester", "request_id", "terminal_id", "merchant_id", "card_uuid", "user_id"),
     *("payer", "payee", "amount_units", "currency", "profile", "priority", "auth_code"),
     *("spend_day", "tapped_at_ms"),
 )
-_INSERT_PAYMENT: Final = prepared(insert(payments), [*_GIVEN, "state", "created_at_ms"])
+_INSERT_PAYMENT: Final = prepared(insert(payments), [*_GIVEN, "state", "created_at_ms", "rank_ms"])
 _INSERT_EVENT: Final = prepared(
     insert(payment_events), ["payment_id", "event", "state", "at_ms", "detail"]
 )
@@ -132,10 +128,14 @@ def accept(connection: Connection, new: Sequence[Mapping[str, object]], at_ms: i
     """
     if not new:
         return
-    started = {"state": PaymentState.PENDING.value, "created_at_ms": at_ms}
-    _INSERT_PAYMENT.run_each(connection, [{**row, **started} for row in new])
+    _INSERT_PAYMENT.run_each(connection, [_started(row, at_ms) for row in new])
     ids = [str(row["id"]) for row in new]
     _write_events(connection, ids, ACCEPTED, PaymentState.PENDING, at_ms, None)
+
+
+def _started(row: Mapping[str, object], at_ms: int) -> dict[str, object]:
+    rank = rank_ms(at_ms, int(str(row["priority"])))
+    return {**row, "state": PaymentState.PENDING.value, "created_at_ms": at_ms, "rank_ms": rank}
 
 
 def apply(
@@ -145,17 +145,22 @@ def apply(
     at_ms: int,
     *,
     detail: str | None = None,
+    final_time_s: int = 0,
     **changes: Unpack[Changes],
 ) -> None:
     """Take one step with all of these payments, or raise GuardError naming those that cannot.
 
-    `confirm` raises it also when a payer's balance snapshot is older than the receipt's block: see
-    `complete`, which brings both.
+    `reject` wants proof: nothing was ever signed, or all of it had ended by `final_time_s`, the
+    time of a final block up to which no transfer was found. `confirm` also fails when a payer's
+    balance snapshot is older than the receipt's block: see `complete`, which brings both.
     """
     ids = list(dict.fromkeys(payment_ids))
     moved: dict[str, Charge] = {}
     for some in _chunks(ids):
-        moved |= _move(connection, event, payments.c.id.in_(some), at_ms, changes)
+        which: ColumnElement[bool] = payments.c.id.in_(some)
+        if event is PaymentEvent.REJECT:
+            which &= payments.c.signed_until_s <= final_time_s
+        moved |= _move(connection, event, which, at_ms, changes)
     missing = [each for each in ids if each not in moved]
     if missing:
         raise GuardError(f"cannot {event}", missing)
@@ -253,61 +258,33 @@ def _move_funds(
         hold_again(connection, charges)
 
 
-def start_lane(connection: Connection, lane: str, first_nonce: int) -> None:
-    """Give a new lane the nonce that the chain expects next; raises GuardError for one begun."""
-    statement = update(lanes).where(lanes.c.address == lane, lanes.c.next_nonce.is_(None))
-    _change_one(connection, statement.values(next_nonce=first_nonce), "the lane has begun", lane)
-
-
-def pause_lane(connection: Connection, lane: str, because: str | None) -> None:
-    """Keep a lane from sending and say why; None lets it send again."""
-    statement = update(lanes).where(lanes.c.address == lane).values(paused_because=because)
-    _change_one(connection, statement, "no such lane", lane)
-
-
 def bind(
     connection: Connection,
+    lease: Lease,
     *,
-    lane: str,
     nonce: int,
     payment_ids: Sequence[str],
     attempt: Attempt,
     valid_before_s: int,
     at_ms: int,
 ) -> int:
-    """Give pending payments a transaction that is signed for this lane and nonce; its row's id.
+    """Give a lane's pending payments a transaction of that lane; its row's id.
 
-    The nonce was read before it was signed: unless it still is the lane's next, GuardError. All of
-    it happens or none; the bytes may leave only after the commit.
+    All of it happens or none: see `store_transaction`.
     """
-    guarded = update(lanes).where(lanes.c.address == lane, lanes.c.next_nonce == nonce)
-    _change_one(connection, guarded.values(next_nonce=nonce + 1), f"nonce {nonce} is taken", lane)
-    row = {"lane": lane, "nonce": nonce, "status": "signed", "created_at_ms": at_ms}
-    (transaction,) = connection.execute(
-        insert(chain_transactions).values(row).returning(chain_transactions.c.id)
-    ).one()
-    add_attempt(connection, transaction, attempt, at_ms)
-    apply(connection, PaymentEvent.BIND, payment_ids, at_ms, chain_transaction_id=int(transaction))
+    transaction = store_transaction(connection, lease, nonce, attempt, at_ms)
+    apply(
+        connection,
+        PaymentEvent.BIND,
+        payment_ids,
+        at_ms,
+        chain_transaction_id=transaction,
+        lane=lease.lane,
+    )
+    will_sign(connection, payment_ids, valid_before_s)
     same = {"chain_transaction_id": transaction, "valid_before_s": valid_before_s}
     connection.execute(insert(bindings), [{"payment_id": each, **same} for each in payment_ids])
-    return int(transaction)
-
-
-def add_attempt(
-    connection: Connection, chain_transaction_id: int, attempt: Attempt, at_ms: int
-) -> None:
-    """Store one more signed version of a transaction (a higher fee, a no-op) before it is sent."""
-    connection.execute(
-        insert(attempts).values(
-            chain_transaction_id=chain_transaction_id,
-            tx_hash=attempt.tx_hash,
-            raw=attempt.raw,
-            gas_limit=attempt.gas_limit,
-            max_fee_wei=attempt.max_fee_wei,
-            priority_fee_wei=attempt.priority_fee_wei,
-            created_at_ms=at_ms,
-        )
-    )
+    return transaction
 
 
 def mark_broadcast(
@@ -335,36 +312,3 @@ def mark_broadcast(
         at_ms,
         None,
     )
-
-
-def finish_transaction(
-    connection: Connection, chain_transaction_id: int, block_number: int, block_hash: str
-) -> None:
-    """Note that a transaction is final in a block; GuardError when it already is."""
-    statement = (
-        update(chain_transactions)
-        .where(
-            chain_transactions.c.id == chain_transaction_id, chain_transactions.c.status != "final"
-        )
-        .values(status="final", block_number=block_number, block_hash=block_hash)
-    )
-    _change_one(connection, statement, "the transaction is final", chain_transaction_id)
-
-
-def reopen_transaction(connection: Connection, chain_transaction_id: int) -> None:
-    """Take `final` back after a reorg deeper than the chosen depth; its bytes are sent again."""
-    statement = (
-        update(chain_transactions)
-        .where(
-            chain_transactions.c.id == chain_transaction_id, chain_transactions.c.status == "final"
-        )
-        .values(status="broadcast", block_number=None, block_hash=None)
-    )
-    _change_one(connection, statement, "the transaction is not final", chain_transaction_id)
-
-
-def _change_one(
-    connection: Connection, statement: Executable, otherwise: str, subject: object
-) -> None:
-    if connection.execute(statement).rowcount != 1:
-        raise GuardError(otherwise, [subject])

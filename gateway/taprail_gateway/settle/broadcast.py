@@ -105,8 +105,8 @@ class Broadcaster:
         await self.ledger.write(
             lambda connection: transitions.mark_broadcast(connection, transaction_ids, at_ms)
         )
-        self.wakeups.events.set()
-        self.wakeups.bound.set()
+        self.wakeups.events.ring()
+        self.wakeups.bound.ring()
 
 
 def batches(transactions: Sequence[StoredTransaction]) -> Iterator[list[StoredTransaction]]:

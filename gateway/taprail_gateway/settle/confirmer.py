@@ -30,11 +30,12 @@ from taprail_gateway.settle.executions import executed
 from taprail_gateway.settle.fates import read_fates
 from taprail_gateway.settle.heads import BlockRhythm, LatestHead, StallWatch
 from taprail_gateway.settle.judge import Judgement, Step, Verdicts, transfer_of
+from taprail_gateway.settle.lane_keeper import LaneKeeper
 from taprail_gateway.settle.lanes import PauseCause, pause, the_lane
+from taprail_gateway.settle.live import LiveSettings
 from taprail_gateway.settle.record import Outcome, Recorder
 from taprail_gateway.settle.reorgs import ReorgWatch
 from taprail_gateway.settle.replies import Block, Receipt
-from taprail_gateway.settle.settings import SettlementSettings
 from taprail_gateway.wakeups import Wakeups
 
 # Bounds of one pass; what exceeds them is for the next, which follows at once.
@@ -67,15 +68,17 @@ class Confirmer:
         self,
         ledger: Ledger,
         chain: Chain,
-        settings: SettlementSettings,
+        live: LiveSettings,
         clock: Clock,
         broadcaster: Broadcaster,
         head: LatestHead,
         wakeups: Wakeups,
+        keeper: LaneKeeper,
     ) -> None:
         self._ledger = ledger
         self._chain = chain
-        self._settings = settings
+        self._live = live
+        self._keeper = keeper
         self._clock = clock
         self._broadcaster = broadcaster
         self._head = head
@@ -83,7 +86,7 @@ class Confirmer:
         self._accounts = AccountWatch(ledger, chain)
         self._reorgs = ReorgWatch(ledger, chain, clock, wakeups)
         self._stall = StallWatch()
-        self.rhythm = BlockRhythm(settings.confirmation_interval_ms / 1000)
+        self.rhythm = BlockRhythm(live.now.confirmation_interval_ms / 1000)
         self._done_for: str | None = None
         self._done_at_s = 0.0
         self._healthy_since_ms: int | None = None
@@ -115,10 +118,10 @@ class Confirmer:
 
     @property
     def _longest_s(self) -> float:
-        return self._settings.confirmation_interval_ms / 1000
+        return self._live.now.confirmation_interval_ms / 1000
 
     async def _pass(self, head: Block) -> bool:
-        number = head.number - self._settings.confirmations + 1
+        number = head.number - self._live.now.confirmations + 1
         if number < 0:
             return True
         block = head if number == head.number else await self._chain.block(number)
@@ -226,13 +229,13 @@ class Confirmer:
         """Put what is not confirmed by its deadline on the list; not while the nodes were away."""
         if self._healthy_since_ms is None:
             return
-        timeout_ms = self._settings.confirmation_timeout_s * 1000
+        timeout_ms = self._live.now.confirmation_timeout_s * 1000
         now_ms = self._clock.now_ms()
         if now_ms - self._healthy_since_ms < timeout_ms:
             return
         overdue = await self._ledger.read(partial(_overdue, before_ms=now_ms - timeout_ms))
         outcome = Outcome(block)
-        reason = f"not confirmed within {self._settings.confirmation_timeout_s} s"
+        reason = f"not confirmed within {self._live.now.confirmation_timeout_s} s"
         for payment in overdue:
             outcome.verdicts.add(payment, Judgement(Step.GIVE_UP, reason=reason))
         await self._record.write(outcome)

@@ -8,6 +8,7 @@ was cut off anywhere goes on from there.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -21,10 +22,11 @@ from taprail_gateway.settle.broadcast import Broadcaster
 from taprail_gateway.settle.chain import Chain
 from taprail_gateway.settle.confirmer import Confirmer
 from taprail_gateway.settle.heads import LatestHead
+from taprail_gateway.settle.lane_keeper import RENEW_MS, LaneKeeper
 from taprail_gateway.settle.lanes import the_lane
+from taprail_gateway.settle.live import LiveSettings
 from taprail_gateway.settle.sender import Sender
-from taprail_gateway.settle.settings import SettlementSettings
-from taprail_gateway.wakeups import Wakeups, wait_until_rung
+from taprail_gateway.wakeups import Wakeups
 
 # A node that is back is used within 5 s; one that is away is asked no more than that often.
 _FIRST_PAUSE_S: Final = 0.1
@@ -41,18 +43,22 @@ class Settlement:
         ledger: Ledger,
         chain: Chain,
         custody: Custody,
-        settings: SettlementSettings,
+        live: LiveSettings,
         clock: Clock,
         wakeups: Wakeups,
     ) -> None:
         self._ledger = ledger
         self._custody = custody
-        self._settings = settings
-        self._wakeups = wakeups
+        self._live = live
+        self._pending = wakeups.pending.listen()
+        self._bound = wakeups.bound.listen()
+        self.keeper = LaneKeeper(ledger, clock, secrets.token_hex(8))
         head = LatestHead()
         broadcaster = Broadcaster(ledger, chain, clock, wakeups)
-        self.sender = Sender(ledger, chain, custody, settings, clock, broadcaster, head)
-        self.confirmer = Confirmer(ledger, chain, settings, clock, broadcaster, head, wakeups)
+        self.sender = Sender(ledger, chain, custody, live, clock, broadcaster, head, self.keeper)
+        self.confirmer = Confirmer(
+            ledger, chain, live, clock, broadcaster, head, wakeups, self.keeper
+        )
         self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
         self._obstacles: dict[str, str] = {}
@@ -65,7 +71,9 @@ class Settlement:
         """Check that the lane's key opens, then run; raises OperatorError if it does not."""
         lane = await self._ledger.read(the_lane)
         self._custody.unwrap(lane.address, lane.wrapped_key)
+        await self.take_lanes()
         self._tasks = [
+            asyncio.create_task(self._supervise("lanes", self._keep_lanes)),
             asyncio.create_task(self._supervise("sender", self._send_once)),
             asyncio.create_task(self._supervise("confirmer", self._confirm_once)),
         ]
@@ -76,20 +84,30 @@ class Settlement:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+        await self.keeper.give_back()
+
+    async def take_lanes(self) -> None:
+        """Take the leases of all lanes that are free."""
+        await self.keeper.look()
+
+    async def _keep_lanes(self) -> str | None:
+        await asyncio.sleep(RENEW_MS / 1000)
+        await self.keeper.look()
+        return None
 
     async def _send_once(self) -> str | None:
-        self._wakeups.pending.clear()  # before looking: what comes meanwhile rings again
+        self._pending.clear()  # before looking: what comes meanwhile rings again
         tick = await self.sender.tick()
         if tick.obstacle is None and not tick.may_be_more:
-            await wait_until_rung(self._wakeups.pending, self._settings.payment_batch_interval_ms)
+            await self._pending.wait(self._live.now.payment_batch_interval_ms)
         return tick.obstacle
 
     async def _confirm_once(self) -> str | None:
-        self._wakeups.bound.clear()
+        self._bound.clear()
         if await self.confirmer.tick():
             await asyncio.sleep(self.confirmer.rhythm.wait_s(self._clock.monotonic_s()))
         else:
-            await wait_until_rung(self._wakeups.bound, self._settings.confirmation_interval_ms)
+            await self._bound.wait(self._live.now.confirmation_interval_ms)
         return None
 
     async def _supervise(self, loop: str, once: Callable[[], Awaitable[str | None]]) -> None:

@@ -41,8 +41,10 @@ _CAUSES: Final = {
 
 def the_lane(connection: Connection) -> Lane:
     """The one lane that sends, the first ever created; raises OperatorError when there is none."""
-    first = select(schema.lanes.c.address).order_by(
-        schema.lanes.c.created_at_ms, schema.lanes.c.address
+    first = (
+        select(schema.lanes.c.address)
+        .where(schema.lanes.c.purpose == "payments")
+        .order_by(schema.lanes.c.created_at_ms, schema.lanes.c.address)
     )
     address = connection.execute(first.limit(1)).scalar()
     for lane in queries.all_lanes(connection):

@@ -57,9 +57,9 @@ class Recorder:
         if verdicts.confirmed:
             crash("settle.completed")
         _tell(outcome)
-        self.wakeups.events.set()
+        self.wakeups.events.ring()
         # There is room in the lane again, and perhaps payments came back.
-        self.wakeups.pending.set()
+        self.wakeups.pending.ring()
 
 
 def _store(

@@ -91,7 +91,7 @@ class ReorgWatch:
         at_ms = self.clock.now_ms()
         await self.ledger.write(partial(_reopen, transactions=reopened, lost=lost, at_ms=at_ms))
         _log.error("settle.reorg", block=block.number, transactions=len(reopened), payments=lost)
-        self.wakeups.events.set()
+        self.wakeups.events.ring()
 
     async def _gone(self, standings: Iterable[_Standing], block: Block) -> set[_Standing]:
         """Those of the blocks that are not ancestors of this one, nor itself."""

@@ -20,8 +20,9 @@ from taprail_common.clock import Clock
 from taprail_common.crash import crash
 from taprail_common.eip3009 import TransferAuthorization
 from taprail_gateway.custody import Custody
-from taprail_gateway.ledger import queries, transitions
+from taprail_gateway.ledger import claims, leases, queries, transitions
 from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.ledger.leases import Lease
 from taprail_gateway.ledger.queries import Lane, PendingPayment
 from taprail_gateway.ledger.transitions import Attempt
 from taprail_gateway.settle import calls, fees
@@ -31,9 +32,10 @@ from taprail_gateway.settle.chain import Chain, TokenInfo
 from taprail_gateway.settle.errors import SendClass
 from taprail_gateway.settle.fees import Fees
 from taprail_gateway.settle.heads import LatestHead
+from taprail_gateway.settle.lane_keeper import LaneKeeper
 from taprail_gateway.settle.lanes import PauseCause, heed, pause, the_lane
+from taprail_gateway.settle.live import LiveSettings
 from taprail_gateway.settle.replies import Block
-from taprail_gateway.settle.settings import SettlementSettings
 from taprail_gateway.settle.signer import SignedTransaction, sign_authorization, sign_transaction
 
 MAX_OPEN_BLOCKS: Final = 4
@@ -61,6 +63,15 @@ class _Situation:
     lane: Lane
     open_count: int
     unsent: list[StoredTransaction]
+    waiting: int
+    oldest_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What a lane has claimed, with what it takes to sign it."""
+
+    lane: Lane
     pending: list[PendingPayment]
     payer_keys: Mapping[str, bytes]
 
@@ -94,15 +105,17 @@ class Sender:
         ledger: Ledger,
         chain: Chain,
         custody: Custody,
-        settings: SettlementSettings,
+        live: LiveSettings,
         clock: Clock,
         broadcaster: Broadcaster,
         head: LatestHead,
+        keeper: LaneKeeper,
     ) -> None:
         self._ledger = ledger
         self._chain = chain
         self._custody = custody
-        self._settings = settings
+        self._live = live
+        self._keeper = keeper
         self._clock = clock
         self._broadcaster = broadcaster
         self._head = head
@@ -124,17 +137,20 @@ class Sender:
                 # Nothing is left whose taking could tell that the wallet was topped up: try anew.
                 await heed(self._ledger, situation.lane, None)
             return Tick(obstacle=f"the lane is paused ({situation.lane.paused_because})")
-        if not situation.pending or situation.open_count >= await self._open_limit():
+        if not situation.waiting or situation.open_count >= await self._open_limit():
             return Tick()
         if self._should_gather(situation):
             return Tick()
         if situation.lane.next_nonce is None:
             self._must_resend_all = True  # a new lane: the chain says where its nonces begin
             return Tick(may_be_more=True)
-        stored = await self._bind(situation, situation.lane.next_nonce)
+        batch = await self._claim(situation.lane)
+        if not batch.pending:
+            return Tick()
+        stored = await self._bind(batch, situation.lane.next_nonce)
         obstacle = await self._send(situation.lane, stored)
         return Tick(
-            may_be_more=len(situation.pending) == self._settings.payment_batch_size,
+            may_be_more=len(batch.pending) == self._live.now.payment_batch_size,
             obstacle=obstacle,
         )
 
@@ -145,12 +161,12 @@ class Sender:
         those that would not fill the next one wait with it, for one interval at most: together they
         cost half the gas. The confirmer rings as soon as the way is free.
         """
-        settings = self._settings
-        if not situation.open_count or len(situation.pending) >= settings.payments_per_transaction:
+        settings = self._live.now
+        if not situation.open_count or situation.waiting >= settings.payments_per_transaction:
             return False
         longest_ms = settings.payment_batch_interval_ms
-        oldest_ms = min(payment.created_at_ms for payment in situation.pending)
-        return self._clock.now_ms() - oldest_ms < longest_ms
+        oldest_ms = situation.oldest_ms
+        return oldest_ms is None or self._clock.now_ms() - oldest_ms < longest_ms
 
     # --- what is stored already ---------------------------------------------------------------
 
@@ -160,7 +176,9 @@ class Sender:
         head = await self._current_head()
         (mined,) = await self._chain.transaction_counts(lane.address, [head.number])
         if lane.next_nonce is None:
-            await self._ledger.write(partial(_start_lane, address=lane.address, first_nonce=mined))
+            await self._ledger.write(
+                partial(_start_lane, lease=self._lease(lane), first_nonce=mined)
+            )
             _log.info("settle.lane_started", lane=lane.address, first_nonce=mined)
         elif mined > lane.next_nonce:
             text = f"{mined} transactions are mined, only {lane.next_nonce} are ours"
@@ -174,16 +192,34 @@ class Sender:
     def _look(self, connection: Connection) -> _Situation:
         lane = the_lane(connection)
         under_way = queries.open_transactions(connection, lane.address)
-        pending = queries.pending(connection, self._settings.payment_batch_size)
+        limit = self._live.now.payment_batch_size
+        waiting, oldest_ms = queries.pending_count(
+            connection, lane.address, limit, self._clock.now_ms()
+        )
         return _Situation(
             lane=lane,
             open_count=len(under_way),
             unsent=stored_transactions(
                 connection, [item for item in under_way if item.status == "signed"]
             ),
-            pending=pending,
-            payer_keys=wrapped_keys(connection, [item.payer for item in pending]),
+            waiting=waiting,
+            oldest_ms=oldest_ms,
         )
+
+    async def _claim(self, lane: Lane) -> _Batch:
+        limit, now_ms = self._live.now.payment_batch_size, self._clock.now_ms()
+        lease = self._lease(lane)
+
+        def work(connection: Connection) -> _Batch:
+            leases.guard(connection, lease)
+            pending = claims.claim(connection, lane.address, limit, now_ms)
+            keys = wrapped_keys(connection, [item.payer for item in pending])
+            return _Batch(lane, pending, keys)
+
+        return await self._ledger.write(work)
+
+    def _lease(self, lane: Lane) -> Lease:
+        return self._keeper.leases[lane.address]
 
     async def _send(self, lane: Lane, transactions: Sequence[StoredTransaction]) -> str | None:
         outcome = await self._broadcaster.send(lane, transactions)
@@ -195,16 +231,16 @@ class Sender:
 
     # --- what is new --------------------------------------------------------------------------
 
-    async def _bind(self, situation: _Situation, first_nonce: int) -> list[StoredTransaction]:
+    async def _bind(self, batch: _Batch, first_nonce: int) -> list[StoredTransaction]:
         """Sign and store a batch: after this commit the payments may be on chain."""
         terms = await self._terms()
         # In a thread: some milliseconds of signing must not hold up the answer to a tap.
-        drafts = await asyncio.to_thread(draft, self._custody, terms, situation, first_nonce)
+        drafts = await asyncio.to_thread(draft, self._custody, terms, batch, first_nonce)
         at_ms = self._clock.now_ms()
-        store = partial(_store, situation.lane.address, drafts, terms.valid_before_s, at_ms)
+        store = partial(_store, self._lease(batch.lane), drafts, terms.valid_before_s, at_ms)
         ids = await self._ledger.write(store)
         crash("settle.bound")
-        self._broadcaster.wakeups.events.set()
+        self._broadcaster.wakeups.events.ring()
         for item in drafts:
             _log.info(
                 "settle.bound", tx=item.signed.tx_hash, nonce=item.nonce, payments=item.payment_ids
@@ -216,7 +252,7 @@ class Sender:
 
     async def _terms(self) -> Terms:
         head = await self._current_head()
-        settings = self._settings
+        settings = self._live.now
         # The token goes by its chain's time, which may be ahead of ours.
         now_s = max(self._clock.now_ms() // 1000, head.time_s)
         return Terms(
@@ -232,7 +268,7 @@ class Sender:
     async def _open_limit(self) -> int:
         """How many transactions may be under way at once."""
         head = await self._current_head()
-        size = fees.payments_that_fit(self._settings.payments_per_transaction, head.gas_limit)
+        size = fees.payments_that_fit(self._live.now.payments_per_transaction, head.gas_limit)
         return max(1, MAX_OPEN_BLOCKS * head.gas_limit // fees.full_batch_gas(size))
 
     async def _current_head(self) -> Block:
@@ -244,15 +280,15 @@ class Sender:
         return head
 
 
-def draft(custody: Custody, terms: Terms, situation: _Situation, first_nonce: int) -> list[_Draft]:
+def draft(custody: Custody, terms: Terms, batch: _Batch, first_nonce: int) -> list[_Draft]:
     """Sign transactions for all pending payments, with the lane's next nonces."""
-    lane = situation.lane
+    lane = batch.lane
     lane_key = custody.unwrap(lane.address, lane.wrapped_key)
     size = terms.payments_per_transaction
-    groups = [situation.pending[at : at + size] for at in range(0, len(situation.pending), size)]
+    groups = [batch.pending[at : at + size] for at in range(0, len(batch.pending), size)]
     drafts = []
     for nonce, group in enumerate(groups, start=first_nonce):
-        signed_calls = [_signed_call(custody, terms, situation, item) for item in group]
+        signed_calls = [_signed_call(custody, terms, batch, item) for item in group]
         to, data = _one_call(terms, signed_calls)
         gas = fees.gas_limit([item.payee for item in group])
         signed = sign_transaction(
@@ -269,9 +305,7 @@ def draft(custody: Custody, terms: Terms, situation: _Situation, first_nonce: in
     return drafts
 
 
-def _signed_call(
-    custody: Custody, terms: Terms, situation: _Situation, payment: PendingPayment
-) -> bytes:
+def _signed_call(custody: Custody, terms: Terms, batch: _Batch, payment: PendingPayment) -> bytes:
     authorization = TransferAuthorization(
         payer=payment.payer,
         payee=payment.payee,
@@ -280,7 +314,7 @@ def _signed_call(
         valid_before_s=terms.valid_before_s,
         nonce=bytes.fromhex(payment.id.removeprefix("0x")),
     )
-    payer_key = custody.unwrap(payment.payer, situation.payer_keys[payment.payer])
+    payer_key = custody.unwrap(payment.payer, batch.payer_keys[payment.payer])
     signature = sign_authorization(payer_key, authorization, terms.token.domain_separator)
     return calls.transfer_with_authorization(authorization, signature)
 
@@ -293,12 +327,12 @@ def _one_call(terms: Terms, signed_calls: Sequence[bytes]) -> tuple[str, bytes]:
 
 
 def _store(
-    lane: str, drafts: Sequence[_Draft], valid_before_s: int, at_ms: int, connection: Connection
+    lease: Lease, drafts: Sequence[_Draft], valid_before_s: int, at_ms: int, connection: Connection
 ) -> list[int]:
     return [
         transitions.bind(
             connection,
-            lane=lane,
+            lease,
             nonce=item.nonce,
             payment_ids=item.payment_ids,
             attempt=item.attempt,
@@ -309,8 +343,8 @@ def _store(
     ]
 
 
-def _start_lane(connection: Connection, *, address: str, first_nonce: int) -> None:
-    transitions.start_lane(connection, address, first_nonce)
+def _start_lane(connection: Connection, *, lease: Lease, first_nonce: int) -> None:
+    transitions.start_lane(connection, lease, first_nonce)
 
 
 def _open_from(connection: Connection, *, lane: str, nonce: int) -> list[StoredTransaction]:

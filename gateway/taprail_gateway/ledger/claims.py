@@ -1,0 +1,88 @@
+"""Which pending payments a lane takes on, and in which order.
+
+A claim sticks: the payment belongs to its lane from then on, until the lane gives it back unbound
+or an operator sends it round again. Two who claim at once never get the same payment: on PostgreSQL
+each skips the rows that the other has locked, on SQLite there is one writer.
+
+The order is one number, fixed when the payment is accepted: its time, moved back by two seconds for
+each point of priority. So the urgent overtake the others by some seconds and no more, and whatever
+comes, every payment gets to the front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy import ColumnElement, Connection, func, or_, select, update
+
+from taprail_common.payment_state import PaymentState
+from taprail_gateway.ledger.errors import GuardError
+from taprail_gateway.ledger.queries import PendingPayment, pending_of
+from taprail_gateway.ledger.schema import payment_is_open, payments
+
+AHEAD_PER_POINT_MS: Final = 2_000
+"""Of priority: a payment of priority 10 goes before those of 5 that came up to 10 s earlier."""
+
+_p = payments.c
+_IS_PENDING: Final = (_p.state == PaymentState.PENDING.value) & payment_is_open
+
+
+def rank_ms(created_at_ms: int, priority: int) -> int:
+    """The place of a payment in the order; the lowest goes first."""
+    return created_at_ms - AHEAD_PER_POINT_MS * priority
+
+
+def claim(connection: Connection, lane: str, limit: int, now_ms: int) -> list[PendingPayment]:
+    """What this lane should bind next, at most so many: what it has claimed before, and more.
+
+    A payment whose `due_at_ms` lies ahead is left where it is.
+    """
+    own = pending_of(connection, lane, limit, now_ms)
+    wanted = limit - len(own)
+    if wanted <= 0:
+        return own
+    free = (
+        select(_p.id)
+        .where(_IS_PENDING, _p.lane.is_(None), _is_due(now_ms))
+        .order_by(_p.rank_ms)
+        .limit(wanted)
+        .with_for_update(skip_locked=True)
+    )
+    connection.execute(update(payments).where(_p.id.in_(free.scalar_subquery())).values(lane=lane))
+    return pending_of(connection, lane, limit, now_ms)
+
+
+def give_back(connection: Connection, lane: str) -> int:
+    """Let other lanes have what this one has claimed and not bound; how many there were."""
+    statement = update(payments).where(_IS_PENDING, _p.lane == lane).values(lane=None)
+    return connection.execute(statement).rowcount
+
+
+def will_sign(connection: Connection, payment_ids: Sequence[str], until_s: int) -> None:
+    """Note, before anything is signed, until when it will be valid: the proof rule counts it."""
+    latest = func.max if connection.dialect.name == "sqlite" else func.greatest
+    statement = (
+        update(payments)
+        .where(_p.id.in_(payment_ids))
+        .values(signed_until_s=latest(_p.signed_until_s, until_s))
+    )
+    if connection.execute(statement).rowcount != len(set(payment_ids)):
+        raise GuardError("there are not so many payments", payment_ids)
+
+
+def put_off(
+    connection: Connection, payment_ids: Sequence[str], due_at_ms: int, reason: str
+) -> None:
+    """Keep payments that a preflight has refused from being claimed for a while."""
+    statement = (
+        update(payments)
+        .where(_p.id.in_(payment_ids), _IS_PENDING)
+        .values(due_at_ms=due_at_ms, preflights=_p.preflights + 1, failure_reason=reason)
+    )
+    if connection.execute(statement).rowcount != len(set(payment_ids)):
+        raise GuardError("not all of them are pending", payment_ids)
+
+
+def _is_due(now_ms: int) -> ColumnElement[bool]:
+    return or_(_p.due_at_ms.is_(None), _p.due_at_ms <= now_ms)

@@ -1,0 +1,115 @@
+"""Transactions of the lanes: nonces, signed bytes, and where each has become final.
+
+A nonce belongs to one transaction for life, and it is given in the commit that stores the signed
+bytes: so every nonce below a lane's next has bytes that can be sent again. Each function works
+inside the caller's transaction; its GuardError is meant to undo that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Executable, insert, update
+
+from taprail_gateway.ledger.errors import GuardError
+from taprail_gateway.ledger.leases import Lease, guard
+from taprail_gateway.ledger.schema import attempts, chain_transactions, lanes
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One signed version of a transaction; `raw` is what goes to a node, byte for byte."""
+
+    tx_hash: str
+    raw: bytes
+    gas_limit: int
+    max_fee_wei: int
+    priority_fee_wei: int
+    kind: str = "payload"
+    """`payload`, or `noop`: one that only uses up the nonce."""
+
+
+def start_lane(connection: Connection, lease: Lease, first_nonce: int) -> None:
+    """Give a new lane the nonce that the chain expects next; raises GuardError for one begun."""
+    guard(connection, lease)
+    statement = update(lanes).where(lanes.c.address == lease.lane, lanes.c.next_nonce.is_(None))
+    _change_one(
+        connection, statement.values(next_nonce=first_nonce), "the lane has begun", lease.lane
+    )
+
+
+def pause_lane(connection: Connection, lane: str, because: str | None) -> None:
+    """Keep a lane from sending and say why; None lets it send again."""
+    statement = update(lanes).where(lanes.c.address == lane).values(paused_because=because)
+    _change_one(connection, statement, "no such lane", lane)
+
+
+def store_transaction(
+    connection: Connection, lease: Lease, nonce: int, attempt: Attempt, at_ms: int
+) -> int:
+    """Store a transaction that is signed for a lane's next nonce, and move the nonce; its row's id.
+
+    The nonce was read before it was signed: unless it still is the next and the lane still ours,
+    GuardError. The bytes may leave only after the commit.
+    """
+    guard(connection, lease)
+    lane = lease.lane
+    guarded = update(lanes).where(lanes.c.address == lane, lanes.c.next_nonce == nonce)
+    _change_one(connection, guarded.values(next_nonce=nonce + 1), f"nonce {nonce} is taken", lane)
+    row = {"lane": lane, "nonce": nonce, "status": "signed", "created_at_ms": at_ms}
+    (transaction,) = connection.execute(
+        insert(chain_transactions).values(row).returning(chain_transactions.c.id)
+    ).one()
+    add_attempt(connection, transaction, attempt, at_ms)
+    return int(transaction)
+
+
+def add_attempt(
+    connection: Connection, chain_transaction_id: int, attempt: Attempt, at_ms: int
+) -> None:
+    """Store one more signed version of a transaction (a higher fee, a no-op) before it is sent."""
+    connection.execute(
+        insert(attempts).values(
+            chain_transaction_id=chain_transaction_id,
+            tx_hash=attempt.tx_hash,
+            raw=attempt.raw,
+            gas_limit=attempt.gas_limit,
+            max_fee_wei=attempt.max_fee_wei,
+            priority_fee_wei=attempt.priority_fee_wei,
+            kind=attempt.kind,
+            created_at_ms=at_ms,
+        )
+    )
+
+
+def finish_transaction(
+    connection: Connection, chain_transaction_id: int, block_number: int, block_hash: str
+) -> None:
+    """Note that a transaction is final in a block; GuardError when it already is."""
+    statement = (
+        update(chain_transactions)
+        .where(
+            chain_transactions.c.id == chain_transaction_id, chain_transactions.c.status != "final"
+        )
+        .values(status="final", block_number=block_number, block_hash=block_hash)
+    )
+    _change_one(connection, statement, "the transaction is final", chain_transaction_id)
+
+
+def reopen_transaction(connection: Connection, chain_transaction_id: int) -> None:
+    """Take `final` back after a reorg deeper than the chosen depth; its bytes are sent again."""
+    statement = (
+        update(chain_transactions)
+        .where(
+            chain_transactions.c.id == chain_transaction_id, chain_transactions.c.status == "final"
+        )
+        .values(status="broadcast", block_number=None, block_hash=None)
+    )
+    _change_one(connection, statement, "the transaction is not final", chain_transaction_id)
+
+
+def _change_one(
+    connection: Connection, statement: Executable, otherwise: str, subject: object
+) -> None:
+    if connection.execute(statement).rowcount != 1:
+        raise GuardError(otherwise, [subject])
