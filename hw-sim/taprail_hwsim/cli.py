@@ -1,8 +1,9 @@
-"""The command `taprail-sim`: the demo, a stack to play with, a tap on it."""
+"""The command `taprail-sim`: the demo, a stack to play with, a tap on it, and trouble for it."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import sys
@@ -139,6 +140,41 @@ def tap(
         raise typer.Exit(1)
 
 
+@app.command()
+def proxy(
+    node: Annotated[str, typer.Option(help="The node's URL.")] = "http://127.0.0.1:8545",
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to inject, like drop_reply:0.1 (a rate), hang:1 (the next one),"
+            " delay:0.2:ms=300@eth_call (a parameter, a method). May be repeated."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same faults.")] = 0,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 0,
+    list_all: Annotated[bool, typer.Option("--list", help="Say which faults there are.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Stand before a node and inject faults into its JSON-RPC, until Ctrl-C.
+
+    With --json each line on stdout is one object: ready with the URL, each injection, the totals.
+    """
+    from taprail_hwsim.rpc_proxy import FaultSpecError, parse_rule
+    from taprail_hwsim.rpc_proxy.command import list_faults, run_proxy
+
+    if list_all:
+        list_faults(as_json=as_json)
+        return
+    _check_url(node, "--node")
+    try:
+        for each in fault or []:
+            parse_rule(each)
+    except FaultSpecError as exc:
+        raise OperatorError(f"--fault: {exc}", fix="see `taprail-sim proxy --list`") from exc
+    _run(run_proxy(node, fault or [], seed=seed, host=host, port=port, as_json=as_json))
+
+
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -155,11 +191,11 @@ def _check_state_dir(state_dir: Path) -> None:
         )
 
 
-def _check_url(rpc_url: str) -> None:
+def _check_url(url: str, option: str = "--rpc-url") -> None:
     try:
-        JsonRpc(rpc_url)
+        JsonRpc(url)
     except ValueError as exc:
-        raise OperatorError(f"--rpc-url: {exc}", fix="write it like http://127.0.0.1:8545") from exc
+        raise OperatorError(f"{option}: {exc}", fix="write it like http://127.0.0.1:8545") from exc
 
 
 def _print_json(stack: Stack) -> None:
@@ -196,6 +232,8 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
     except _FORESEEN as exc:
         raise OperatorError(str(exc)) from exc
     except OSError as exc:
+        if exc.errno == errno.EADDRINUSE:
+            raise OperatorError(str(exc.strerror), fix="choose another --port") from exc
         if exc.filename is None:
             raise
         raise OperatorError(f"{exc.filename}: {exc.strerror}", fix="choose another folder") from exc

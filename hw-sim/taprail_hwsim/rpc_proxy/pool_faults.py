@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from eth_account import Account
-from eth_account.typed_transactions.typed_transaction import TypedTransaction
-from eth_utils.crypto import keccak
-from hexbytes import HexBytes
+import rlp  # type: ignore[import-untyped]
+from coincurve import PublicKey
 
+from taprail_common.hashing import keccak256
 from taprail_hwsim.rpc_proxy.exchange import Call, Exchange, Fault
 
 SEND: Final = ("eth_sendRawTransaction",)
 _REMEMBERED: Final = 10_000
+# EIP-1559: 0x02 || rlp([chain id, nonce, priority fee, max fee, gas limit, destination, amount,
+# data, access list, y parity, r, s]); what is signed is the same without the last three.
+_TYPE_1559: Final = b"\x02"
+_SIGNED_FIELDS: Final = 9
 # geth, core/txpool/legacypool, DefaultConfig.PriceBump: percent that a replacement must add.
 _PRICE_BUMP: Final = 10
 
@@ -31,19 +34,26 @@ class Sent(NamedTuple):
 
 
 def read_raw(call: Call) -> Sent | None:
-    """Read an EIP-1559 transaction; None for anything else, which a node may judge by itself."""
+    """Read an EIP-1559 transaction; None for anything else, which a node may judge by itself.
+
+    Not by eth_account, whose import raises the process's recursion limit far beyond its stack.
+    """
     try:
         raw = bytes.fromhex(str(call.params[0]).removeprefix("0x"))
-        fields = TypedTransaction.from_bytes(HexBytes(raw)).as_dict()
-        return Sent(
-            tx_hash="0x" + keccak(raw).hex(),
-            sender=str(Account.recover_transaction(raw)),
-            nonce=int(fields["nonce"]),
-            max_fee_wei=int(fields["maxFeePerGas"]),
-            priority_fee_wei=int(fields["maxPriorityFeePerGas"]),
-        )
-    except (ValueError, KeyError, IndexError, TypeError):
+        if raw[:1] != _TYPE_1559:
+            return None
+        fields = rlp.decode(raw[1:])
+        signed, (parity, r, s) = fields[:_SIGNED_FIELDS], fields[_SIGNED_FIELDS:]
+        signature = r.rjust(32, b"\0") + s.rjust(32, b"\0") + (parity or b"\0")
+        digest = keccak256(_TYPE_1559 + rlp.encode(signed))
+        public_key = PublicKey.from_signature_and_message(signature, digest, hasher=None)
+        nonce, priority_fee_wei, max_fee_wei = (int.from_bytes(item) for item in signed[1:4])
+    except (ValueError, IndexError, TypeError, AttributeError, rlp.DecodingError):
         return None
+    address = keccak256(public_key.format(compressed=False)[1:])[-20:]
+    return Sent(
+        "0x" + keccak256(raw).hex(), "0x" + address.hex(), nonce, max_fee_wei, priority_fee_wei
+    )
 
 
 class _SendFault(Fault):
