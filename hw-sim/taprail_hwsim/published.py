@@ -98,8 +98,9 @@ def _code(path: Path, field: str, links_field: str) -> tuple[str, dict[str, list
         raise PublishedError(f"{path} cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise PublishedError(f"{path} is no JSON") from error
-    fields = document if isinstance(document, dict) else {}
-    found, links = fields.get(field), fields.get(links_field)
+    fields: dict[str, Any] = document if isinstance(document, dict) else {}
+    found: Any = fields.get(field)
+    links: Any = fields.get(links_field)
     if isinstance(found, dict):  # Foundry keeps both in one object
         found, links = found.get("object"), found.get("linkReferences")
     if not isinstance(found, str) or not found.startswith("0x") or len(found) < 4:
