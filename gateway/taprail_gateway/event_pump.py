@@ -3,6 +3,9 @@
 The ledger's event table is the queue: nothing is kept in memory but the place up to which it was
 read. Acceptances are left out, because whoever asked was answered directly. What happened before a
 start is not told again: a listener that was away asks for the current state.
+
+Several writers on one PostgreSQL may commit in another order than they drew their numbers in. So a
+number that is passed over is looked for a while longer; most of them were rolled back.
 """
 
 from __future__ import annotations
@@ -11,10 +14,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Final
 
 import structlog
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, and_, bindparam, or_, select
 
 from taprail_gateway.ledger import queries, schema
 from taprail_gateway.ledger.database import Ledger
@@ -31,15 +35,30 @@ _GATHER_S: Final = 0.005
 
 _RETRY_S: Final = 1.0
 
+_LATE_S: Final = 30.0
+"""How long a number may be late: far longer than the ledger lets a transaction last."""
+
+_FAR: Final = 10_000
+"""Numbers of one page that are looked through: a jump must not take the thread for long."""
+
+_MOST_MISSING: Final = 1_000
+"""Numbers that are looked for at once; a burst of rollbacks must not grow without end."""
+
 _e = schema.payment_events.c
+_NUMBERS: Final = select(_e.seq).where(_e.seq > bindparam("after")).order_by(_e.seq).limit(_PAGE)
 _EVENTS: Final = (
     select(_e.seq, _e.event, _e.state.label("new_state"), _e.at_ms, *PAYMENT_COLUMNS)
     .select_from(
         schema.payment_events.join(PAYMENTS_WITH_MERCHANT, _e.payment_id == schema.payments.c.id)
     )
-    .where(_e.seq > bindparam("after"), _e.seq <= bindparam("last"), _e.event != ACCEPTED)
+    .where(
+        or_(
+            and_(_e.seq > bindparam("after"), _e.seq <= bindparam("last")),
+            _e.seq.in_(bindparam("missing", expanding=True)),
+        ),
+        _e.event != ACCEPTED,
+    )
     .order_by(_e.seq)
-    .limit(_PAGE)
 )
 
 _log = structlog.get_logger("push")
@@ -56,18 +75,25 @@ class News:
 
 
 class EventPump:
-    """Calls `tell` with the news of each page, in order. One task: `run`."""
+    """Calls `tell` with the news of each page, in order. One task: `run`.
+
+    It begins after the event of that number, or with what is new when it starts to run.
+    """
 
     def __init__(
         self,
         ledger: Ledger,
         wakeups: Wakeups,
         tell: Callable[[Sequence[News]], Awaitable[None]],
+        *,
+        after: int | None = None,
     ) -> None:
         self._ledger = ledger
         self._bell = wakeups.events.listen()
         self._tell = tell
-        self._seen: int | None = None
+        self._clock = ledger.clock
+        self._seen = after
+        self._missing: dict[int, float] = {}
 
     async def run(self) -> None:
         """Until cancelled: a failure is logged, and the next look is a second later."""
@@ -83,24 +109,51 @@ class EventPump:
     async def _catch_up(self) -> None:
         if self._seen is None:
             self._seen = await self._ledger.read(queries.last_event_seq)
-        seen, more = self._seen, True
+        more = True
         while more:
-            seen, news = await self._ledger.read(partial(_page, after=seen))
+            page = await self._ledger.read(
+                partial(_page, after=self._seen, missing=list(self._missing))
+            )
             # The place moves on first: news that cannot be told must not be in the way of others.
-            self._seen = seen
-            more = len(news) == _PAGE
-            if news:
-                await self._tell(news)
+            more = page.last - self._seen >= _PAGE
+            self._seen = page.last
+            self._note_missing(page)
+            if page.news:
+                await self._tell(page.news)
+
+    def _note_missing(self, page: _Page) -> None:
+        now_s = self._clock.monotonic_s()
+        for seq in page.found:
+            self._missing.pop(seq, None)
+        for seq in page.passed_over[: _MOST_MISSING - len(self._missing)]:
+            self._missing[seq] = now_s
+        for seq in [seq for seq, since_s in self._missing.items() if now_s - since_s > _LATE_S]:
+            del self._missing[seq]
 
 
-def _page(connection: Connection, after: int) -> tuple[int, list[News]]:
-    """The next news, and the place up to which that is everything."""
-    last = queries.last_event_seq(connection)
-    if last <= after:
-        return after, []
-    rows = connection.execute(_EVENTS, {"after": after, "last": last}).all()
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """What was read: the news, the place up to which it goes, and the numbers in between that were
+    not there."""
+
+    last: int
+    news: list[News]
+    found: list[int]
+    passed_over: list[int]
+
+
+def _page(connection: Connection, *, after: int, missing: list[int]) -> _Page:
+    numbers = list(connection.execute(_NUMBERS, {"after": after}).scalars())
+    last = numbers[-1] if numbers else after
+    if not numbers and not missing:
+        return _Page(last, [], [], [])
+    there = set(numbers)
+    late = list(connection.scalars(select(_e.seq).where(_e.seq.in_(missing)))) if missing else []
+    asked = {"after": after, "last": last, "missing": late}
+    rows = connection.execute(_EVENTS, asked)
     news = [_news(dict(row._mapping)) for row in rows]
-    return (rows[-1].seq if len(rows) == _PAGE else last), news
+    passed_over = [seq for seq in islice(range(after + 1, last), _FAR) if seq not in there]
+    return _Page(last, news, late, passed_over)
 
 
 def _news(columns: dict[str, object]) -> News:
