@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench contracts lock clean
+.PHONY: help demo test postgres lint format bench contracts lock clean
 export PYTHON ?= python3
 BIN := .venv/bin
 
@@ -9,7 +9,7 @@ help: ## this list
 demo: .venv/.ready build/node/.ready ## tap cards on a simulated terminal and settle them on a real EVM node
 	@$(BIN)/taprail-sim demo
 
-test: lint build/node/.ready ## lint, then all tests (at most 8 minutes on 2 cores)
+test: lint build/node/.ready postgres ## lint, then all tests (at most 8 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/.ready ## ruff, mypy --strict, import-linter
@@ -22,7 +22,7 @@ format: .venv/.ready ## let ruff format and mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/.ready build/node/.ready ## measure, and write build/bench.json
+bench: .venv/.ready build/node/.ready build/peers/.ready ## measure, and write build/bench.json
 	$(BIN)/python -m tests.bench
 
 contracts: .venv/.ready build/node/.ready ## compile the Solidity sources into their committed artifacts
@@ -37,5 +37,11 @@ clean: ## remove everything that make has made
 .venv/.ready: .ci/setup .ci/constraints.txt pyproject.toml hw-sim/pyproject.toml
 	@.ci/setup venv
 
+postgres:
+	@.ci/setup postgres
+
 build/node/.ready: .venv/.ready hw-sim/node/package.json
 	@.ci/setup node
+
+build/peers/.ready: .venv/.ready tests/bench/peers/package.json
+	@.ci/setup peers

@@ -16,7 +16,9 @@ from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.errors import GuardError
 from taprail_gateway.ledger.reservations import Spend
 from taprail_gateway.ledger.schema import accounts, card_spend, cards
-from tests.support.ledger_fixtures import DAY, Registry, seed_registry
+from tests.support.ledger_fixtures import DAY, Registry, on_both_engines, seed_registry
+
+pytestmark = on_both_engines
 
 # The file is the same for all examples; each begins with its own clean rows.
 on_one_file = settings(

@@ -136,10 +136,10 @@ def test_an_upgrade_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "nonsense", "sqlite://", "sqlite:///relative.db", "postgresql://host/db", "mysql://h/d"],
+    ["", "nonsense", "sqlite://", "sqlite:///relative.db", "postgresql://host", "mysql://h/d"],
 )
 def test_an_unusable_url_says_how_to_write_one(url: str) -> None:
-    with pytest.raises(OperatorError, match="sqlite:////"):
+    with pytest.raises(OperatorError, match="write it like"):
         Ledger.open(url, clock=SystemClock())
 
 

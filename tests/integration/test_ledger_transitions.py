@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, Select, Table, select, update
 
 from taprail_common.payment_state import (
     HOLDING,
@@ -20,9 +20,25 @@ from taprail_common.payment_state import (
 from taprail_gateway.ledger import queries, transitions
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.errors import GuardError
-from taprail_gateway.ledger.schema import accounts, chain_transactions, lanes, metadata
+from taprail_gateway.ledger.schema import (
+    accounts,
+    card_spend,
+    chain_transactions,
+    lanes,
+    metadata,
+)
 from taprail_gateway.ledger.transitions import Attempt, Changes, Confirmed
-from tests.support.ledger_fixtures import DAY, LANE, NOW_MS, Registry, lease_of, seed_registry
+from tests.support.ledger_fixtures import (
+    DAY,
+    LANE,
+    NOW_MS,
+    Registry,
+    lease_of,
+    on_both_engines,
+    seed_registry,
+)
+
+pytestmark = on_both_engines
 
 BALANCE = 1_000
 AMOUNT = 30
@@ -101,9 +117,13 @@ def in_state(ledger: Ledger, registry: Registry, state: PaymentState) -> str:
     return payment
 
 
+def in_order(table: Table) -> Select[Any]:
+    return select(table).order_by(*table.primary_key)
+
+
 def dump(connection: Connection) -> dict[str, list[Any]]:
     return {
-        table.name: [tuple(row) for row in connection.execute(select(table))]
+        table.name: [tuple(row) for row in connection.execute(in_order(table))]
         for table in metadata.sorted_tables
     }
 
@@ -119,8 +139,8 @@ def money(ledger: Ledger, registry: Registry, card: int = 0) -> tuple[int, int]:
     of = registry.cards[card]
 
     def query(connection: Connection) -> tuple[int, int]:
-        spent = connection.exec_driver_sql(
-            "SELECT spent_units FROM card_spend WHERE card_uuid = ?", (of.uuid,)
+        spent = connection.execute(
+            select(card_spend.c.spent_units).where(card_spend.c.card_uuid == of.uuid)
         ).scalar()
         return queries.held_by_account(connection)[of.account], spent or 0
 
@@ -305,6 +325,13 @@ async def test_a_lane_begins_once_and_can_be_paused(ledger: Ledger, registry: Re
 # --- the snapshot rule ------------------------------------------------------------------------
 
 
+def snapshot(ledger: Ledger, account: str) -> tuple[int, int, int]:
+    """An account's balance, the block that it is of, and what is held of it."""
+    columns = select(accounts.c.balance_units, accounts.c.balance_block, accounts.c.held_units)
+    row = ledger.read_now(lambda c: c.execute(columns.where(accounts.c.address == account)).one())
+    return row[0], row[1], row[2]
+
+
 def confirmed(payment: str, block: int) -> Confirmed:
     return Confirmed(payment, "0x" + "11" * 32, block, BLOCK_HASH)
 
@@ -325,9 +352,7 @@ async def test_completion_moves_balance_and_hold_in_one_commit(
             NOW_MS + 9,
         )
     )
-    row = ledger.read_now(lambda c: c.execute(select(accounts)).mappings().first())
-    assert row is not None
-    assert (row["balance_units"], row["balance_block"], row["held_units"]) == (940, 8, 0)
+    assert snapshot(ledger, account) == (940, 8, 0)
     assert money(ledger, registry) == (0, 2 * AMOUNT)  # the day's spend stays counted
     assert ledger.read_now(queries.totals_by_merchant) == {registry.merchant_id: 2 * AMOUNT}
     found = ledger.read_now(lambda c: queries.payment(c, first))
@@ -359,9 +384,7 @@ async def test_a_snapshot_never_goes_back(ledger: Ledger, registry: Registry) ->
     ledger.write_now(
         lambda c: transitions.complete(c, [confirmed(payment, 9)], {account: 999}, 10, NOW_MS)
     )
-    row = ledger.read_now(lambda c: c.execute(select(accounts)).mappings().first())
-    assert row is not None
-    assert (row["balance_units"], row["balance_block"], row["held_units"]) == (500, 20, 0)
+    assert snapshot(ledger, account) == (500, 20, 0)
 
 
 async def test_a_reorg_holds_the_money_again_even_beyond_the_balance(
@@ -428,5 +451,5 @@ async def test_the_schema_itself_refuses_the_impossible(
     ledger: Ledger, registry: Registry, sql: str
 ) -> None:
     accept(ledger, registry, "r1")
-    with pytest.raises(Exception, match="CHECK constraint"):
+    with pytest.raises(Exception, match=r"(?i)check constraint"):
         ledger.write_now(lambda c: c.exec_driver_sql(sql).close())

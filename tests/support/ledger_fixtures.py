@@ -1,10 +1,16 @@
-"""Pytest fixtures of the ledger: a real, migrated, empty SQLite file, and what a payment needs."""
+"""Pytest fixtures of the ledger: real, migrated and empty, on either engine; what a payment needs.
+
+`ledger` and `ledger_url` are on SQLite, unless a module asks for both engines:
+
+    pytestmark = on_both_engines
+"""
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +24,7 @@ from taprail_common.ids import payment_id
 from taprail_gateway.ledger import leases, migrate, schema
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.leases import Lease
+from tests.support.postgres_server import NoPostgresError, PostgresServer
 
 PAYEE = "0x" + "aa" * 20
 LANE = "0x" + "bb" * 20
@@ -64,6 +71,10 @@ class Registry:
         }
 
 
+on_both_engines = pytest.mark.parametrize("ledger_engine", ["sqlite", "postgresql"])
+on_postgres = pytest.mark.parametrize("ledger_engine", ["postgresql"])
+
+
 @pytest.fixture(scope="session")
 def empty_ledger_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated ledger to be copied: a migration takes longer than most tests."""
@@ -72,12 +83,61 @@ def empty_ledger_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A running server, shared: whoever stops it starts it again."""
+    try:
+        server = PostgresServer()
+    except NoPostgresError as exc:
+        if os.environ.get("CI") == "1":
+            raise
+        pytest.skip(str(exc))
+    with server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def empty_ledger_database(postgres: PostgresServer) -> str:
+    """The name of a migrated ledger to be copied."""
+    name = postgres.create_database()
+    migrate.upgrade(postgres.url(name))
+    return name
+
+
 @pytest.fixture
-def ledger_url(empty_ledger_file: Path, tmp_path: Path) -> str:
+def ledger_engine() -> str:
+    """What `ledger_url` is on; the marks above set it."""
+    return "sqlite"
+
+
+@pytest.fixture
+def ledger_url(ledger_engine: str, request: pytest.FixtureRequest) -> str:
     """The URL of an empty, migrated ledger of this test's own."""
+    url: str = request.getfixturevalue(f"{ledger_engine}_ledger_url")
+    return url
+
+
+@pytest.fixture
+def sqlite_ledger_url(empty_ledger_file: Path, tmp_path: Path) -> str:
     path = tmp_path / "ledger.db"
     shutil.copy(empty_ledger_file, path)
     return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def postgresql_ledger_url(postgres: PostgresServer, empty_ledger_database: str) -> Iterator[str]:
+    name = postgres.create_database(template=empty_ledger_database)
+    yield postgres.url(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def no_ledger_url(ledger_engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """The URL of a place for a ledger where there is none yet."""
+    if ledger_engine == "sqlite":
+        return f"sqlite:///{tmp_path / 'new.db'}"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.url(server.create_database())
 
 
 @pytest_asyncio.fixture

@@ -32,8 +32,8 @@ MAX_READS: Final = 256
 _SWITCH_INTERVAL_S: Final = 0.0005
 """How long one thread may keep the interpreter from another (Python's default is 5 ms).
 
-The writer gives the interpreter up at each of its calls to the database and has to wait for it after each:
-behind a busy event loop that made the slowest hundredth of the commits about half as long again.
+The writer gives the interpreter up at each of its calls of the driver and has to wait for it after
+each: behind a busy event loop that made the slowest hundredth of the commits half as long again.
 """
 
 _I = TypeVar("_I")

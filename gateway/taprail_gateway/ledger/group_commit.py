@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final, Protocol, TypeVar
@@ -122,11 +122,8 @@ class GroupCommit:
 
     def _write(self) -> None:
         while jobs := self._next_group():
-            outcomes = self._commit_each(_by_batcher(jobs) if self._shared else [jobs])
-            try:
-                jobs[0].future.get_loop().call_soon_threadsafe(_resolve, outcomes)
-            except RuntimeError:  # the loop is closed: it ended without waiting for us
-                _log.warning("ledger.nobody_waits", writes=len(jobs))
+            for outcomes in self._commit_each(_by_batcher(jobs) if self._shared else [jobs]):
+                _deliver(outcomes)
 
     def _next_group(self) -> list[_Job]:
         """Wait for work and take what is there; nothing once everything is drained."""
@@ -144,16 +141,16 @@ class GroupCommit:
             self._queue.put(None)  # the end is seen again, after this last group
         return jobs
 
-    def _commit_each(self, groups: list[list[_Job]]) -> list[Outcome]:
-        outcomes: list[Outcome] = []
+    def _commit_each(self, groups: list[list[_Job]]) -> Iterator[list[Outcome]]:
         for position, jobs in enumerate(groups):
-            outcomes += self._commit(jobs)
+            outcomes = self._commit(jobs)
+            yield outcomes
             error = outcomes[-1][2]
             if isinstance(error, StorageError):
                 # Each of the others would wait for the same lock or disk, one after the other.
                 late = chain.from_iterable(groups[position + 1 :])
-                return outcomes + [(job.future, None, error) for job in late]
-        return outcomes
+                yield [(job.future, None, error) for job in late]
+                return
 
     def _commit(self, jobs: list[_Job]) -> list[Outcome]:
         try:
@@ -181,7 +178,7 @@ class GroupCommit:
             return _all_failed(jobs, failure, exc)
         if len(jobs) == 1:
             return [(jobs[0].future, None, exc)]
-        return self._commit_each([[job] for job in jobs])
+        return list(chain.from_iterable(self._commit_each([[job] for job in jobs])))
 
 
 def _by_batcher(jobs: list[_Job]) -> list[list[_Job]]:
@@ -208,6 +205,15 @@ def _run(connection: Connection, jobs: list[_Job]) -> list[Any]:
 def _all_failed(jobs: list[_Job], failure: TapRailError, cause: BaseException) -> list[Outcome]:
     failure.__cause__ = cause
     return [(job.future, None, failure) for job in jobs]
+
+
+def _deliver(outcomes: list[Outcome]) -> None:
+    if not outcomes:
+        return
+    try:
+        outcomes[0][0].get_loop().call_soon_threadsafe(_resolve, outcomes)
+    except RuntimeError:  # the loop is closed: it ended without waiting for us
+        _log.warning("ledger.nobody_waits", writes=len(outcomes))
 
 
 def _resolve(outcomes: list[Outcome]) -> None:

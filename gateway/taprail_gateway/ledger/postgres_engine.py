@@ -17,7 +17,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
+from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -138,23 +138,20 @@ def lock_out_gateways(connection: Connection) -> None:
         if not is_lock_timeout(exc):
             raise
         waiting.rollback()
-        others = ", ".join(_holders(connection)) or "unknown"
+        names = connection.execute(_HOLDERS, {"ledger": _LEDGER_LOCK}).scalars()
+        others = ", ".join(map(str, names)) or "unknown"
         raise OperatorError(
             f"another gateway ({others}) works on this ledger", fix="stop it first"
         ) from None
     waiting.commit()
 
 
-def _holders(connection: Connection) -> list[str]:
-    """The names of the connections that hold the ledger's lock."""
-    found = connection.exec_driver_sql(
-        "SELECT DISTINCT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
-        " WHERE l.locktype = 'advisory' AND l.granted"
-        " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-        f" AND (l.classid::bigint << 32) | l.objid::bigint = {_LEDGER_LOCK}"
-        " ORDER BY 1 LIMIT 5"
-    )
-    return [str(name) for (name,) in found]
+_HOLDERS: Final = text(
+    "SELECT DISTINCT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+    " WHERE l.locktype = 'advisory' AND l.granted"
+    " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    " AND (l.classid::bigint << 32) | l.objid::bigint = :ledger ORDER BY 1 LIMIT 5"
+)
 
 
 def _engine(url: URL, connections: int) -> Engine:
