@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import stat
 import subprocess
 import sys
@@ -12,8 +11,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import URL, create_engine, inspect
-from sqlalchemy.schema import CreateTable
+from sqlalchemy import inspect, text
 
 from taprail_common.clock import SystemClock
 from taprail_common.errors import OperatorError, TapRailError
@@ -21,50 +19,62 @@ from taprail_gateway.ledger import migrate
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.process_lock import ProcessLock
 from taprail_gateway.ledger.schema import VERSION, metadata
+from tests.support.ledger_contents import ROWS, connected, definitions, fill, rows
+from tests.support.ledger_fixtures import on_both_engines
+
+OLDER = migrate.versions()[:-1]
 
 
 def database(url: str) -> Path:
     return Path(url.removeprefix("sqlite:///"))
 
 
-def definitions(url: str) -> dict[str, list[str]]:
-    """What SQLite itself keeps of every table and index: its parts, without their order."""
-    with sqlite3.connect(database(url)) as connection:
-        rows = connection.execute(
-            "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"
-            " AND name NOT LIKE 'alembic%' AND name NOT LIKE 'sqlite%'"
-        ).fetchall()
-    connection.close()
-    return {name: sorted(_parts("".join(sql.split()))) for name, sql in rows}
-
-
-def _parts(definition: str) -> list[str]:
-    # SQLAlchemy writes a table's constraints in no fixed order; SQLite quotes what it has renamed.
-    return definition.replace('"', "").removesuffix(")").split(",CONSTRAINT")
-
-
-def test_the_migrated_schema_is_the_metadata(ledger_url: str, tmp_path: Path) -> None:
-    engine = create_engine(ledger_url)
-    with engine.connect() as connection:
+@on_both_engines
+def test_the_migrated_schema_is_the_metadata(ledger_url: str, no_ledger_url: str) -> None:
+    with connected(ledger_url) as connection:
         context = MigrationContext.configure(connection, opts={"compare_server_default": True})
         assert compare_metadata(context, metadata) == []
-    engine.dispose()
-    # The comparison does not look at checks, partial indexes and sort orders: SQLite's text does.
-    direct = f"sqlite:///{tmp_path / 'direct.db'}"
-    engine = create_engine(direct)
-    metadata.create_all(engine)
-    engine.dispose()
-    migrated, created = definitions(ledger_url), definitions(direct)
+    # The comparison does not look at checks, partial indexes and sort orders: the engine's own
+    # text does.
+    with connected(no_ledger_url) as connection:
+        metadata.create_all(connection)
+    migrated, created = definitions(ledger_url), definitions(no_ledger_url)
     assert migrated.keys() == created.keys()
-    for name, sql in created.items():
-        assert migrated[name] == sql, name
+    for name, definition in created.items():
+        assert migrated[name] == definition, name
 
 
-@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
-def test_every_table_can_be_spelt_for_both_engines(engine: str) -> None:
-    dialect = URL.create(engine).get_dialect()()
-    for table in metadata.sorted_tables:
-        assert table.name in str(CreateTable(table).compile(dialect=dialect))
+@on_both_engines
+@pytest.mark.parametrize("version", OLDER)
+def test_an_upgrade_loses_no_row_and_no_value(no_ledger_url: str, version: str) -> None:
+    migrate.upgrade(no_ledger_url, to=version)
+    assert migrate.current(no_ledger_url) == version
+    fill(no_ledger_url)
+    before = rows(no_ledger_url)
+    assert all(len(given) == ROWS for given in before.values())
+    assert migrate.upgrade(no_ledger_url)
+    after = rows(no_ledger_url)
+    for table, given in before.items():
+        kept = [{name: row[name] for name in given[0]} for row in after[table]]
+        assert kept == given, table
+
+
+@on_both_engines
+@pytest.mark.parametrize("version", OLDER)
+def test_an_upgraded_ledger_has_the_schema_of_a_new_one(
+    ledger_url: str, no_ledger_url: str, version: str
+) -> None:
+    migrate.upgrade(no_ledger_url, to=version)
+    fill(no_ledger_url)
+    migrate.upgrade(no_ledger_url)
+    assert definitions(no_ledger_url) == definitions(ledger_url)
+
+
+@on_both_engines
+def test_an_older_ledger_is_not_opened(no_ledger_url: str) -> None:
+    migrate.upgrade(no_ledger_url, to=OLDER[0])
+    with pytest.raises(OperatorError, match=f"version {OLDER[0]}, not {VERSION}.*admin migrate"):
+        Ledger.open(no_ledger_url, clock=SystemClock())
 
 
 def test_a_new_ledger_is_private_and_at_the_head(tmp_path: Path) -> None:
@@ -76,6 +86,7 @@ def test_a_new_ledger_is_private_and_at_the_head(tmp_path: Path) -> None:
     assert not migrate.upgrade(url)
 
 
+@on_both_engines
 def test_a_ledger_of_this_version_is_opened_without_alembic(ledger_url: str) -> None:
     program = (
         "import sys; from taprail_common.clock import SystemClock;"
@@ -86,26 +97,22 @@ def test_a_ledger_of_this_version_is_opened_without_alembic(ledger_url: str) -> 
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def test_opening_may_migrate(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    with pytest.raises(OperatorError, match="taprail admin migrate"):
-        Ledger.open(url, clock=SystemClock())
-    assert not database(url).exists()
-    ledger = Ledger.open(url, clock=SystemClock(), migrate=True)
+@on_both_engines
+def test_opening_may_migrate(no_ledger_url: str) -> None:
+    for _ in range(2):
+        with pytest.raises(OperatorError, match=r"no ledger at .*taprail admin migrate"):
+            Ledger.open(no_ledger_url, clock=SystemClock())
+    ledger = Ledger.open(no_ledger_url, clock=SystemClock(), migrate=True)
     assert ledger.read_now(lambda c: inspect(c).has_table("payments"))
     ledger.dispose()
+    assert not migrate.upgrade(no_ledger_url)
 
 
-def set_version(url: str, version: str) -> None:
-    connection = sqlite3.connect(database(url))
-    connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
-    connection.commit()
-    connection.close()
-
-
+@on_both_engines
 @pytest.mark.parametrize("and_migrate", [False, True])
 def test_a_ledger_of_a_newer_version_is_refused(ledger_url: str, and_migrate: bool) -> None:
-    set_version(ledger_url, "9999")
+    with connected(ledger_url) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     before = definitions(ledger_url)
     with pytest.raises(OperatorError, match="newer TapRail: upgrade"):
         Ledger.open(ledger_url, clock=SystemClock(), migrate=and_migrate)
@@ -122,16 +129,15 @@ def test_nothing_is_migrated_below_a_running_gateway(tmp_path: Path) -> None:
     assert migrate.upgrade(url)
 
 
-def test_an_upgrade_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    connection = sqlite3.connect(database(url))
-    connection.execute("CREATE TABLE verdicts (in_the_way TEXT)")
-    connection.close()
-    before = definitions(url)
-    with pytest.raises(OperatorError, match="verdicts already exists"):
-        migrate.upgrade(url)
-    assert definitions(url) == before
-    assert migrate.current(url) is None
+@on_both_engines
+def test_an_upgrade_that_fails_leaves_nothing(no_ledger_url: str) -> None:
+    with connected(no_ledger_url) as connection:
+        connection.execute(text("CREATE TABLE verdicts (in_the_way TEXT)"))
+    before = definitions(no_ledger_url)
+    with pytest.raises(OperatorError, match=r'"?verdicts"? already exists'):
+        migrate.upgrade(no_ledger_url)
+    assert definitions(no_ledger_url) == before
+    assert migrate.current(no_ledger_url) is None
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,11 @@ def head() -> str:
     return revision
 
 
+def versions() -> list[str]:
+    """Every version that a ledger may have, oldest first."""
+    return [script.revision for script in _scripts().walk_revisions()][::-1]
+
+
 def current(url: str | URL) -> str | None:
     """The schema version of a ledger; None for one that does not exist or is empty."""
     parsed = ledger_url(url)
@@ -70,7 +75,10 @@ def check_version(url: str | URL) -> None:
 
 
 def upgrade(url: str | URL, *, to: str = "head") -> bool:
-    """Create or upgrade a ledger; whether anything was to be done. Raises OperatorError."""
+    """Create or upgrade a ledger; whether anything was to be done. Raises OperatorError.
+
+    `to` stops at a version that a released program had.
+    """
     parsed = ledger_url(url)
     found = current(parsed)
     if found is not None:
@@ -128,8 +136,7 @@ def _check_references(connection: Connection) -> None:
 
 
 def _refuse_newer(revision: str) -> None:
-    known = {script.revision for script in _scripts().walk_revisions()}
-    if revision not in known:
+    if revision not in versions():
         raise OperatorError(
             f"the ledger's version {revision} is from a newer TapRail", fix="upgrade the program"
         )
