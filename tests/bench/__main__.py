@@ -20,7 +20,8 @@ import typer
 from rich.console import Console
 
 from taprail_common.logs import configure_logs
-from tests.bench import accept, goals, programs, settle, tap
+from tests.bench import accept, goals, notes, programs, settle, tap
+from tests.bench.peers import measure as peers
 from tests.bench.scenario import Bench, Results, Scenario
 
 SCENARIOS: Final[Mapping[str, Scenario]] = {
@@ -28,6 +29,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     "tap": tap.measure,
     "accept": accept.measure,
     "settle": settle.measure,
+    "peers": peers.measure,
 }
 REPORT: Final = Path("build/bench.json")
 _LONGEST_S: Final = 600.0
@@ -48,11 +50,14 @@ def main(only: Only = None, as_json: AsJson = False) -> None:
     console = Console(file=sys.stderr if as_json else sys.stdout, highlight=False)
     results: Results = {}
     failed = [name for name in chosen if not _run(name, console, results)]
+    results |= goals.beaten(results)
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(json.dumps(results, indent=2) + "\n")
     if as_json:
         sys.stdout.write(json.dumps(results, indent=2) + "\n")
     console.print(goals.table(results))
+    if (remarks := notes.table(results)) is not None:
+        console.print(remarks)
     console.print(
         f"written to {REPORT}; other work on this machine shows in the figures", style="dim"
     )

@@ -29,15 +29,36 @@ GOALS: Final[Mapping[str, Goal]] = {
     "tap.verdict_p99_ms": Goal(100),
     "accept.per_s": Goal(1_500, at_least=True),
     "accept.p99_ms": Goal(25),
+    "settle.completed_100_blocks": Goal(3),
     "settle.completed_200_blocks": Goal(3),
     "settle.sent_1000_s": Goal(1),
     "settle.completed_per_s": Goal(550, at_least=True),
     "settle.of_gas_limit": Goal(0.9, at_least=True),
     "settle.rpc_per_payment": Goal(0.3),
+    "settle.rpc_per_payment_alone": Goal(1.5),
+    "peer.web3_wait_beaten": Goal(400, at_least=True),
+    "peer.web3_gather_beaten": Goal(1, at_least=True),
+    "peer.ethers_beaten": Goal(1, at_least=True),
+    "peer.viem_beaten": Goal(1, at_least=True),
+    "peer.x402_beaten": Goal(10, at_least=True),
+    "growth.tick_ratio": Goal(1.2),
+    "restart.sending_s": Goal(5),
     "terminal.rss_mb": Goal(70),
     "terminal.idle_percent": Goal(2),
     "terminal.ready_s": Goal(2),
 }
+
+
+_OURS: Final = "settle.completed_per_s"
+_PEERS: Final = ("web3_wait", "web3_gather", "ethers", "viem", "x402")
+
+
+def beaten(results: Mapping[str, float]) -> dict[str, float]:
+    """How many times a peer's rate ours is, for those that were measured in the same run."""
+    if _OURS not in results:
+        return {}
+    rates = {name: results.get(f"peer.{name}_per_s") for name in _PEERS}
+    return {f"peer.{name}_beaten": results[_OURS] / rate for name, rate in rates.items() if rate}
 
 
 def table(results: Mapping[str, float]) -> Table:
