@@ -13,10 +13,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator, model_validator
+from sqlalchemy import URL
 
 from taprail_common.config import Settings, load_settings, resolve
-from taprail_common.errors import ConfigError
+from taprail_common.errors import ConfigError, OperatorError
+from taprail_common.signing import read_secret_file
+from taprail_gateway.ledger.engines import is_server, ledger_url
 from taprail_gateway.settle.settings import ChainSettings, SettlementSettings
 
 DEFAULT_PORT: Final = 8440
@@ -32,6 +35,11 @@ class HttpSettings(Settings):
     """0 takes any free port; the line that says `ready` tells which."""
     state_dir: Path = Path("state")
     database: Path | None = None
+    """The ledger as an SQLite file, for one gateway."""
+    database_url: SecretStr | None = None
+    """The ledger on a PostgreSQL server, as postgresql://user@/name?host=/run/postgresql."""
+    database_password_file: Path | None = None
+    """The password for `database_url`, when it is not to stand in there."""
     key_file: Path | None = None
     """The Ed25519 key that signs verdicts: what terminals know the gateway by."""
     master_key_file: Path | None = None
@@ -43,6 +51,35 @@ class HttpSettings(Settings):
     """Take cards that prove nothing but a serial number, which anyone can copy."""
     block_interval_ms: int = Field(default=2_000, ge=100, le=600_000)
     """How often the chain makes a block: the first estimate of how long a payment takes."""
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_on_a_server(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            _server_url(url)
+        return url
+
+    @model_validator(mode="after")
+    def _has_one_database(self) -> Self:
+        if self.database is not None and self.database_url is not None:
+            raise ValueError("name `database` (a file) or `database_url` (a server), not both")
+        if self.database_password_file is not None:
+            if self.database_url is None:
+                raise ValueError("database_password_file is of no use without a database_url")
+            if _server_url(self.database_url).password is not None:
+                raise ValueError("the password is in database_url and in database_password_file")
+        return self
+
+
+def _server_url(given: SecretStr) -> URL:
+    """The URL of a server; its errors show nothing of it, because a password may be in any part."""
+    try:
+        url = ledger_url(given.get_secret_value())
+    except OperatorError as exc:
+        raise ValueError(str(exc)) from None
+    if not is_server(url):
+        raise ValueError("is for a PostgreSQL server; name a file as `database`")
+    return url
 
 
 class LogSettings(Settings):
@@ -70,12 +107,22 @@ class GatewaySettings(Settings):
         return settings.model_copy(update={"gateway": _absolute(path, settings.gateway)})
 
     @property
-    def database_url(self) -> str:
-        """The ledger's SQLAlchemy URL."""
-        return f"sqlite:///{self.database_file}"
+    def database_url(self) -> URL:
+        """The ledger's URL, which shows its password to nobody who prints it.
+
+        Raises OperatorError when the password's file cannot be used.
+        """
+        if self.gateway.database_url is None:
+            return URL.create("sqlite", database=str(self.database_file))
+        url = _server_url(self.gateway.database_url)
+        file = self.gateway.database_password_file
+        if file is None:
+            return url
+        return url.set(password=read_secret_file(file, "database password").strip())
 
     @property
     def database_file(self) -> Path:
+        """The SQLite file; there is none with a `database_url`."""
         return self.gateway.database or self.gateway.state_dir / "ledger.db"
 
     @property
@@ -93,11 +140,14 @@ class GatewaySettings(Settings):
     def check(self) -> None:
         """Raise ConfigError with everything that keeps a gateway from starting here."""
         wanted = {
-            "gateway.database": self.database_file,
             "gateway.key_file": self.key_file,
             "gateway.master_key_file": self.master_key_file,
             "gateway.jwt_secret_file": self.jwt_secret_file,
         }
+        if self.gateway.database_url is None:
+            wanted = {"gateway.database": self.database_file, **wanted}
+        if self.gateway.database_password_file is not None:
+            wanted["gateway.database_password_file"] = self.gateway.database_password_file
         missing = [
             f"{key}: there is no {path}" for key, path in wanted.items() if not path.exists()
         ]
@@ -106,7 +156,10 @@ class GatewaySettings(Settings):
 
 
 def _absolute(config_file: Path, settings: HttpSettings) -> HttpSettings:
-    names = ("state_dir", "database", "key_file", "master_key_file", "jwt_secret_file")
+    names = (
+        *("state_dir", "database", "database_password_file"),
+        *("key_file", "master_key_file", "jwt_secret_file"),
+    )
     paths = {name: getattr(settings, name) for name in names}
     return settings.model_copy(
         update={

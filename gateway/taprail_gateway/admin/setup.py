@@ -24,6 +24,7 @@ from taprail_gateway.config import GatewaySettings
 from taprail_gateway.custody import create_master_key
 from taprail_gateway.ledger import migrate as migrations
 from taprail_gateway.ledger import queries
+from taprail_gateway.ledger.engines import place
 
 _PROBLEMS_FOUND = 1
 _JWT_SECRET_BYTES = 32
@@ -45,7 +46,7 @@ def init(context: typer.Context, as_json: Json = False) -> None:
     settings = session.settings
     created = [str(path) for path in _create_keys(settings)]
     if migrations.upgrade(settings.database_url):
-        created.append(str(settings.database_file))
+        created.append(place(settings.database_url))
     custody = session.custody
     now_ms = session.clock.now_ms()
 
@@ -120,7 +121,7 @@ def _create_keys(settings: GatewaySettings) -> list[Path]:
         settings.jwt_secret_file: _create_jwt_secret,
     }
     missing = [path for path in makers if not path.exists()]
-    if missing and settings.database_file.exists():
+    if missing and migrations.current(settings.database_url) is not None:
         # New keys would lock the wallets in it, or leave every terminal with another gateway.
         raise OperatorError(
             f"there is a database, but not {missing[0]}", fix="restore it from its backup"
