@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import secrets
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -36,6 +37,8 @@ app: Final = typer.Typer(
 )
 
 DEFAULT_STATE_DIR: Final = Path("build/sim")
+_SEEDS: Final = 1_000_000
+"""Drawn ones are short enough to be typed."""
 _STATE_DIR_BYTES: Final = 85
 """A socket's path has 107 bytes (unix(7), sun_path), and `/terminal/control.sock` takes 22."""
 _FORESEEN: Final = (
@@ -173,6 +176,71 @@ def proxy(
     except FaultSpecError as exc:
         raise OperatorError(f"--fault: {exc}", fix="see `taprail-sim proxy --list`") from exc
     _run(run_proxy(node, fault or [], seed=seed, host=host, port=port, as_json=as_json))
+
+
+@app.command()
+def chaos(
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Repeats a schedule; left out: a new one.")
+    ] = None,
+    minutes: Annotated[
+        float, typer.Option(min=0.05, max=10_080, help="No round begins after it.")
+    ] = 2.0,
+    rounds: Annotated[int | None, typer.Option(min=0, help="At most so many rounds.")] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this one, see --list; `crash`: all crash points. May be repeated."),
+    ] = None,
+    payments_per_s: Annotated[float, typer.Option(min=0.1, max=200, help="Offered load.")] = 5.0,
+    lanes: Annotated[int, typer.Option(min=1, max=16, help="Wallets that send.")] = 1,
+    block_time: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds a block.")] = 1.0,
+    rpc_url: Annotated[
+        str | None, typer.Option(help="Use an anvil that is there; its process is left alone.")
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option(help="Its token; its first account must be able to mint.")
+    ] = None,
+    multicall: Annotated[str, typer.Option(help="Its Multicall3's address.")] = MULTICALL3_ADDRESS,
+    keep: Annotated[Path | None, typer.Option(help="Keep ledgers and logs here.")] = None,
+    list_all: Annotated[bool, typer.Option("--list", help="Say which faults there are.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Pay at a rate while node, wire and gateway fail, and judge by the chain's own transfers.
+
+    Ten blocks after each fault nothing may be lost, paid twice or stuck. Exit code 0: so it was;
+    1: it was not, and the seed is printed.
+    """
+    from taprail_hwsim.chaos.run import ChaosOptions, run_chaos
+    from taprail_hwsim.chaos.screen import list_troubles
+
+    if list_all:
+        list_troubles(as_json=as_json)
+        return
+    if rpc_url is not None:
+        _check_url(rpc_url)
+    if (rpc_url is None) != (token is None):
+        raise OperatorError("--rpc-url and --token are of one chain", fix="give both or neither")
+    options = ChaosOptions(
+        seed=secrets.randbelow(_SEEDS) if seed is None else seed,
+        minutes=minutes,
+        rounds=rounds,
+        faults=tuple(fault or ()),
+        payments_per_s=payments_per_s,
+        lanes=lanes,
+        block_time_s=block_time,
+        rpc_url=rpc_url,
+        token=token,
+        multicall=multicall,
+        keep=keep,
+    )
+    try:
+        options.names()
+    except ValueError as exc:
+        raise OperatorError(f"--fault: {exc}", fix="see `taprail-sim chaos --list`") from exc
+    if keep is not None:
+        _make_folder(keep)
+    if not _run(run_chaos(options, as_json=as_json)):
+        raise typer.Exit(1)
 
 
 def _make_folder(folder: Path) -> None:

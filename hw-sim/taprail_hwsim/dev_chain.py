@@ -95,11 +95,20 @@ class DevChain:
     ) -> None:
         self.stop()
 
-    async def __aenter__(self) -> Self:
+    async def start_async(self) -> Self:
+        """`start` without holding up the event loop; after a stop it goes on from its state."""
         anvil = self._own_anvil()
         anvil.spawn()
         await anvil.wait_ready_async()
         return self._furnish(anvil.rpc_url)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the node's process is ours, to be paused and stopped."""
+        return self._anvil is not None
+
+    async def __aenter__(self) -> Self:
+        return await self.start_async()
 
     async def __aexit__(
         self,

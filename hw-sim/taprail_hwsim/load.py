@@ -70,13 +70,19 @@ class Till:
         }
         return json.dumps(message, separators=(",", ":")).encode()
 
+    def headers(self, body: bytes) -> dict[str, str]:
+        """Who says it, and the signature over exactly these bytes."""
+        return {
+            "Content-Type": "application/json",
+            TERMINAL_HEADER: self.terminal_id,
+            SIGNATURE_HEADER: sign(self.key, Domain.PAYMENT_REQUEST, body),
+        }
+
     def request(self, body: bytes) -> bytes:
         """The body as a signed HTTP request, ready for the wire."""
         headers = {
             "Host": "gateway",
-            "Content-Type": "application/json",
-            TERMINAL_HEADER: self.terminal_id,
-            SIGNATURE_HEADER: sign(self.key, Domain.PAYMENT_REQUEST, body),
+            **self.headers(body),
             "Content-Length": str(len(body)),
         }
         lines = [f"POST {PAYMENT_PATH} HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items())]

@@ -51,6 +51,11 @@ class Program:
     def is_running(self) -> bool:
         return self._process is not None and self._process.returncode is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended (negative: a signal); None while it runs."""
+        return None if self._process is None else self._process.returncode
+
     async def start(self, extra_environment: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Start it; gives the JSON object that the program printed when it was ready."""
         if self.is_running:

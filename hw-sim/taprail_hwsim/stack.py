@@ -25,6 +25,7 @@ from taprail_hwsim.null_modem import NullModem
 from taprail_hwsim.panel.remote import RemotePanel
 from taprail_hwsim.pn532 import Pn532Simulator
 from taprail_hwsim.process import Program, ProgramError
+from taprail_hwsim.rpc_proxy import RpcProxy
 from taprail_hwsim.state_lock import locked
 
 # BCM numbers; the same as the terminal's own defaults, written out because the panel is wired so.
@@ -63,6 +64,10 @@ class StackOptions:
     with_terminal: bool = True
     crash_gateway: str | None = None
     """Crash point (`name@hit`) of the gateway's first run."""
+    lanes: int = 1
+    """Wallets that send payments."""
+    proxy_seed: int | None = None
+    """With a seed, a fault-injecting proxy stands between gateway and node: `Stack.proxy`."""
 
 
 class Stack:
@@ -78,6 +83,7 @@ class Stack:
         self.world: worlds.World
         self.cards: worlds.CardBox
         self.chain: DevChain
+        self.proxy: RpcProxy | None = None
         self._exit = AsyncExitStack()
         self._on_pad = b""
         self._again_at_s: dict[bytes, float] = {}
@@ -87,7 +93,7 @@ class Stack:
         self.log = EventLog(self.control_socket)
         self.gateway = Program(
             "gateway",
-            _taprail("gateway", "run", "--config", str(self.gateway_config)),
+            taprail_command("gateway", "run", "--config", str(self.gateway_config)),
             self.state_dir / "gateway.log",
         )
         self.terminal = Program(
@@ -122,6 +128,9 @@ class Stack:
         self._exit.enter_context(locked(self.state_dir))
         self._refuse_half_made()
         self.chain = await self._exit.enter_async_context(_chain(self.options, self.state_dir))
+        if self.options.proxy_seed is not None:
+            proxy = RpcProxy(self.chain.rpc_url, seed=self.options.proxy_seed)
+            self.proxy = await self._exit.enter_async_context(proxy)
         await self._find_or_make_world()
         self._exit.push_async_callback(_stop, self.gateway)
         await self.start_gateway(self.options.crash_gateway)
@@ -227,7 +236,7 @@ class Stack:
 
     def _refuse_half_made(self) -> None:
         """A first start that was killed leaves keys whose people and cards nobody knows."""
-        if self._device_key.exists() and not self._world_file.exists():
+        if self.device_key.exists() and not self._world_file.exists():
             raise ProgramError(
                 f"{self.state_dir} is half made, by a first start that was stopped:"
                 " remove it, or name another --state-dir"
@@ -238,7 +247,8 @@ class Stack:
         return self.state_dir / "world.json"
 
     @property
-    def _device_key(self) -> Path:
+    def device_key(self) -> Path:
+        """The terminal's private key, for a load that signs in its place."""
         return self.state_dir / "terminal" / "device.key"
 
     async def _find_or_make_world(self) -> None:
@@ -248,10 +258,15 @@ class Stack:
         if world_file.exists():
             self.world = worlds.load(world_file)
         else:
-            await _run(_taprail("admin", "--config", str(self.gateway_config), "init"))
-            worlds.make_device_key(self._device_key)
-            self.world = worlds.provision(settings, self._device_key)
-            self.chain.fund(self.world.lane, LANE_FUNDS_WEI)
+            await _run(taprail_command("admin", "--config", str(self.gateway_config), "init"))
+            worlds.make_device_key(self.device_key)
+            self.world = worlds.provision(settings, self.device_key)
+            for _ in range(1, self.options.lanes):
+                await _run(
+                    taprail_command("admin", "--config", str(self.gateway_config), "lane", "add")
+                )
+            for lane in worlds.lanes(settings):
+                self.chain.fund(lane, LANE_FUNDS_WEI)
             self.chain.mint_all(worlds.start_balances(self.world))
             worlds.save(self.world, world_file)
         self.cards = worlds.CardBox.of(self.world, settings)
@@ -266,7 +281,7 @@ state_dir = "gateway"
 block_interval_ms = {round(self.options.block_time_s * 1000)}
 
 [chain]
-rpc_urls = ["{self.chain.rpc_url}"]
+rpc_urls = ["{self.proxy.url if self.proxy else self.chain.rpc_url}"]
 chain_id = {self.chain.chain_id}
 token = "{self.chain.token_address}"
 multicall = "{self.chain.multicall_address}"
@@ -324,7 +339,8 @@ async def _chain(options: StackOptions, state_dir: Path) -> AsyncIterator[DevCha
         yield chain
 
 
-def _taprail(*arguments: str) -> list[str]:
+def taprail_command(*arguments: str) -> list[str]:
+    """The command line of `taprail` with arguments."""
     # The interpreter's own scripts folder: the simulator may not be on anybody's PATH.
     return [str(Path(sys.executable).parent / "taprail"), *arguments]
 

@@ -180,6 +180,15 @@ def start_balances(world: World) -> dict[str, int]:
     }
 
 
+def lanes(settings: GatewaySettings) -> list[str]:
+    """The addresses of all wallets that send, as the ledger has them."""
+    ledger = Ledger.open(settings.database_url, clock=SystemClock())
+    try:
+        return ledger.read_now(lambda c: list(c.scalars(select(schema.lanes.c.address))))
+    finally:
+        ledger.dispose()
+
+
 def save(world: World, path: Path) -> None:
     """Keep the world in its folder; it holds tokens, so it is for its owner alone."""
     write_secret_file(path, json.dumps(asdict(world), indent=2) + "\n")
