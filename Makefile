@@ -1,7 +1,8 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test postgres lint format bench contracts lock clean
+.PHONY: help demo test soak postgres lint format bench contracts lock clean
 export PYTHON ?= python3
 BIN := .venv/bin
+MINUTES ?= 60
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1mmake %-10s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -11,6 +12,9 @@ demo: .venv/.ready build/node/.ready ## tap cards on a simulated terminal and se
 
 test: lint build/node/.ready postgres ## lint, then all tests (at most 8 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+soak: build/node/.ready ## faults on the whole stack, over seeds, for MINUTES (60)
+	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
 lint: .venv/.ready ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
