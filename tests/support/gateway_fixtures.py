@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -205,10 +205,26 @@ class Reply:
 
 @asynccontextmanager
 async def running_gateway(
-    folder: Path, *, accept_uid_cards: bool = False
+    folder: Path, *, accept_uid_cards: bool = False, ledger_url: str | None = None
 ) -> AsyncIterator[TestGateway]:
     """A gateway on an ephemeral port; user alice (customer), bob (merchant), olga (operator)."""
-    gateway = _build(folder, accept_uid_cards=accept_uid_cards)
+    url = ledger_url or f"sqlite:///{folder / 'ledger.db'}"
+    async with _serving(_build(folder, url, accept_uid_cards=accept_uid_cards)) as gateway:
+        yield gateway
+
+
+@asynccontextmanager
+async def gateway_beside(first: TestGateway, ledger_url: str) -> AsyncIterator[TestGateway]:
+    """Another gateway of the same name, on the same ledger, with connections of its own."""
+    ledger = Ledger.open(ledger_url, clock=first.clock)
+    services = replace(first.services, ledger=ledger, directory=Directory(ledger))
+    push = Push(services, first.estimate)
+    async with _serving(replace(first, ledger=ledger, services=services, push=push)) as gateway:
+        yield gateway
+
+
+@asynccontextmanager
+async def _serving(gateway: TestGateway) -> AsyncIterator[TestGateway]:
     await gateway.ledger.start()
     app = build_app(gateway.services)
     gateway.push.attach(app)
@@ -227,9 +243,9 @@ async def running_gateway(
     await gateway.ledger.close()
 
 
-def _build(folder: Path, *, accept_uid_cards: bool) -> TestGateway:
+def _build(folder: Path, ledger_url: str, *, accept_uid_cards: bool) -> TestGateway:
     clock = SteppingClock()
-    ledger = Ledger.open(f"sqlite:///{folder / 'ledger.db'}", clock=clock, migrate=True)
+    ledger = Ledger.open(ledger_url, clock=clock, migrate=True)
     create_master_key(folder / "master.key")
     custody = Custody.load(folder / "master.key")
     ledger.write_now(custody.attach)
