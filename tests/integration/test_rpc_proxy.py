@@ -85,15 +85,15 @@ class Client:
 
 
 @pytest_asyncio.fixture
-async def client(chain: DevChain) -> AsyncIterator[Client]:
-    async with RpcProxy(chain.rpc_url, seed=1) as proxy:
-        client = Client(chain, proxy)
-        chain.fund(client.wallet.address, 10**18)
-        chain.node.call("evm_setIntervalMining", 0)
-        try:
-            yield client
-        finally:
-            chain.node.call("evm_setIntervalMining", 1)
+async def client(chain: DevChain, rpc_proxy: RpcProxy) -> AsyncIterator[Client]:
+    """Blocks come when the test says so."""
+    client = Client(chain, rpc_proxy)
+    chain.fund(client.wallet.address, 10**18)
+    chain.node.call("evm_setIntervalMining", 0)
+    try:
+        yield client
+    finally:
+        chain.node.call("evm_setIntervalMining", 1)
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """Pytest fixtures of the dev chain: one node per test process, given back clean after each test."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import pytest_asyncio
 
 from taprail_hwsim.dev_chain import DevChain
+from taprail_hwsim.rpc_proxy import RpcProxy
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +25,10 @@ def chain(dev_chain: DevChain) -> Iterator[DevChain]:
     """
     with dev_chain.isolated() as isolated:
         yield isolated
+
+
+@pytest_asyncio.fixture
+async def rpc_proxy(chain: DevChain) -> AsyncIterator[RpcProxy]:
+    """A fault-injecting proxy before the shared chain: `rpc_proxy.inject("hang:1")`."""
+    async with RpcProxy(chain.rpc_url, seed=1) as proxy:
+        yield proxy

@@ -7,7 +7,7 @@ the authorization nonce beside its transfer, so the two find each other without 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -16,7 +16,8 @@ from taprail_hwsim.transfers import Transfer
 
 COMPLETED: Final = "completed"
 OPEN: Final = frozenset({"pending", "processing", "sent", "confirmation_failed"})
-"""Under way, or waiting for somebody: stuck when the time is over."""
+"""Under way, or waiting for somebody: stuck when the time is over. No fault lasts as long as a
+payment may be unconfirmed, so none has a `confirmation_failed` coming to it."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +78,9 @@ def still_open(sales: Iterable[Sale], books: Books) -> set[str]:
     }
 
 
-def judge(
-    sales: Sequence[Sale],
-    books: Books,
-    *,
-    excused: Set[str] = frozenset(),
-    trouble: Sequence[str] = (),
-) -> Judgement:
-    """The judgement on all sales so far. `excused` ledger states are a fault's own doing;
-    `trouble` is what was noticed besides (a gateway that ended by itself)."""
+def judge(sales: Sequence[Sale], books: Books, *, trouble: Sequence[str] = ()) -> Judgement:
+    """The judgement on all sales so far; `trouble` is what was noticed besides, like a gateway
+    that ended by itself."""
     moved = Counter(str(transfer.nonce) for transfer in books.transfers)
     approved = {sale.payment_id: sale for sale in sales if sale.is_approved}
     unanswered = [sale.payment_id for sale in sales if sale.outcome is None]
@@ -93,8 +88,7 @@ def judge(
     for payment_id in approved:
         state = books.states.get(payment_id, "no row")
         if state in OPEN:
-            if state not in excused:
-                stuck.append(payment_id)
+            stuck.append(payment_id)
         elif state != COMPLETED or not moved[payment_id]:
             lost.append(payment_id)
     known = approved.keys() | set(unanswered)

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from taprail_hwsim.chaos.judge import Judgement
 from taprail_hwsim.chaos.schedule import Round
+
+NO_FAULT: Final = "(none)"
 
 
 @dataclass(frozen=True)
@@ -77,12 +79,15 @@ class Report:
     seed: int
     repeat: str
     results: list[RoundResult] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """What went wrong outside of any round, like a gateway that does not stop."""
     seconds: float = 0.0
 
     @property
     def holds(self) -> bool:
         """Whether there was something to judge, and nothing was wrong."""
-        return bool(self.results) and all(result.judgement.holds for result in self.results)
+        rounds_hold = all(result.judgement.holds for result in self.results)
+        return bool(self.results) and rounds_hold and not self.problems
 
     def summary(self) -> list[FaultSummary]:
         """A row for each fault, in the order of their names; the first is for no fault."""
@@ -98,6 +103,7 @@ class Report:
             "ok": self.holds,
             "seed": self.seed,
             "repeat": self.repeat,
+            "problems": self.problems,
             "seconds": round(self.seconds, 1),
             "approved": sum(result.approved for result in self.results),
             "settled": sum(result.settled for result in self.results),
@@ -108,7 +114,7 @@ class Report:
 def _summary(name: str, results: Sequence[RoundResult]) -> FaultSummary:
     failed = [result for result in results if not result.judgement.holds]
     return FaultSummary(
-        name=name or "(none)",
+        name=name or NO_FAULT,
         rounds=len(results),
         injected=sum(result.injected[name] for result in results),
         settled=sum(result.settled for result in results),

@@ -24,13 +24,15 @@ from typing import Final
 from rich.console import Console
 
 from taprail_hwsim.chaos.crowd import Crowd
-from taprail_hwsim.chaos.judge import Books, judge, still_open
+from taprail_hwsim.chaos.judge import Books, Judgement, judge, still_open
 from taprail_hwsim.chaos.report import BlockCell, Report, RoundResult
 from taprail_hwsim.chaos.schedule import Round, rounds
 from taprail_hwsim.chaos.screen import Screen
 from taprail_hwsim.chaos.site import Site, open_site
 from taprail_hwsim.chaos.troubles import carry_out, catalogue, select_names
 from taprail_hwsim.dev_chain import MULTICALL3_ADDRESS
+from taprail_hwsim.process import ProgramError
+from taprail_hwsim.rpc import RpcError
 from taprail_hwsim.stack import Stack, StackOptions
 
 BLOCKS_TO_SETTLE: Final = 10
@@ -112,7 +114,13 @@ class Campaign:
         # Not in the project's folder: the path of a socket must be short.
         base = self._options.keep or Path(tempfile.mkdtemp(prefix="taprail-chaos-"))
         for number in itertools.count(1):
-            await self._on_a_stack(base / str(number), plan)
+            try:
+                await self._on_a_stack(base / str(number), plan)
+            except ProgramError as exc:
+                if not self._report.results:
+                    raise  # it has never worked: that is for whoever started this
+                self._report.problems.append(str(exc))
+                break
             if self._is_over() or not self._report.results[-1].round.names:
                 break  # a stack on which nothing works without a fault says nothing about faults
         self._report.seconds = time.monotonic() - began_s
@@ -150,7 +158,11 @@ class Campaign:
 
     async def _round(self, site: Site, crowd: Crowd, round_: Round) -> bool:
         with self._screen.at_work(round_):
-            result = await play(site, crowd, round_)
+            try:
+                result = await play(site, crowd, round_)
+            except (ProgramError, RpcError, TimeoutError) as exc:
+                what = str(exc) or f"no new block in {_NODE_TIMEOUT_S:.0f} s"
+                result = unfinished(site, round_, what)
         self._report.results.append(result)
         self._screen.result(result)
         return result.judgement.holds
@@ -187,6 +199,16 @@ async def play(site: Site, crowd: Crowd, round_: Round) -> RoundResult:
         settled=len(ids & {transfer.nonce for transfer in books.transfers}),
         blocks_to_settle=max(0, settled_at - end),
         blocks=_cells(books, range(first_block + 1, site.heads.number + 1), amid),
+        state_dir=site.stack.state_dir,
+    )
+
+
+def unfinished(site: Site, round_: Round, what: str) -> RoundResult:
+    """A round that could not be brought to its end, which is a finding as well."""
+    return RoundResult(
+        round=round_,
+        judgement=Judgement(problems=[what, *site.supervisor.trouble]),
+        remarks=("not finished",) * len(round_.names),
         state_dir=site.stack.state_dir,
     )
 

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from taprail_hwsim.chaos.report import BlockCell, Report, RoundResult
+from taprail_hwsim.chaos.report import NO_FAULT, BlockCell, Report, RoundResult
 from taprail_hwsim.chaos.schedule import Round
 from taprail_hwsim.chaos.troubles import about, catalogue
 
@@ -96,12 +96,16 @@ class Screen:
             verdict = Text("✔", "bold green")
             if row.failed:
                 verdict = Text(f"✘ {row.failed} failed, {row.failed_alone} of them alone", "red")
+            elif row.rounds and not row.injected and row.name != NO_FAULT:
+                verdict = Text("never met: it says nothing", "yellow")
             cells = (row.rounds, row.injected or "", row.settled, row.slowest_blocks)
             table.add_row(row.name, *map(str, cells), verdict)
         self._console.print()
         self._console.print(table)
         style = "bold green" if report.holds else "bold red"
         word = "everything held" if report.holds else "NOT everything held"
+        for problem in report.problems:
+            self._console.print(Text(problem, "red"), soft_wrap=True)
         self._console.print(f"[{style}]{word}[/] in {report.seconds:.0f} s with seed {report.seed}")
         if not report.holds:
             self._console.print(f"again: {escape(report.repeat)}", soft_wrap=True)

@@ -163,10 +163,10 @@ def test_a_request_without_a_verdict_is_found_whatever_became_of_it() -> None:
     assert found.unasked == []
 
 
-def test_a_state_that_the_fault_caused_is_excused() -> None:
-    books = with_state("confirmation_failed", transfer(ONE))
-    assert judge(SALES, books, excused={"confirmation_failed"}).holds
-    assert still_open(SALES, books) == {TWO.payment_id}
+def test_what_is_not_at_its_end_is_waited_for() -> None:
+    for books in (with_state("sent", transfer(ONE), transfer(TWO)), with_state("completed")):
+        assert TWO.payment_id in still_open(SALES, books)
+    assert still_open([NO], GOOD) == set()
 
 
 def test_a_gateway_that_ended_by_itself_is_a_problem() -> None:
