@@ -144,15 +144,18 @@ async def test_what_is_taken_and_given_back_crosswise_does_not_deadlock(
     def take(connection: Connection) -> None:
         reservations.hold_all(connection, holds)
 
-    def give_back(connection: Connection) -> None:
-        backwards = dict.fromkeys([charge.payer for charge in charges][::-1], BALANCE)
-        funds.refresh_balances(connection, backwards, 1)
-        funds.release(connection, charges[::-1], snapshot_from=0)
+    def give_back(connection: Connection, ordered: list[Charge]) -> None:
+        balances = {charge.payer: BALANCE for charge in ordered}
+        funds.refresh_balances(connection, balances, 1)
+        funds.release(connection, ordered, snapshot_from=0)
 
     with capture_logs() as logs:
         for _ in range(40):
             await asyncio.gather(both[0].write(take), both[1].write(take))
-            await asyncio.gather(both[0].write(give_back), both[1].write(give_back))
+            await asyncio.gather(
+                both[0].write(partial(give_back, ordered=charges)),
+                both[1].write(partial(give_back, ordered=charges[::-1])),
+            )
     assert logs == []
     assert set((await both[0].read(queries.held_by_account)).values()) == {0}
 
