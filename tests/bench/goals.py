@@ -41,8 +41,6 @@ GOALS: Final[Mapping[str, Goal]] = {
     "peer.ethers_beaten": Goal(1, at_least=True),
     "peer.viem_beaten": Goal(1, at_least=True),
     "peer.x402_beaten": Goal(10, at_least=True),
-    "growth.tick_ratio": Goal(1.2),
-    "restart.sending_s": Goal(5),
     "terminal.rss_mb": Goal(70),
     "terminal.idle_percent": Goal(2),
     "terminal.ready_s": Goal(2),
