@@ -31,6 +31,7 @@ bench: .venv/.ready build/node/.ready build/peers/.ready ## measure, and write b
 
 contracts: .venv/.ready build/node/.ready ## compile the Solidity sources into their committed artifacts
 	$(BIN)/python -m taprail_hwsim.contracts
+	$(BIN)/python -m taprail_hwsim.contracts gateway/contracts
 
 lock: .venv/.ready ## write .ci/constraints.txt from what .venv holds now
 	$(BIN)/python -m pip freeze --exclude-editable > .ci/constraints.txt

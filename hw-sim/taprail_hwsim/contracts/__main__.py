@@ -1,15 +1,10 @@
-"""`python -m taprail_hwsim.contracts [--check]`: write the artifacts, or see that they fit."""
+"""`python -m taprail_hwsim.contracts [--check] [FOLDER]`: write artifacts, or see that they fit."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from taprail_hwsim.contracts.artifact import (
-    ARTIFACT_FOLDER,
-    SOURCE_FOLDER,
-    stale_artifacts,
-    write_artifacts,
-)
+from taprail_hwsim.contracts.artifact import SOURCE_FOLDER, stale_artifacts, write_artifacts
 from taprail_hwsim.contracts.compiler import CompilerError
 from taprail_hwsim.node_tools import ToolMissingError
 
@@ -18,34 +13,41 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit code 0: done or current; 1: stale; 2: could not compile."""
     parser = argparse.ArgumentParser(
         prog="python -m taprail_hwsim.contracts",
-        description="Compile the dev chain's contracts into contracts/artifacts.",
+        description="Compile the contracts of a folder into its artifacts.",
+    )
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=SOURCE_FOLDER,
+        help="where the sources are; without it, the dev chain's",
     )
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit 1 if an artifact is stale"
     )
-    check_only = parser.parse_args(arguments).check
+    given = parser.parse_args(arguments)
     try:
-        return _check() if check_only else _write()
+        return _check(given.folder) if given.check else _write(given.folder)
     except (CompilerError, ToolMissingError) as error:
         print(error, file=sys.stderr)
         return 2
 
 
-def _write() -> int:
-    for path in write_artifacts(_sources(), ARTIFACT_FOLDER):
+def _write(folder: Path) -> int:
+    for path in write_artifacts(_sources(folder), folder / "artifacts"):
         print(f"wrote {path.name}")
     return 0
 
 
-def _check() -> int:
-    stale = stale_artifacts(_sources(), ARTIFACT_FOLDER)
+def _check(folder: Path) -> int:
+    stale = stale_artifacts(_sources(folder), folder / "artifacts")
     for name in stale:
         print(f"{name} does not match its source: run `make contracts`", file=sys.stderr)
     return 1 if stale else 0
 
 
-def _sources() -> list[Path]:
-    return sorted(SOURCE_FOLDER.glob("*.sol"))
+def _sources(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.sol"))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,10 @@ from taprail_hwsim.contracts import (
     write_artifacts,
 )
 from taprail_hwsim.contracts.__main__ import main
+from taprail_hwsim.contracts.artifact import SOURCE_FOLDER
 from taprail_hwsim.node_tools import ToolMissingError, find_node, find_solc
 
+ROOT = Path(__file__).resolve().parents[3]
 COUNTER = """// SPDX-License-Identifier: MIT
 pragma solidity ^0.8.20;
 import "./Counting.sol";
@@ -49,8 +51,11 @@ def sources(tmp_path: Path) -> list[Path]:
 
 
 @pytest.mark.usefixtures("solc")
-def test_committed_artifacts_match_their_sources(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--check"]) == 0, capsys.readouterr().err
+@pytest.mark.parametrize("folder", [SOURCE_FOLDER, ROOT / "gateway" / "contracts"])
+def test_committed_artifacts_match_their_sources(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--check", str(folder)]) == 0, capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("solc")
