@@ -48,8 +48,11 @@ def claim(connection: Connection, lane: str, limit: int, now_ms: int) -> list[Pe
         .order_by(_p.rank_ms)
         .limit(wanted)
         .with_for_update(skip_locked=True)
+        # PostgreSQL may run a subquery more than once, and then lock more than the limit.
+        .cte("free")
     )
-    connection.execute(update(payments).where(_p.id.in_(free.scalar_subquery())).values(lane=lane))
+    taken = update(payments).where(_p.id.in_(select(free.c.id))).values(lane=lane)
+    connection.execute(taken)
     return pending_of(connection, lane, limit, now_ms)
 
 
