@@ -33,6 +33,7 @@ from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.proofs import ProofReader
 from taprail_gateway.push import Push
 from taprail_gateway.settle.chain import Chain, TokenInfo
+from taprail_gateway.settle.connect import connect
 from taprail_gateway.settle.engine import Settlement
 from taprail_gateway.settle.live import LiveSettings
 from taprail_gateway.tokens import Tokens
@@ -128,7 +129,7 @@ async def _open_ledger(settings: GatewaySettings, clock: Clock) -> AsyncIterator
 
 @asynccontextmanager
 async def _connected(settings: GatewaySettings) -> AsyncIterator[Chain]:
-    chain = await Chain.connect(settings.chain)
+    chain = await connect(settings.chain)
     try:
         yield chain
     finally:

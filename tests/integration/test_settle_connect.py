@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from taprail_common.errors import OperatorError
 from taprail_gateway.settle.chain import Chain
+from taprail_gateway.settle.connect import connect as connect_to
 from taprail_gateway.settle.errors import ChainError
 from taprail_gateway.settle.settings import ChainSettings
 from taprail_hwsim.anvil import AnvilOptions
@@ -38,7 +39,7 @@ async def connect(chain: DevChain) -> AsyncIterator[Connect]:
             "multicall": chain.multicall_address,
             **changes,
         }
-        opened.append(await Chain.connect(ChainSettings(**settings)))
+        opened.append(await connect_to(ChainSettings(**settings)))
         return opened[-1]
 
     yield connect

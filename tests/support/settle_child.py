@@ -10,7 +10,7 @@ from taprail_common.clock import SystemClock
 from taprail_gateway.custody import Custody
 from taprail_gateway.ledger import queries
 from taprail_gateway.ledger.database import Ledger
-from taprail_gateway.settle.chain import Chain
+from taprail_gateway.settle.connect import connect
 from taprail_gateway.settle.engine import Settlement
 from taprail_gateway.settle.live import LiveSettings
 from taprail_gateway.settle.settings import ChainSettings, SettlementSettings
@@ -21,7 +21,7 @@ async def settle(ledger_url: str, key_file: str, chain_json: str, settings_json:
     """Run both loops until nothing is open."""
     ledger = Ledger.open(ledger_url, clock=SystemClock())
     await ledger.start()
-    chain = await Chain.connect(ChainSettings.model_validate_json(chain_json))
+    chain = await connect(ChainSettings.model_validate_json(chain_json))
     wakeups = Wakeups()
     settlement = Settlement(
         ledger,

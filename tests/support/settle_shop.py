@@ -22,6 +22,7 @@ from taprail_gateway.ledger import queries, schema, transitions
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.queries import Payment
 from taprail_gateway.settle.chain import Chain
+from taprail_gateway.settle.connect import connect
 from taprail_gateway.settle.engine import Settlement
 from taprail_gateway.settle.live import LiveSettings
 from taprail_gateway.settle.settings import ChainSettings, SettlementSettings
@@ -77,7 +78,7 @@ class Shop:
             multicall=self.chain.multicall_address,
             **changes,
         )
-        chain = await Chain.connect(settings)
+        chain = await connect(settings)
         self._open.append(chain)
         return chain
 

@@ -95,10 +95,10 @@ def session_of(context: typer.Context) -> Session:
 
 async def _read_facts(settings: GatewaySettings) -> LedgerFacts:
     # Loaded here: only the very first amount needs a node, and web3 takes a second to load.
-    from taprail_gateway.settle.chain import Chain
+    from taprail_gateway.settle.connect import connect
 
     key = load_key_file(settings.key_file, "gateway key").verify_key
-    chain = await Chain.connect(settings.chain)
+    chain = await connect(settings.chain)
     token = chain.token
     await chain.close()
     return LedgerFacts(

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
 import structlog
 
-from taprail_common.eip3009 import domain_separator
-from taprail_common.errors import OperatorError
-from taprail_common.money import MAX_DECIMALS
 from taprail_gateway.settle import calls, replies
 from taprail_gateway.settle.errors import IN_POOL, ChainError, SendClass, WrongChainError, classify
 from taprail_gateway.settle.node import Answer, Call, Node, error_of, result_of
 from taprail_gateway.settle.replies import Block, Log, Receipt
-from taprail_gateway.settle.settings import ChainSettings
 from taprail_gateway.settle.signer import SignedTransaction
 
 # A node takes 50 to 100 calls a request best (measured); many providers refuse more than 100.
@@ -62,25 +58,10 @@ class Chain:
         self.multicall = multicall
         self.rpc_calls = 0
 
-    @classmethod
-    async def connect(cls, settings: ChainSettings) -> Chain:
-        """Reach the nodes and check that this is the chain, and the token, that is meant.
-
-        Raises OperatorError when it is not, ChainError when no node answers.
-        """
-        nodes = [Node(url, settings.rpc_timeout_ms) for url in settings.rpc_urls]
-        token = TokenInfo(settings.token.lower(), "", "", "", 0, b"", settings.chain_id)
-        chain = cls(nodes, token, settings.multicall.lower())
-        try:
-            for node in nodes:
-                await node.open()
-            await chain._check_nodes()
-            await chain._check_contracts()
-            chain.token = await chain._read_token()
-        except BaseException:
-            await chain.close()
-            raise
-        return chain
+    @property
+    def nodes(self) -> Sequence[Node]:
+        """The nodes, in the order in which they are asked."""
+        return tuple(self._nodes)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -91,13 +72,13 @@ class Chain:
 
     async def head(self) -> Block:
         """The newest block."""
-        (block,) = await self._read([("eth_getBlockByNumber", ["latest", False])], replies.block)
+        (block,) = await self.read([("eth_getBlockByNumber", ["latest", False])], replies.block)
         return block
 
     async def block(self, number: int) -> Block:
         """The block of this number; ChainError while the node has none."""
         asked = [("eth_getBlockByNumber", [hex(number), False])]
-        (block,) = await self._read(asked, replies.block)
+        (block,) = await self.read(asked, replies.block)
         if block.number != number:
             raise ChainError("the node gave another block")
         return block
@@ -105,7 +86,7 @@ class Chain:
     async def transaction_counts(self, address: str, block_numbers: Sequence[int]) -> list[int]:
         """How many of an address's transactions are mined up to each block."""
         asked = [("eth_getTransactionCount", [address, hex(number)]) for number in block_numbers]
-        return await self._read(asked, replies.quantity)
+        return await self.read(asked, replies.quantity)
 
     async def receipts(self, tx_hashes: Sequence[str]) -> dict[str, Receipt]:
         """The receipts of those transactions that the node has mined."""
@@ -113,7 +94,7 @@ class Chain:
         for part in _chunks(tx_hashes, MAX_BATCH):
             asked: list[Call] = [("eth_getTransactionReceipt", [tx_hash]) for tx_hash in part]
             parsers = [partial(replies.receipt, tx_hash=tx_hash) for tx_hash in part]
-            for receipt in await self._ask(asked, parsers):
+            for receipt in await self.ask(asked, parsers):
                 if receipt is not None:
                     found[receipt.tx_hash] = receipt
         return found
@@ -142,7 +123,7 @@ class Chain:
             "fromBlock": hex(first_block),
             "toBlock": hex(last_block),
         }
-        (found,) = await self._read([("eth_getLogs", [wanted])], replies.logs)
+        (found,) = await self.read([("eth_getLogs", [wanted])], replies.logs)
         if any(log.address != self.token.address for log in found):
             raise ChainError("the node gave logs of another contract")
         return found
@@ -151,22 +132,25 @@ class Chain:
         results: list[bytes | None] = []
         for part in _chunks(wanted, _BALANCES_PER_CALL):
             data = calls.aggregate3([(self.token.address, view) for view in part])
-            reply = await self._view(self.multicall, data, hex(block_number))
+            reply = await self.view(self.multicall, data, hex(block_number))
             results += calls.decode_aggregate3(reply, len(part))
         return results
 
-    async def _view(self, contract: str, data: bytes, block: str = "latest") -> bytes:
+    async def view(self, contract: str, data: bytes, block: str = "latest") -> bytes:
+        """What a contract's view returns; ChainError when it reverts."""
         asked = [("eth_call", [{"to": contract, "data": "0x" + data.hex()}, block])]
-        (result,) = await self._read(asked, replies.data_bytes)
+        (result,) = await self.read(asked, replies.data_bytes)
         return result
 
-    async def _read(self, asked: Sequence[Call], parse: Callable[[object], T]) -> list[T]:
-        return await self._ask(asked, [parse] * len(asked))
+    async def read(self, asked: Sequence[Call], parse: Callable[[object], T]) -> list[T]:
+        """The same parser for the results of all calls: see `ask`."""
+        return await self.ask(asked, [parse] * len(asked))
 
-    async def _ask(
-        self, asked: Sequence[Call], parsers: Sequence[Callable[[object], T]]
-    ) -> list[T]:
-        """Parsed results of all calls, from the first node that gives them all in good form."""
+    async def ask(self, asked: Sequence[Call], parsers: Sequence[Callable[[object], T]]) -> list[T]:
+        """Parsed results of all calls, from the first node that gives them all in good form.
+
+        A parser raises ChainError for what it cannot believe; then the next node is asked.
+        """
         failure = ChainError("no node is configured")
         for node in list(self._nodes):
             try:
@@ -181,12 +165,12 @@ class Chain:
     async def _ask_node(
         self, node: Node, asked: Sequence[Call], parsers: Sequence[Callable[[object], T]]
     ) -> list[T]:
-        await self._check_node(node)
+        await self.check_node(node)
         self.rpc_calls += len(asked)
         answers = await node.batch(asked)
         return [parse(result_of(it)) for parse, it in zip(parsers, answers, strict=True)]
 
-    async def _check_node(self, node: Node) -> None:
+    async def check_node(self, node: Node) -> None:
         """Once for each node: a node of another chain must not be asked, nor heeded."""
         if node.checked:
             return
@@ -218,91 +202,13 @@ class Chain:
             ("eth_sendRawTransaction", ["0x" + item.raw.hex()]) for item in transactions
         ]
         try:
-            await self._check_node(node)
+            await self.check_node(node)
             self.rpc_calls += len(asked)
             answers = await node.batch(asked)
         except ChainError as exc:
             whole = SendOutcome(classify(exc.reply), exc.reply.text[:200])
             return [whole] * len(transactions)
         return [_outcome(sent, got) for sent, got in zip(transactions, answers, strict=True)]
-
-    # --- at start -----------------------------------------------------------------------------
-
-    async def _check_nodes(self) -> None:
-        """Every node that answers must be on this chain, and one must answer."""
-        failures: list[tuple[Node, ChainError]] = []
-        for node in self._nodes:
-            try:
-                await self._check_node(node)
-            except WrongChainError as exc:
-                raise OperatorError(str(exc), fix="check rpc_urls and chain_id") from exc
-            except ChainError as exc:
-                failures.append((node, exc))
-        if len(failures) == len(self._nodes):
-            reasons = "; ".join(failure.message for _, failure in failures)
-            raise ChainError(f"no answer ({reasons})", fix="start a node, or check chain.rpc_urls")
-        for node, failure in failures:
-            _log.warning("settle.node_away", node=node.name, reason=str(failure))
-
-    async def _check_contracts(self) -> None:
-        for what, address in (("token", self.token.address), ("multicall", self.multicall)):
-            asked: list[Call] = [("eth_getCode", [address, "latest"])]
-            (code,) = await self._read(asked, replies.data_bytes)
-            if not code:
-                raise OperatorError(
-                    f"there is no contract at the {what} address {address}",
-                    fix=f"check {what} and chain_id",
-                )
-
-    async def _read_token(self) -> TokenInfo:
-        parts = (calls.NAME, calls.VERSION, calls.SYMBOL, calls.DECIMALS, calls.DOMAIN_SEPARATOR)
-        address = self.token.address
-        try:
-            answers = [await self._view(address, part) for part in parts]
-        except ChainError as exc:
-            if classify(exc.reply) is SendClass.PERMANENT:  # the call reverts: no such function
-                raise _no_token(address, exc) from exc
-            raise
-        try:
-            token = _token_info(self.token, answers)
-        except ChainError as exc:
-            raise _no_token(address, exc) from exc
-        _check_token(token)
-        return token
-
-
-def _token_info(asked: TokenInfo, answers: Sequence[bytes]) -> TokenInfo:
-    name, version, symbol, decimals, separator = answers
-    return replace(
-        asked,
-        name=calls.decode_text(name),
-        version=calls.decode_text(version),
-        symbol=calls.decode_text(symbol),
-        decimals=calls.decode_uint(decimals),
-        domain_separator=separator,
-    )
-
-
-def _no_token(address: str, exc: ChainError) -> OperatorError:
-    return OperatorError(
-        f"the contract at {address} is no EIP-3009 token ({exc.message})",
-        fix="check token and chain_id",
-    )
-
-
-def _check_token(token: TokenInfo) -> None:
-    expected = domain_separator(token.name, token.version, token.chain_id, token.address)
-    if token.domain_separator != expected:
-        raise OperatorError(
-            f"the token at {token.address} has a DOMAIN_SEPARATOR() that does not match its name, "
-            "version, chain and address",
-            fix="this token cannot be used: signatures for it would not hold",
-        )
-    if token.decimals > MAX_DECIMALS:
-        raise OperatorError(
-            f"the token {token.symbol} has {token.decimals} decimals, more than {MAX_DECIMALS}",
-            fix="use a token with at most 6, like USDC",
-        )
 
 
 def _outcome(sent: SignedTransaction, answer: Answer) -> SendOutcome:
