@@ -158,6 +158,7 @@ class RawAttempt:
     max_fee_wei: int
     priority_fee_wei: int
     created_at_ms: int
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +312,7 @@ def raw_attempts(
     statement = (
         select(*_columns(RawAttempt, attempts))
         .where(attempts.c.chain_transaction_id.in_(chain_transaction_ids))
-        .order_by(attempts.c.created_at_ms)
+        .order_by(attempts.c.created_at_ms, attempts.c.max_fee_wei)
     )
     versions: dict[int, list[RawAttempt]] = {each: [] for each in chain_transaction_ids}
     for each in _all(connection, RawAttempt, statement):

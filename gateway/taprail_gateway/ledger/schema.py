@@ -332,7 +332,9 @@ bindings: Final = Table(
     "bindings",
     metadata,
     Column("payment_id", ForeignKey("payments.id"), primary_key=True),
-    Column("chain_transaction_id", ForeignKey("chain_transactions.id"), primary_key=True),
+    Column(
+        "chain_transaction_id", ForeignKey("chain_transactions.id"), primary_key=True, index=True
+    ),
     Column("valid_before_s", BigInteger, nullable=False),
     comment="Every authorization ever signed for a payment, and where it travelled",
 )

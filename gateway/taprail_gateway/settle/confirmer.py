@@ -24,11 +24,10 @@ from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.queries import BoundPayment, Lane, OpenTransaction, RawAttempt
 from taprail_gateway.settle import judge
 from taprail_gateway.settle.accounts import AccountWatch
-from taprail_gateway.settle.broadcast import Broadcaster, stored_transactions
-from taprail_gateway.settle.chain import MAX_BATCH, Chain
+from taprail_gateway.settle.chain import Chain
 from taprail_gateway.settle.executions import executed
 from taprail_gateway.settle.fates import read_fates
-from taprail_gateway.settle.heads import BlockRhythm, LatestHead, StallWatch
+from taprail_gateway.settle.heads import BlockRhythm, LatestHead
 from taprail_gateway.settle.judge import Judgement, Step, Verdicts, transfer_of
 from taprail_gateway.settle.lane_keeper import LaneKeeper
 from taprail_gateway.settle.lanes import PauseCause, pause, the_lane
@@ -36,6 +35,7 @@ from taprail_gateway.settle.live import LiveSettings
 from taprail_gateway.settle.record import Outcome, Recorder
 from taprail_gateway.settle.reorgs import ReorgWatch
 from taprail_gateway.settle.replies import Block, Receipt
+from taprail_gateway.settle.stuck import Rescuer
 from taprail_gateway.wakeups import Wakeups
 
 # Bounds of one pass; what exceeds them is for the next, which follows at once.
@@ -70,7 +70,7 @@ class Confirmer:
         chain: Chain,
         live: LiveSettings,
         clock: Clock,
-        broadcaster: Broadcaster,
+        rescuer: Rescuer,
         head: LatestHead,
         wakeups: Wakeups,
         keeper: LaneKeeper,
@@ -80,12 +80,11 @@ class Confirmer:
         self._live = live
         self._keeper = keeper
         self._clock = clock
-        self._broadcaster = broadcaster
+        self._rescuer = rescuer
         self._head = head
         self._record = Recorder(ledger, chain, clock, wakeups)
         self._accounts = AccountWatch(ledger, chain)
         self._reorgs = ReorgWatch(ledger, chain, clock, wakeups)
-        self._stall = StallWatch()
         self.rhythm = BlockRhythm(live.now.confirmation_interval_ms / 1000)
         self._done_for: str | None = None
         self._done_at_s = 0.0
@@ -136,7 +135,7 @@ class Confirmer:
         under_way = await self._settle_mined(block, mined)
         await self._review(block)
         await self._give_up_overdue(block)
-        await self._resend_stalled(head, mined_at_head)
+        await self._rescue(head, mined_at_head)
         await self._accounts.look(block)
         return under_way
 
@@ -240,17 +239,12 @@ class Confirmer:
             outcome.verdicts.add(payment, Judgement(Step.GIVE_UP, reason=reason))
         await self._record.write(outcome)
 
-    async def _resend_stalled(self, head: Block, mined: int) -> None:
-        """Offer the lowest unmined transactions again when the lane does not move."""
-        lane, open_ones = await self._ledger.read(_lane_and_open)
-        unmined = [item for item in open_ones if item.nonce >= mined]
-        if not self._stall.is_stalled(unmined[0].nonce if unmined else None, head.number):
-            return
-        lowest = await self._ledger.read(
-            partial(stored_transactions, transactions=unmined[:MAX_BATCH])
-        )
-        _log.warning("settle.stalled", lane=lane.address, nonce=lowest[0].nonce, sent=len(lowest))
-        await self._broadcaster.send(lane, lowest)
+    async def _rescue(self, head: Block, mined: int) -> None:
+        """Help what the chain does not take; a lane that another gateway has is left to it."""
+        lane = await self._ledger.read(the_lane)
+        lease = self._keeper.leases.get(lane.address)
+        if lease is not None:
+            await self._rescuer.look(lane, lease, head, mined)
 
 
 def _take_paid(item: _Mined, token: str, verdicts: Verdicts) -> list[BoundPayment]:

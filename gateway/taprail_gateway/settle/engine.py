@@ -26,6 +26,7 @@ from taprail_gateway.settle.lane_keeper import RENEW_MS, LaneKeeper
 from taprail_gateway.settle.lanes import the_lane
 from taprail_gateway.settle.live import LiveSettings
 from taprail_gateway.settle.sender import Sender
+from taprail_gateway.settle.stuck import Rescuer
 from taprail_gateway.wakeups import Wakeups
 
 # A node that is back is used within 5 s; one that is away is asked no more than that often.
@@ -56,9 +57,8 @@ class Settlement:
         head = LatestHead()
         broadcaster = Broadcaster(ledger, chain, clock, wakeups)
         self.sender = Sender(ledger, chain, custody, live, clock, broadcaster, head, self.keeper)
-        self.confirmer = Confirmer(
-            ledger, chain, live, clock, broadcaster, head, wakeups, self.keeper
-        )
+        rescuer = Rescuer(ledger, custody, live, clock, broadcaster)
+        self.confirmer = Confirmer(ledger, chain, live, clock, rescuer, head, wakeups, self.keeper)
         self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
         self._obstacles: dict[str, str] = {}

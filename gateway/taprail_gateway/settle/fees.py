@@ -3,9 +3,8 @@
 It never asks a node to estimate: for `aggregate3` with allowFailure `eth_estimateGas` finds the
 limit at which the outer call succeeds while the payments inside silently fail.
 
-A transaction keeps the fee that it was signed with. Twice the base fee stays minable through at
-least five full blocks of rises (EIP-1559: at most 1/8 a block); beyond that the same bytes wait
-until the base fee has come back. Raising the fee of a transaction under way is not done here.
+Twice the base fee stays minable through at least five full blocks of rises (EIP-1559: at most 1/8
+a block). What has become too cheap after that is signed once more with `bumped` fees (see `stuck`).
 """
 
 from __future__ import annotations
@@ -50,6 +49,26 @@ def quote(base_fee_wei: int, priority_fee_wei: int, cap_wei: int) -> Fees:
             fix="wait until it falls, or raise max_fee_cap_gwei",
         )
     return Fees(min(2 * base_fee_wei + priority_fee_wei, cap_wei), priority_fee_wei)
+
+
+def bumped(old: Fees, wanted: Fees, cap_wei: int) -> Fees | None:
+    """Fees at which nodes take a transaction in the place of one that lies in their pool.
+
+    Both rise by an eighth at least, rounded up (geth wants a tenth, others an eighth), or to what
+    is wanted now. None when that would exceed the cap: then the old one has to wait.
+    """
+    fees = Fees(
+        max(_raised(old.max_fee_wei), wanted.max_fee_wei),
+        max(_raised(old.priority_fee_wei), wanted.priority_fee_wei),
+    )
+    if fees.max_fee_wei > cap_wei or fees.priority_fee_wei > fees.max_fee_wei:
+        return None
+    return fees
+
+
+def _raised(wei: int) -> int:
+    # The 1 is for a tip of nothing, which no share of itself would ever raise.
+    return max(wei + 1, -(-wei * 9 // 8))
 
 
 def gas_limit(payees: Sequence[str]) -> int:

@@ -89,4 +89,10 @@ class StallWatch:
         """
         if lowest_nonce != self._nonce:
             self._nonce, self._since_block = lowest_nonce, block_number
+        # After a reorg the head may be lower than where the nonce became the lowest.
+        self._since_block = min(self._since_block, block_number)
         return lowest_nonce is not None and block_number > self._since_block
+
+    def missed_blocks(self, block_number: int) -> int:
+        """Blocks that came without it since it became the lowest."""
+        return max(0, block_number - self._since_block)

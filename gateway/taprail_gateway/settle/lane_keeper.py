@@ -70,7 +70,7 @@ class LaneKeeper:
                 lease = await self._ledger.write(partial(self._acquire, address=lane.address))
                 if lease is not None:
                     self._leases[lane.address] = lease
-                    _log.info("settle.lane_taken", lane=lane.address, fence=lease.fence)
+                    _log.debug("settle.lane_taken", lane=lane.address, fence=lease.fence)
 
     def _acquire(self, connection: Connection, *, address: str) -> Lease | None:
         return leases.acquire(

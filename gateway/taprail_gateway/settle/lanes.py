@@ -1,9 +1,9 @@
 """A lane: the wallet that sends, and why it may have to pause.
 
 A paused lane takes no new payments, but what it has signed goes on being offered to the nodes, in
-the order of its nonces. A pause for want of funds ends by itself, when a node takes the bytes
-again. The other causes stay until a person has looked: the wallet's key is used elsewhere, or a
-transaction of ours can never run.
+the order of its nonces. A pause for want of funds, or because a transaction can never run, ends by
+itself when a node takes everything again: after a top-up, or after a no-op has taken its place (see
+`stuck`). A foreign nonce stays until a person has looked: the wallet's key is used elsewhere.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ _CAUSES: Final = {
 }
 
 
+_HEALS: Final = (f"{PauseCause.FUNDS}:", f"{PauseCause.PERMANENT}:")
+"""What is over when nodes take everything again: topped up, or replaced by a no-op."""
+
+
 def the_lane(connection: Connection) -> Lane:
     """The one lane that sends, the first ever created; raises OperatorError when there is none."""
     first = (
@@ -58,7 +62,7 @@ async def heed(ledger: Ledger, lane: Lane, obstacle: SendOutcome | None) -> None
     cause = _CAUSES.get(obstacle.meaning) if obstacle is not None else None
     if obstacle is not None and cause is not None:
         await pause(ledger, lane, cause, obstacle.text)
-    elif obstacle is None and (lane.paused_because or "").startswith(f"{PauseCause.FUNDS}:"):
+    elif obstacle is None and (lane.paused_because or "").startswith(_HEALS):
         await ledger.write(partial(transitions.pause_lane, lane=lane.address, because=None))
         _log.info("settle.lane_resumed", lane=lane.address, was=lane.paused_because)
 

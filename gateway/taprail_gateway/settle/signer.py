@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
+import rlp
 from coincurve import PrivateKey
 
 from taprail_common.eip3009 import TransferAuthorization
@@ -17,6 +18,7 @@ from taprail_common.hashing import keccak256
 from taprail_gateway.settle.fees import Fees
 
 _DYNAMIC_FEE_TYPE: Final = b"\x02"  # EIP-1559: TransactionType 2
+_FIELDS: Final = 12  # EIP-1559: nine of the call and its fees, three of the signature
 RlpItem: TypeAlias = "int | bytes | Sequence[RlpItem]"
 _LOWEST_V: Final = 27  # Ethereum yellow paper, appendix F; tokens accept 27 or 28 only
 
@@ -77,6 +79,36 @@ def sign_transaction(
     signature = sign_digest(key, keccak256(_DYNAMIC_FEE_TYPE + rlp_encode(fields)))
     raw = _DYNAMIC_FEE_TYPE + rlp_encode([*fields, *signature])
     return SignedTransaction(tx_hash="0x" + keccak256(raw).hex(), raw=raw)
+
+
+NOOP_GAS: Final = 21_000
+"""What a transfer of nothing takes (yellow paper, appendix G: G_transaction)."""
+
+
+def with_other_fees(key: PrivateKey, raw: bytes, fees: Fees) -> SignedTransaction:
+    """The same call under the same nonce for another price; ValueError for bytes not ours."""
+    chain_id, nonce, gas, to, data = _read(raw)
+    return sign_transaction(
+        key, chain_id=chain_id, nonce=nonce, fees=fees, gas=gas, to=to, data=data
+    )
+
+
+def noop_instead(key: PrivateKey, raw: bytes, fees: Fees, lane: str) -> SignedTransaction:
+    """A transfer of nothing from a lane to itself, under the nonce of the transaction given."""
+    chain_id, nonce, _gas, _to, _data = _read(raw)
+    return sign_transaction(
+        key, chain_id=chain_id, nonce=nonce, fees=fees, gas=NOOP_GAS, to=lane, data=b""
+    )
+
+
+def _read(raw: bytes) -> tuple[int, int, int, str, bytes]:
+    """Chain id, nonce, gas, contract and data of a transaction that `sign_transaction` has made."""
+    fields = rlp.decode(raw[1:]) if raw[:1] == _DYNAMIC_FEE_TYPE else []
+    if len(fields) != _FIELDS:
+        raise ValueError("not a transaction of this gateway")
+    chain_id, nonce, _tip, _max_fee, gas, to, _value, data = fields[:8]
+    numbers = [int.from_bytes(item, "big") for item in (chain_id, nonce, gas)]
+    return numbers[0], numbers[1], numbers[2], "0x" + to.hex(), data
 
 
 def rlp_encode(item: RlpItem) -> bytes:

@@ -70,6 +70,7 @@ def change_transactions() -> None:
     partial_index(
         "ix_chain_transactions_final", "chain_transactions", ["block_number"], "status = 'final'"
     )
+    op.create_index(op.f("ix_bindings_chain_transaction_id"), "bindings", ["chain_transaction_id"])
     with changing("attempts") as batch:
         batch.add_column(sa.Column("kind", sa.String(8), server_default="payload", nullable=False))
         batch.create_check_constraint(op.f("ck_attempts_kind"), "kind IN ('payload', 'noop')")

@@ -1,0 +1,250 @@
+"""What is done about transactions that the chain does not take: a pure plan, and its execution.
+
+The order of the means: the same bytes again, the lowest nonce first; the same call under the same
+nonce for a higher fee; at last a transfer of nothing that only uses up the nonce. A no-op retires
+our nonce, never the public authorizations inside the transaction that it replaces: what becomes of
+the payments is up to the chain's logs, as ever. Every version is stored before it is sent, and none
+is forgotten, because any of them may be the one that lands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from functools import partial
+from typing import Final
+
+import structlog
+from sqlalchemy import Connection, func, select, update
+
+from taprail_common.clock import Clock
+from taprail_common.crash import crash
+from taprail_gateway.custody import Custody
+from taprail_gateway.ledger import leases, queries, transitions
+from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.ledger.leases import Lease
+from taprail_gateway.ledger.queries import Lane, OpenTransaction, RawAttempt
+from taprail_gateway.ledger.schema import bindings, chain_transactions
+from taprail_gateway.ledger.transitions import Attempt
+from taprail_gateway.settle import fees
+from taprail_gateway.settle.broadcast import Broadcaster, StoredTransaction
+from taprail_gateway.settle.chain import MAX_BATCH
+from taprail_gateway.settle.errors import FeeCapError
+from taprail_gateway.settle.fees import Fees
+from taprail_gateway.settle.heads import StallWatch
+from taprail_gateway.settle.lanes import PauseCause
+from taprail_gateway.settle.live import LiveSettings
+from taprail_gateway.settle.replies import Block
+from taprail_gateway.settle.signer import (
+    NOOP_GAS,
+    SignedTransaction,
+    noop_instead,
+    with_other_fees,
+)
+
+PATIENCE_BLOCKS: Final = 5
+"""Blocks that the lowest transaction may miss, although its fee would do, before it is bumped."""
+
+MAX_VERSIONS: Final = 12
+"""Of one transaction: eleven rises of an eighth make 3.6 times the first fee; what that does not
+bring into a block is not held up by its price."""
+
+_log = structlog.get_logger("settle.stuck")
+
+
+class Means(Enum):
+    """What to do with one transaction."""
+
+    RESEND = auto()
+    BUMP = auto()
+    NOOP = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One transaction that waits for its block, as the ledger and the head block show it."""
+
+    is_lowest: bool
+    is_noop: bool
+    """Its newest version is a no-op already."""
+    is_refused: bool
+    """A node said that these bytes can never run."""
+    versions: int
+    missed_blocks: int
+    """By the lowest transaction of the lane since it became the lowest."""
+    priced_out: bool
+    """Its fee does not reach what the next block wants."""
+    expired: bool
+    """Every authorization in it has ended: it would cost gas and move nothing."""
+    asked: bool
+    """An operator wants it to be sent anew."""
+
+
+def plan(case: Case) -> Means:
+    """The means for one transaction of a lane that does not move."""
+    if not case.is_noop and (case.expired or (case.is_refused and case.is_lowest)):
+        return Means.NOOP
+    if case.versions >= MAX_VERSIONS:
+        return Means.RESEND
+    late = case.is_lowest and case.missed_blocks >= PATIENCE_BLOCKS
+    return Means.BUMP if case.priced_out or late or case.asked else Means.RESEND
+
+
+@dataclass(frozen=True, slots=True)
+class _Stuck:
+    """A transaction with its versions, and until when it may move money (None: carries none)."""
+
+    transaction: OpenTransaction
+    versions: list[RawAttempt]
+    valid_until_s: int | None
+
+
+@dataclass
+class Rescuer:
+    """Looks after the lanes of one gateway; `look` once in every pass for each of them."""
+
+    ledger: Ledger
+    custody: Custody
+    live: LiveSettings
+    clock: Clock
+    broadcaster: Broadcaster
+    _watches: dict[str, StallWatch] = field(default_factory=dict, init=False)
+
+    async def look(self, lane: Lane, lease: Lease, head: Block, mined: int) -> None:
+        """Help the lowest transactions that are not mined at the head, if the lane does not move.
+
+        `mined` is the lane's count of mined transactions at the head. Raises StorageError; what a
+        node does is no error.
+        """
+        open_ones = await self.ledger.read(partial(_open_from, lane=lane.address, nonce=mined))
+        watch = self._watches.setdefault(lane.address, StallWatch())
+        lowest = open_ones[0].nonce if open_ones else None
+        stalled = watch.is_stalled(lowest, head.number)
+        if not stalled and not any(item.rescue_asked_at_ms for item in open_ones):
+            return
+        missed = watch.missed_blocks(head.number)
+        part = open_ones[:MAX_BATCH]
+        cases = await self.ledger.read(partial(_read_cases, transactions=part))
+        to_send = await self._prepare(lane, lease, cases, head, missed)
+        _log.warning(
+            "settle.stalled",
+            lane=lane.address,
+            nonce=lowest,
+            missed_blocks=missed,
+            sent=len(to_send),
+        )
+        await self.broadcaster.send(lane, to_send)
+
+    async def _prepare(
+        self, lane: Lane, lease: Lease, cases: Sequence[_Stuck], head: Block, missed: int
+    ) -> list[StoredTransaction]:
+        """The newest version of each, new ones signed and stored where the plan wants them."""
+        new: dict[int, Attempt] = {}
+        for stuck in cases:
+            case = _case(stuck, cases[0], lane, head, missed)
+            attempt = self._version(lane, stuck, plan(case), head)
+            if attempt is not None:
+                new[stuck.transaction.id] = attempt
+        asked = [item.transaction.id for item in cases if item.transaction.rescue_asked_at_ms]
+        if new or asked:
+            at_ms = self.clock.now_ms()
+            await self.ledger.write(partial(_store, lease=lease, new=new, asked=asked, at_ms=at_ms))
+            crash("settle.version_stored")
+        return [_newest(stuck, new.get(stuck.transaction.id)) for stuck in cases]
+
+    def _version(self, lane: Lane, stuck: _Stuck, means: Means, head: Block) -> Attempt | None:
+        if means is Means.RESEND:
+            return None
+        newest = stuck.versions[-1]
+        price = self._price(newest, head)
+        if price is None:
+            return None
+        key = self.custody.unwrap(lane.address, lane.wrapped_key)
+        noop = means is Means.NOOP or newest.kind == "noop"
+        signed = (
+            noop_instead(key, newest.raw, price, lane.address)
+            if noop
+            else with_other_fees(key, newest.raw, price)
+        )
+        _log.warning(
+            "settle.noop" if noop else "settle.bumped",
+            lane=lane.address,
+            nonce=stuck.transaction.nonce,
+            tx=signed.tx_hash,
+            instead_of=newest.tx_hash,
+            max_fee_wei=price.max_fee_wei,
+        )
+        gas = NOOP_GAS if noop else newest.gas_limit
+        return Attempt(signed.tx_hash, signed.raw, gas, *price, kind="noop" if noop else "payload")
+
+    def _price(self, newest: RawAttempt, head: Block) -> Fees | None:
+        """What a replacement of this version costs; None over the cap: then it has to wait."""
+        settings = self.live.now
+        cap_wei = settings.max_fee_cap_wei
+        try:
+            wanted = fees.quote(head.base_fee_wei, settings.priority_fee_wei, cap_wei)
+        except FeeCapError:
+            return None
+        old = Fees(newest.max_fee_wei, newest.priority_fee_wei)
+        return fees.bumped(old, wanted, cap_wei)
+
+
+def _case(stuck: _Stuck, lowest: _Stuck, lane: Lane, head: Block, missed: int) -> Case:
+    newest = stuck.versions[-1]
+    until_s = stuck.valid_until_s
+    return Case(
+        is_lowest=stuck is lowest,
+        is_noop=newest.kind == "noop",
+        is_refused=(lane.paused_because or "").startswith(f"{PauseCause.PERMANENT}:"),
+        versions=len(stuck.versions),
+        missed_blocks=missed,
+        priced_out=newest.max_fee_wei < head.base_fee_wei + newest.priority_fee_wei,
+        expired=until_s is not None and until_s <= head.time_s,
+        asked=stuck.transaction.rescue_asked_at_ms is not None,
+    )
+
+
+def _newest(stuck: _Stuck, new: Attempt | None) -> StoredTransaction:
+    version = new or stuck.versions[-1]
+    signed = SignedTransaction(version.tx_hash, version.raw)
+    return StoredTransaction(stuck.transaction.id, stuck.transaction.nonce, signed)
+
+
+def _open_from(connection: Connection, *, lane: str, nonce: int) -> list[OpenTransaction]:
+    return [item for item in queries.open_transactions(connection, lane) if item.nonce >= nonce]
+
+
+def _read_cases(connection: Connection, *, transactions: Sequence[OpenTransaction]) -> list[_Stuck]:
+    ids = [item.id for item in transactions]
+    versions = queries.raw_attempts(connection, ids)
+    ends = _valid_until_s(connection, ids)
+    return [_Stuck(item, versions[item.id], ends.get(item.id)) for item in transactions]
+
+
+def _valid_until_s(connection: Connection, ids: Sequence[int]) -> dict[int, int]:
+    """Until when any authorization of each transaction is valid; absent: it carries none."""
+    b = bindings.c
+    statement = (
+        select(b.chain_transaction_id, func.max(b.valid_before_s))
+        .where(b.chain_transaction_id.in_(ids))
+        .group_by(b.chain_transaction_id)
+    )
+    return {int(row[0]): int(row[1]) for row in connection.execute(statement)}
+
+
+def _store(
+    connection: Connection,
+    *,
+    lease: Lease,
+    new: Mapping[int, Attempt],
+    asked: Sequence[int],
+    at_ms: int,
+) -> None:
+    leases.guard(connection, lease)
+    for transaction, attempt in new.items():
+        transitions.add_attempt(connection, transaction, attempt, at_ms)
+    t = chain_transactions.c
+    connection.execute(
+        update(chain_transactions).where(t.id.in_(asked)).values(rescue_asked_at_ms=None)
+    )
