@@ -18,6 +18,7 @@ from nacl.signing import SigningKey
 from sqlalchemy import Connection, select
 
 from taprail_common.clock import Clock, rfc3339
+from taprail_common.crash import crash
 from taprail_common.signing import Domain, sign
 from taprail_gateway import verdicts
 from taprail_gateway.authorize import Case, Decision, Facts, PaymentRequest, Rules, decide, priority
@@ -105,6 +106,7 @@ class Acceptor:
         group = _Group(self, book, given, now_ms)
         results = [group.answer(item) for item in items]
         group.store(connection)
+        crash("accept.written")
         return results
 
     def judge(self, item: AcceptItem, facts: Facts, now_ms: int) -> Decision:

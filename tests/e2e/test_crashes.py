@@ -49,7 +49,7 @@ class Death:
 
 
 GATEWAY_DEATHS = [
-    Death("ledger.before_commit", "alice", "1.01", None, None),
+    Death("accept.written", "alice", "1.01", None, None),
     Death("accept.committed", "bob", "1.02", "pending", None),
     Death("settle.bound", "carol", "1.03", "processing", is_out=False),
     Death("settle.broadcast", "dan", "1.04", "processing", is_out=True),

