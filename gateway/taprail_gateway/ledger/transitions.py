@@ -19,6 +19,7 @@ from typing import Final, TypedDict, Unpack
 from sqlalchemy import ColumnElement, Connection, insert, update
 
 from taprail_common.payment_state import PaymentEvent, PaymentState, sources_of, target_of
+from taprail_gateway.ledger import outbox, payment_alerts
 from taprail_gateway.ledger.claims import rank_ms, will_sign
 from taprail_gateway.ledger.errors import GuardError
 from taprail_gateway.ledger.funds import (
@@ -166,6 +167,8 @@ def apply(
         raise GuardError(f"cannot {event}", missing)
     _write_events(connection, ids, event, target_of(event), at_ms, detail)
     _move_funds(connection, event, list(moved.values()), changes)
+    outbox.follow(connection, event, ids, at_ms)
+    payment_alerts.follow(connection, event, ids, at_ms)
 
 
 def _move(
