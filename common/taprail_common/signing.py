@@ -125,15 +125,22 @@ def write_secret_file(path: Path, text: str) -> None:
 def read_secret_file(path: Path, what: str) -> str:
     """Read a secret's file; refuses one that others may read."""
     try:
-        mode = path.stat().st_mode
         text = path.read_text()
     except FileNotFoundError:
         raise OperatorError(f"{what} {path} is missing", fix="create or restore it") from None
     except OSError as exc:
         raise OperatorError(f"{what} {path} cannot be read ({exc.strerror})") from exc
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if is_open_to_others(path):
         raise OperatorError(f"{what} {path} may be read by others", fix=f"chmod 600 {path}")
     return text
+
+
+def is_open_to_others(path: Path) -> bool:
+    """Whether anyone but its owner may do anything with a file; False for one that is not there."""
+    try:
+        return bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
+    except FileNotFoundError:
+        return False
 
 
 def sync_folder(folder: Path) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy import URL
 
 from taprail_common.config import Settings, load_settings, resolve
 from taprail_common.errors import ConfigError, OperatorError
-from taprail_common.signing import read_secret_file
+from taprail_common.signing import is_open_to_others, read_secret_file
 from taprail_gateway.ledger.engines import is_server, ledger_url
 from taprail_gateway.settle.settings import ChainSettings, SettlementSettings
 
@@ -152,7 +152,14 @@ class GatewaySettings(Settings):
             f"{key}: there is no {path}" for key, path in wanted.items() if not path.exists()
         ]
         if missing:
-            raise ConfigError("of the gateway", [*missing, "run `taprail admin init` first"])
+            missing.append("run `taprail admin init` first, or restore what is missing")
+        open_ones = [
+            f"{key}: {path} may be read by others, chmod 600 {path}"
+            for key, path in wanted.items()
+            if key != "gateway.database" and is_open_to_others(path)
+        ]
+        if missing or open_ones:
+            raise ConfigError("of the gateway", [*missing, *open_ones])
 
 
 def _absolute(config_file: Path, settings: HttpSettings) -> HttpSettings:

@@ -135,16 +135,46 @@ def test_every_problem_of_a_configuration_at_once(folder: GatewayFolder) -> None
     assert says(folder.refusal(), wanted)
 
 
-def test_a_missing_key_file(folder: GatewayFolder) -> None:
-    key = folder.state / "gateway.key"
+KEY_FILES = ("gateway.key", "master.key", "jwt.secret")
+
+
+@pytest.mark.parametrize("name", KEY_FILES)
+def test_a_missing_key_file(folder: GatewayFolder, name: str) -> None:
+    key = folder.state / name
     key.unlink()
-    assert says(folder.refusal(), [str(key), "taprail admin init"])
+    assert says(folder.refusal(), [f"there is no {key}", "taprail admin init", "restore"])
 
 
-def test_a_key_file_that_others_may_read(folder: GatewayFolder) -> None:
-    key = folder.state / "master.key"
-    key.chmod(0o644)
+@pytest.mark.parametrize("name", KEY_FILES)
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o602])
+def test_a_key_file_that_others_may_read(folder: GatewayFolder, name: str, mode: int) -> None:
+    key = folder.state / name
+    key.chmod(mode)
     assert says(folder.refusal(), ["may be read by others", f"chmod 600 {key}"])
+
+
+def test_all_that_is_wrong_with_key_files_at_once(folder: GatewayFolder) -> None:
+    missing, *open_ones = (folder.state / name for name in KEY_FILES)
+    missing.unlink()
+    for key in open_ones:
+        key.chmod(0o644)
+    wanted = [f"there is no {missing}", *(f"chmod 600 {key}" for key in open_ones)]
+    assert says(folder.refusal(), wanted)
+
+
+def test_a_database_password_that_others_may_read(folder: GatewayFolder) -> None:
+    password = folder.path / "password"
+    password.write_text("a secret word")
+    folder.gateway = {
+        "database_url": "postgresql://tap@/tap?host=/nowhere",
+        "database_password_file": str(password),
+    }
+    password.chmod(0o644)
+    line = folder.refusal()
+    assert says(line, ["gateway.database_password_file", f"chmod 600 {password}"])
+    assert "a secret word" not in line
+    password.unlink()
+    assert says(folder.refusal(), [f"there is no {password}"])
 
 
 def test_a_damaged_key_file(folder: GatewayFolder) -> None:
