@@ -10,7 +10,7 @@ request can never charge.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -69,6 +69,9 @@ class Refusal:
 _REUSED: Final = Refusal(
     409, "request_id_reused", "this request id was used for another request", "requestId"
 )
+_DRAINING: Final = Refusal(
+    503, "draining", "the gateway takes no new payments for now; ask again later"
+)
 _NOT_YOURS: Final = Refusal(403, "not_your_card", "you may pay only with a card of your own")
 
 _v = schema.verdicts.c
@@ -91,12 +94,18 @@ class Acceptor:
     """The batcher of `Ledger.write_batched`; holds no state of its own between groups."""
 
     def __init__(
-        self, key: SigningKey, rules: Rules, clock: Clock, estimate: SettlementEstimate
+        self,
+        key: SigningKey,
+        rules: Rules,
+        clock: Clock,
+        estimate: SettlementEstimate,
+        is_draining: Callable[[], bool] = bool,
     ) -> None:
         self._key = key
         self._rules = rules
         self._clock = clock
         self._estimate = estimate
+        self.is_draining = is_draining
 
     def run(self, connection: Connection, items: Sequence[AcceptItem]) -> list[Answer | Refusal]:
         """One result per item, in order; all is written in the caller's transaction."""
@@ -159,6 +168,8 @@ class _Group:
         before = self._given.get(item.key)
         if before is not None:
             return before.answer if before.request_body == item.body else _REUSED
+        if self._acceptor.is_draining():
+            return _DRAINING
         facts = self._book.facts(item.request)
         if item.user_id is not None and facts.card and facts.card.user_id != item.user_id:
             return _NOT_YOURS

@@ -35,7 +35,7 @@ from taprail_gateway.push import Push
 from taprail_gateway.settle.chain import Chain, TokenInfo
 from taprail_gateway.settle.connect import connect
 from taprail_gateway.settle.engine import Settlement
-from taprail_gateway.settle.live import LiveSettings
+from taprail_gateway.settle.live import LiveSettings, QueueMode
 from taprail_gateway.tokens import Tokens
 from taprail_gateway.wakeups import Wakeups
 
@@ -99,7 +99,7 @@ async def running(settings: GatewaySettings, clock: Clock) -> AsyncIterator[Read
         settlement = Settlement(ledger, chain, secrets.custody, live, clock, wakeups)
         estimate = _first_estimate(settings)
         services = replace(
-            _services(settings, ledger, chain.token, secrets, wakeups, estimate),
+            _services(settings, ledger, chain.token, secrets, wakeups, estimate, live),
             not_ready=settlement.obstacles,
         )
         push = Push(services, estimate)
@@ -202,6 +202,7 @@ def _services(
     secrets: _Secrets,
     wakeups: Wakeups,
     estimate: SettlementEstimate,
+    live: LiveSettings,
 ) -> Services:
     key, custody = secrets.key, secrets.custody
     rules = Rules(token.symbol, token.decimals, settings.gateway.accept_uid_cards)
@@ -213,12 +214,16 @@ def _services(
         gateway_id=gateway_id(key.verify_key),
         rules=rules,
         proofs=ProofReader(keys, custody.uid_digest),
-        acceptor=Acceptor(key, rules, ledger.clock, estimate),
+        acceptor=Acceptor(key, rules, ledger.clock, estimate, lambda: _is_draining(live)),
         directory=Directory(ledger),
         tokens=secrets.tokens,
         wakeups=wakeups,
         explorer_url=settings.gateway.explorer_url,
     )
+
+
+def _is_draining(live: LiveSettings) -> bool:
+    return live.queue_mode is QueueMode.DRAINING
 
 
 def _first_estimate(settings: GatewaySettings) -> SettlementEstimate:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, select, update
 
 from taprail_common.errors import SignatureError
 from taprail_common.ids import payment_id
+from taprail_common.payment_state import PaymentState
 from taprail_common.wire import Outcome, Verdict
 from taprail_gateway import registry
 from taprail_gateway.ledger import queries, schema
@@ -352,3 +353,16 @@ async def test_the_answer_is_json_that_any_reader_agrees_on(gateway: TestGateway
     reply = await gateway.pay(gateway.card())
     assert reply.headers["Content-Type"].startswith("application/json")
     assert json.loads(reply.body)["amount"] == 3 * UNIT
+
+
+async def test_a_gateway_that_drains_takes_nothing_new_and_still_answers_what_it_took(
+    gateway: TestGateway,
+) -> None:
+    card = gateway.card()
+    accepted = await gateway.pay(card)
+    gateway.services.acceptor.is_draining = lambda: True
+    refused = await gateway.pay(card)
+    assert (refused.status, refused.json["reasonCode"]) == (503, "draining")
+    assert gateway.ledger.read_now(queries.open_counts)[PaymentState.PENDING] == 1
+    again = await gateway.post(accepted.request)
+    assert (again.status, again.body) == (200, accepted.body)

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
-from taprail_gateway.admin import cards, lanes, payments, people, setup
+from taprail_gateway.admin import cards, lanes, payments, people, queue, settings, setup
 from taprail_gateway.admin.session import Session
 
 app: Final = typer.Typer(
@@ -29,6 +29,8 @@ for name, group in (
     ("card", cards.cards),
     ("payment", payments.payments),
     ("lane", lanes.lanes),
+    ("queue", queue.queue),
+    ("settings", settings.settings),
 ):
     app.add_typer(group, name=name)
 

@@ -15,7 +15,7 @@ from taprail_common.wire import SIGNATURE_HEADER, AppPayment, TerminalPayment
 from taprail_gateway.accept import AcceptItem, Refusal
 from taprail_gateway.api.bodies import parse_body, read_body
 from taprail_gateway.api.context import SERVICES
-from taprail_gateway.api.errors import HttpError
+from taprail_gateway.api.errors import RETRY_AFTER_S, HttpError
 from taprail_gateway.api.identify import is_terminal, signed_body, signed_query, token_user
 from taprail_gateway.authorize import Evidence, PaymentRequest, Profile
 from taprail_gateway.payment_view import concerns, load_payment, status_body
@@ -36,7 +36,10 @@ async def process_async(request: web.Request) -> web.Response:
     async with asyncio.timeout(_COMMIT_TIMEOUT_S):
         result = await services.ledger.write_batched(services.acceptor, item)
     if isinstance(result, Refusal):
-        raise HttpError(result.http_status, result.code, result.message, field=result.field)
+        headers = {"Retry-After": str(RETRY_AFTER_S)} if result.http_status == 503 else {}
+        raise HttpError(
+            result.http_status, result.code, result.message, field=result.field, headers=headers
+        )
     if result.payment_id is not None:
         crash("accept.committed")
         services.wakeups.pending.ring()

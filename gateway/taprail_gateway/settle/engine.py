@@ -24,7 +24,7 @@ from taprail_gateway.settle.confirmer import Confirmer
 from taprail_gateway.settle.heads import LatestHead
 from taprail_gateway.settle.lane_keeper import RENEW_MS, LaneKeeper
 from taprail_gateway.settle.lanes import the_lane
-from taprail_gateway.settle.live import LiveSettings
+from taprail_gateway.settle.live import LOOK_EVERY_S, LiveSettings
 from taprail_gateway.settle.sender import Sender
 from taprail_gateway.settle.stuck import Rescuer
 from taprail_gateway.wakeups import Wakeups
@@ -71,9 +71,11 @@ class Settlement:
         """Check that the lane's key opens, then run; raises OperatorError if it does not."""
         lane = await self._ledger.read(the_lane)
         self._custody.unwrap(lane.address, lane.wrapped_key)
+        await self.follow_settings()
         await self.take_lanes()
         self._tasks = [
             asyncio.create_task(self._supervise("lanes", self._keep_lanes)),
+            asyncio.create_task(self._supervise("settings", self._follow_settings)),
             asyncio.create_task(self._supervise("sender", self._send_once)),
             asyncio.create_task(self._supervise("confirmer", self._confirm_once)),
         ]
@@ -89,6 +91,16 @@ class Settlement:
     async def take_lanes(self) -> None:
         """Take the leases of all lanes that are free."""
         await self.keeper.look()
+
+    async def follow_settings(self) -> None:
+        """Take over what operators have set meanwhile, and wake who may now go on."""
+        if await self._live.look(self._ledger):
+            self._pending.ring()
+
+    async def _follow_settings(self) -> str | None:
+        await self.follow_settings()
+        await asyncio.sleep(LOOK_EVERY_S)
+        return None
 
     async def _keep_lanes(self) -> str | None:
         await asyncio.sleep(RENEW_MS / 1000)

@@ -34,7 +34,7 @@ from taprail_gateway.settle.fees import Fees
 from taprail_gateway.settle.heads import LatestHead
 from taprail_gateway.settle.lane_keeper import LaneKeeper
 from taprail_gateway.settle.lanes import PauseCause, heed, pause, the_lane
-from taprail_gateway.settle.live import LiveSettings
+from taprail_gateway.settle.live import LiveSettings, QueueMode
 from taprail_gateway.settle.replies import Block
 from taprail_gateway.settle.signer import SignedTransaction, sign_authorization, sign_transaction
 
@@ -137,6 +137,8 @@ class Sender:
                 # Nothing is left whose taking could tell that the wallet was topped up: try anew.
                 await heed(self._ledger, situation.lane, None)
             return Tick(obstacle=f"the lane is paused ({situation.lane.paused_because})")
+        if self._live.queue_mode is QueueMode.PAUSED:
+            return Tick()
         if not situation.waiting or situation.open_count >= await self._open_limit():
             return Tick()
         if self._should_gather(situation):

@@ -1,0 +1,80 @@
+"""What operators set and do by hand, each with who, when and why, in the commit that does it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, bindparam, delete, insert, select
+
+from taprail_gateway.ledger.prepared import Prepared
+from taprail_gateway.ledger.schema import operator_actions, settings
+from taprail_gateway.ledger.upserts import Insert, Upsert
+
+
+@dataclass(frozen=True, slots=True)
+class By:
+    """Who does something, when, and why (for the record)."""
+
+    actor: str
+    at_ms: int
+    reason: str | None = None
+
+
+def stored_settings(connection: Connection) -> dict[str, Any]:
+    """What operators have set, by name."""
+    rows = connection.execute(select(settings.c.name, settings.c.value))
+    return {name: json.loads(value) for name, value in rows}
+
+
+def set_values(connection: Connection, values: Mapping[str, Any], by: By) -> None:
+    """Set some, and note what each was before; None takes a setting back."""
+    before = stored_settings(connection)
+    for name, value in values.items():
+        if value is None:
+            connection.execute(delete(settings).where(settings.c.name == name))
+        else:
+            row = {"name": name, "value": json.dumps(value), "at_ms": by.at_ms, "by": by.actor}
+            _SET.run(connection, row)
+        note(connection, "set", name, by, before=before.get(name), after=value)
+
+
+def note(
+    connection: Connection,
+    action: str,
+    subject: str,
+    by: By,
+    *,
+    before: object = None,
+    after: object = None,
+) -> None:
+    """Write down one thing that an operator has done."""
+    connection.execute(
+        insert(operator_actions).values(
+            at_ms=by.at_ms,
+            actor=by.actor,
+            action=action,
+            subject=subject,
+            reason=by.reason,
+            before=None if before is None else json.dumps(before),
+            after=None if after is None else json.dumps(after),
+        )
+    )
+
+
+def _set(insert_: Insert) -> Insert:
+    given = insert_.values(
+        name=bindparam("name"),
+        value=bindparam("value"),
+        changed_at_ms=bindparam("at_ms"),
+        changed_by=bindparam("by"),
+    )
+    names = ("value", "changed_at_ms", "changed_by")
+    return given.on_conflict_do_update(
+        index_elements=["name"], set_={name: given.excluded[name] for name in names}
+    )
+
+
+_SET: Final = Prepared(Upsert(settings, _set).statement)
