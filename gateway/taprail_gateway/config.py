@@ -3,6 +3,7 @@
     [gateway]      where it listens and where its state is
     [chain]        which chain, token and nodes     (settle.settings)
     [settlement]   how payments are sent            (settle.settings)
+    [rewards]      what payers are given for them   (settle.reward_settings)
     [log]          how it speaks
 
 Paths are relative to the file that names them. `check` looks at what only the machine knows.
@@ -20,6 +21,7 @@ from taprail_common.config import Settings, load_settings, resolve
 from taprail_common.errors import ConfigError, OperatorError
 from taprail_common.signing import is_open_to_others, read_secret_file
 from taprail_gateway.ledger.engines import is_server, ledger_url
+from taprail_gateway.settle.reward_settings import RewardSettings
 from taprail_gateway.settle.settings import ChainSettings, SettlementSettings
 
 DEFAULT_PORT: Final = 8440
@@ -95,6 +97,7 @@ class GatewaySettings(Settings):
     gateway: HttpSettings = HttpSettings()
     chain: ChainSettings
     settlement: SettlementSettings = SettlementSettings()
+    rewards: RewardSettings = RewardSettings()
     log: LogSettings = LogSettings()
 
     @classmethod

@@ -1,0 +1,1 @@
+"""What happens after a payment was settled: rows of the outbox, handed to named handlers."""
