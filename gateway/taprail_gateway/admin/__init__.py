@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
-from taprail_gateway.admin import cards, lanes, payments, people, queue, settings, setup
+from taprail_gateway.admin import alerts, cards, lanes, payments, people, queue, settings, setup
 from taprail_gateway.admin.session import Session
 
 app: Final = typer.Typer(
@@ -31,6 +31,7 @@ for name, group in (
     ("lane", lanes.lanes),
     ("queue", queue.queue),
     ("settings", settings.settings),
+    ("alert", alerts.alerts),
 ):
     app.add_typer(group, name=name)
 

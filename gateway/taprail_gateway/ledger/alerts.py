@@ -95,11 +95,13 @@ def close_alert(connection: Connection, alert_id: int, at_ms: int, by: str) -> N
         raise GuardError("no such alert is open", [alert_id])
 
 
-def open_alerts(connection: Connection, limit: int = MAX_LISTED) -> list[Alert]:
-    """What a person should look at, the oldest first."""
+def open_alerts(
+    connection: Connection, limit: int = MAX_LISTED, *, only_review: bool = False
+) -> list[Alert]:
+    """What a person should look at, the oldest first; or only what is flagged for review."""
     statement = (
         select(*(alerts.c[field.name] for field in fields(Alert)))
-        .where(alert_is_open)
+        .where(alert_is_open, alerts.c.needs_review >= int(only_review))
         .order_by(alerts.c.raised_at_ms, alerts.c.id)
         .limit(limit)
     )
