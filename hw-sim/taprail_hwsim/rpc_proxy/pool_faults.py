@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-import rlp  # type: ignore[import-untyped]
+import rlp
 from coincurve import PublicKey
 
 from taprail_common.hashing import keccak256
