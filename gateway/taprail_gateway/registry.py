@@ -114,9 +114,14 @@ def ensure_lane(connection: Connection, custody: Custody, now_ms: int) -> str:
     )
     if oldest is not None:
         return str(oldest)
+    return add_lane(connection, custody, "payments", now_ms)
+
+
+def add_lane(connection: Connection, custody: Custody, purpose: str, now_ms: int) -> str:
+    """Make one more sending wallet, for `payments` or `rewards`; its address."""
     address, wrapped = custody.new_key()
     row = {"address": address, "wrapped_key": wrapped, "created_at_ms": now_ms}
-    connection.execute(insert(lanes).values(row))
+    connection.execute(insert(schema.lanes).values(**row, purpose=purpose))
     return address
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Final
 
 import typer
 from sqlalchemy import Connection
 
 from taprail_common.errors import OperatorError
+from taprail_gateway import registry
 from taprail_gateway.admin import output
 from taprail_gateway.admin.session import Json, session_of
 from taprail_gateway.ledger import queries, transitions
@@ -17,17 +19,46 @@ lanes: Final = typer.Typer(
 )
 
 
+class Purpose(StrEnum):
+    """What a wallet sends."""
+
+    PAYMENTS = "payments"
+    REWARDS = "rewards"
+
+
 @lanes.command("list")
 def list_lanes(context: typer.Context, as_json: Json = False) -> None:
     """List the lanes with their next nonce, what is under way, and why one is paused."""
     rows = session_of(context).read(_rows)
     columns = {
         "address": "lane",
+        "purpose": "purpose",
         "next_nonce": "next nonce",
         "under_way": "under way",
         "paused_because": "paused because",
     }
     output.listing(rows, as_json=as_json, columns=columns, what="lane")
+
+
+@lanes.command("add")
+def add(
+    context: typer.Context,
+    purpose: Annotated[
+        Purpose, typer.Option(help="What it sends: payments, or mints of the rewards contract.")
+    ] = Purpose.PAYMENTS,
+    as_json: Json = False,
+) -> None:
+    """Make one more wallet. A running gateway sends from it within seconds, once it has gas."""
+    session = session_of(context)
+    custody, now_ms = session.custody, session.clock.now_ms()
+    address = session.write(
+        lambda connection: registry.add_lane(connection, custody, purpose.value, now_ms)
+    )
+    then = "fund it with the chain's coin"
+    if purpose is Purpose.REWARDS:
+        then += ", and make it a minter of the rewards contract: setMinter(address, true)"
+    data = {"address": address, "purpose": purpose.value}
+    output.done(data, f"lane {address} for {purpose}; {then}", as_json=as_json)
 
 
 @lanes.command("resume")
@@ -59,6 +90,7 @@ def _rows(connection: Connection) -> list[dict[str, object]]:
     return [
         {
             "address": lane.address,
+            "purpose": lane.purpose,
             "next_nonce": lane.next_nonce,
             "under_way": len(queries.open_transactions(connection, lane.address)),
             "paused_because": lane.paused_because,
