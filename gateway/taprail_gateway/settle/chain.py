@@ -14,11 +14,14 @@ from typing import Final, TypeVar
 
 import structlog
 
+from taprail_common.clock import Clock, SystemClock
 from taprail_gateway.settle import calls, replies
 from taprail_gateway.settle.errors import IN_POOL, ChainError, SendClass, WrongChainError, classify
 from taprail_gateway.settle.node import Answer, Call, Node, error_of, result_of
+from taprail_gateway.settle.plausible import BlockSense
 from taprail_gateway.settle.replies import Block, Log, Receipt
 from taprail_gateway.settle.signer import SignedTransaction
+from taprail_gateway.settle.told import Told
 
 # A node takes 50 to 100 calls a request best (measured); many providers refuse more than 100.
 MAX_BATCH: Final = 50
@@ -52,11 +55,20 @@ class SendOutcome:
 class Chain:
     """The chain with its token, over one or several nodes. Every method may raise ChainError."""
 
-    def __init__(self, nodes: Sequence[Node], token: TokenInfo, multicall: str) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        token: TokenInfo,
+        multicall: str,
+        clock: Clock | None = None,
+    ) -> None:
         self._nodes = list(nodes)
         self.token = token
         self.multicall = multicall
         self.rpc_calls = 0
+        self._clock = clock or SystemClock()
+        self._sense = BlockSense()
+        self._told = Told()
 
     @property
     def nodes(self) -> Sequence[Node]:
@@ -70,28 +82,74 @@ class Chain:
 
     # --- reading ------------------------------------------------------------------------------
 
-    async def head(self) -> Block:
-        """The newest block."""
-        (block,) = await self.read([("eth_getBlockByNumber", ["latest", False])], replies.block)
+    async def head(self, tag: str = "latest") -> Block:
+        """The newest block, or the newest that the node calls `safe` or `finalized`."""
+        asked: list[Call] = [("eth_getBlockByNumber", [tag, False])]
+        (block,) = await self.read(asked, self._plausible)
+        self._sense.saw(block, self._clock.now_ms(), self._clock.monotonic_s())
         return block
 
     async def block(self, number: int) -> Block:
         """The block of this number; ChainError while the node has none."""
-        asked = [("eth_getBlockByNumber", [hex(number), False])]
-        (block,) = await self.read(asked, replies.block)
+        (block,) = await self.blocks([number])
+        if block is None:
+            raise ChainError("the node has no such block yet")
+        return block
+
+    async def blocks(self, numbers: Sequence[int]) -> list[Block | None]:
+        """The blocks of these numbers, None for one that the node does not have."""
+        found: list[Block | None] = []
+        for part in chunks(numbers, MAX_BATCH):
+            asked: list[Call] = [("eth_getBlockByNumber", [hex(each), False]) for each in part]
+            found += await self.ask(asked, [partial(self._numbered, number=each) for each in part])
+        return found
+
+    def _numbered(self, value: object, *, number: int) -> Block | None:
+        if value is None:
+            return None
+        block = self._plausible(value)
         if block.number != number:
             raise ChainError("the node gave another block")
         return block
 
+    def _plausible(self, value: object) -> Block:
+        block = replies.block(value)
+        self._sense.check(block, self._clock.now_ms(), self._clock.monotonic_s())
+        return block
+
     async def transaction_counts(self, address: str, block_numbers: Sequence[int]) -> list[int]:
         """How many of an address's transactions are mined up to each block."""
-        asked = [("eth_getTransactionCount", [address, hex(number)]) for number in block_numbers]
-        return await self.read(asked, replies.quantity)
+        (counts,) = await self.watermarks([address], block_numbers)
+        return counts
+
+    async def watermarks(
+        self, addresses: Sequence[str], block_numbers: Sequence[int]
+    ) -> list[list[int]]:
+        """How many transactions of each address are mined up to each block.
+
+        Asked together with the chain's id: a node that was put on another chain while we run
+        must not tell which of our nonces are used up.
+        """
+        asked: list[Call] = [("eth_chainId", [])]
+        asked += [
+            ("eth_getTransactionCount", [address, hex(number)])
+            for address in addresses
+            for number in block_numbers
+        ]
+        parsers = [self._same_chain, *[replies.quantity] * (len(asked) - 1)]
+        _, *counts = await self.ask(asked, parsers)
+        return [list(part) for part in chunks(counts, len(block_numbers))]
+
+    def _same_chain(self, value: object) -> int:
+        chain_id = replies.quantity(value)
+        if chain_id != self.token.chain_id:
+            raise WrongChainError(f"a node is on chain {chain_id}, not on {self.token.chain_id}")
+        return chain_id
 
     async def receipts(self, tx_hashes: Sequence[str]) -> dict[str, Receipt]:
         """The receipts of those transactions that the node has mined."""
         found: dict[str, Receipt] = {}
-        for part in _chunks(tx_hashes, MAX_BATCH):
+        for part in chunks(tx_hashes, MAX_BATCH):
             asked: list[Call] = [("eth_getTransactionReceipt", [tx_hash]) for tx_hash in part]
             parsers = [partial(replies.receipt, tx_hash=tx_hash) for tx_hash in part]
             for receipt in await self.ask(asked, parsers):
@@ -130,7 +188,7 @@ class Chain:
 
     async def _token_views(self, wanted: Sequence[bytes], block_number: int) -> list[bytes | None]:
         results: list[bytes | None] = []
-        for part in _chunks(wanted, _BALANCES_PER_CALL):
+        for part in chunks(wanted, _BALANCES_PER_CALL):
             data = calls.aggregate3([(self.token.address, view) for view in part])
             reply = await self.view(self.multicall, data, hex(block_number))
             results += calls.decode_aggregate3(reply, len(part))
@@ -157,6 +215,7 @@ class Chain:
                 return await self._ask_node(node, asked, parsers)
             except ChainError as exc:
                 failure = exc
+                self._note(node, exc)
                 # Whoever failed is asked last from now on.
                 self._nodes.remove(node)
                 self._nodes.append(node)
@@ -171,7 +230,7 @@ class Chain:
         return [parse(result_of(it)) for parse, it in zip(parsers, answers, strict=True)]
 
     async def check_node(self, node: Node) -> None:
-        """Once for each node: a node of another chain must not be asked, nor heeded."""
+        """A node of another chain must not be heeded: whoever failed before is asked again."""
         if node.checked:
             return
         self.rpc_calls += 1
@@ -182,6 +241,17 @@ class Chain:
                 f"node {node.name} is on chain {chain_id}, not on {self.token.chain_id}"
             )
         node.checked = True
+
+    def check_again(self) -> None:
+        """Have every node say its chain's id before it is asked anything else."""
+        for node in self._nodes:
+            node.checked = False
+
+    def _note(self, node: Node, exc: ChainError) -> None:
+        """A node that failed may come back as another one; that it failed is said once."""
+        node.checked = False
+        if self._told.is_new((node.name, exc.message), self._clock.monotonic_s()):
+            _log.warning("settle.node_failed", node=node.name, reason=exc.message)
 
     # --- sending ------------------------------------------------------------------------------
 
@@ -206,6 +276,7 @@ class Chain:
             self.rpc_calls += len(asked)
             answers = await node.batch(asked)
         except ChainError as exc:
+            self._note(node, exc)
             whole = SendOutcome(classify(exc.reply), exc.reply.text[:200])
             return [whole] * len(transactions)
         return [_outcome(sent, got) for sent, got in zip(transactions, answers, strict=True)]
@@ -234,5 +305,6 @@ def _rank(outcome: SendOutcome) -> int:
     return 1 if outcome.meaning not in last else 2 + last.index(outcome.meaning)
 
 
-def _chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
+def chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """The items in order, so many at a time."""
     return [items[start : start + size] for start in range(0, len(items), size)]

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import structlog
 
+from taprail_common.clock import Clock
 from taprail_common.eip3009 import domain_separator
 from taprail_common.errors import OperatorError
 from taprail_common.money import MAX_DECIMALS
@@ -23,14 +24,14 @@ from taprail_gateway.settle.settings import ChainSettings
 _log = structlog.get_logger("settle.connect")
 
 
-async def connect(settings: ChainSettings) -> Chain:
+async def connect(settings: ChainSettings, clock: Clock | None = None) -> Chain:
     """Reach the nodes and check that this is the chain, and the token, that is meant.
 
     Raises OperatorError when it is not, ChainError when no node answers.
     """
     nodes = [Node(url, settings.rpc_timeout_ms) for url in settings.rpc_urls]
     token = TokenInfo(settings.token.lower(), "", "", "", 0, b"", settings.chain_id)
-    chain = Chain(nodes, token, settings.multicall.lower())
+    chain = Chain(nodes, token, settings.multicall.lower(), clock)
     try:
         for node in nodes:
             await node.open()

@@ -28,6 +28,8 @@ class Block:
     time_s: int
     base_fee_wei: int
     gas_limit: int
+    parent_hash: str = ""
+    """Of the block before it; empty where the node leaves it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ def block(value: object) -> Block:
         time_s=quantity(fields.get("timestamp")),
         base_fee_wei=quantity(fields.get("baseFeePerGas")),
         gas_limit=quantity(fields.get("gasLimit")),
+        parent_hash=hash_text(fields["parentHash"]) if "parentHash" in fields else "",
     )
 
 
@@ -88,13 +91,24 @@ def receipt(value: object, tx_hash: str) -> Receipt | None:
     fields = _object(value, "a receipt")
     if hash_text(fields.get("transactionHash")) != tx_hash:
         raise ChainError("the node gave the receipt of another transaction")
-    return Receipt(
+    found = Receipt(
         tx_hash=tx_hash,
         block_number=quantity(fields.get("blockNumber")),
         block_hash=hash_text(fields.get("blockHash")),
         succeeded=quantity(fields.get("status")) == 1,
         logs=logs(fields.get("logs")),
     )
+    _check(found)
+    return found
+
+
+def _check(found: Receipt) -> None:
+    """What does not fit together was made up, or put together from two branches."""
+    if found.logs and not found.succeeded:
+        raise ChainError("the node gave logs of a transaction that it says has failed")
+    here = (found.tx_hash, found.block_number, found.block_hash)
+    if any((log.tx_hash, log.block_number, log.block_hash) != here for log in found.logs):
+        raise ChainError("the node gave a receipt with the logs of another transaction or block")
 
 
 def logs(value: object) -> tuple[Log, ...]:
