@@ -229,7 +229,7 @@ def _is_draining(live: LiveSettings) -> bool:
 def _first_estimate(settings: GatewaySettings) -> SettlementEstimate:
     least_ms, most_ms = configured_bounds_ms(
         settings.gateway.block_interval_ms,
-        settings.settlement.confirmations,
+        settings.settlement.usual_depth,
         settings.settlement.payment_batch_interval_ms,
         settings.settlement.confirmation_interval_ms,
     )

@@ -297,13 +297,15 @@ def actions_of(admin: Admin) -> list[tuple[str, str, str | None]]:
 
 def test_a_setting_is_changed_recorded_and_taken_back(admin: Admin) -> None:
     changed = admin.json("settings", "set", "payment_batch_size", "7", "--reason", "a trial")
-    assert changed == {"name": "payment_batch_size", "value": 7}
+    assert changed == {"name": "payment_batch_size", "before": 50, "value": 7}
     listed = {each["name"]: each for each in admin.json("settings", "list")}
     row = listed["payment_batch_size"]
-    assert (row["value"], row["from"], row["range"]) == (7, "operator", "from 1 to 500")
+    assert (row["value"], row["from"], row["default"]) == (7, "operator", 50)
+    assert row["mayBe"] == "a whole number from 1 to 500"
+    assert "a whole number from 1 to 500" in admin("settings", "list")
     admin("settings", "reset", "payment_batch_size")
     listed = {each["name"]: each for each in admin.json("settings", "list")}
-    assert listed["payment_batch_size"]["from"] == "file"
+    assert listed["payment_batch_size"]["from"] == "default"
     assert [action[:2] for action in actions_of(admin)] == [("set", "payment_batch_size")] * 2
     assert actions_of(admin)[0][2] == "a trial"
 

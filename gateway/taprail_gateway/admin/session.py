@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -20,6 +21,7 @@ from taprail_gateway import facts
 from taprail_gateway.config import GatewaySettings
 from taprail_gateway.custody import Custody
 from taprail_gateway.facts import LedgerFacts
+from taprail_gateway.ledger.actions import By
 from taprail_gateway.ledger.database import Ledger
 
 T = TypeVar("T")
@@ -75,6 +77,10 @@ class Session:
     def text(self, amount_units: int) -> str:
         """Units as decimal text with the currency."""
         return f"{format_amount(amount_units, self.facts.decimals)} {self.facts.currency}"
+
+    def by(self, reason: str | None = None) -> By:
+        """Who gives this command, now, for the record; raises InputError for a bad reason."""
+        return By(f"cli:{getpass.getuser()}"[:80], self.clock.now_ms(), reason)
 
     @contextmanager
     def _ledger(self) -> Iterator[Ledger]:

@@ -9,24 +9,44 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, delete, insert, select
 
+from taprail_common.errors import InputError
 from taprail_gateway.ledger.prepared import Prepared
 from taprail_gateway.ledger.schema import operator_actions, settings
 from taprail_gateway.ledger.upserts import Insert, Upsert
 
+MAX_REASON: Final = 200
+"""Characters; a reason may become part of what a customer is told."""
+
 
 @dataclass(frozen=True, slots=True)
 class By:
-    """Who does something, when, and why (for the record)."""
+    """Who does something (a user's id, or `cli:` and the account), when, and why.
+
+    Raises InputError for a reason that is empty, too long, or not one line of text.
+    """
 
     actor: str
     at_ms: int
     reason: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.reason is not None and not (
+            self.reason.strip() and len(self.reason) <= MAX_REASON and self.reason.isprintable()
+        ):
+            raise InputError("reason", f"must be one line of 1 to {MAX_REASON} characters")
+
 
 def stored_settings(connection: Connection) -> dict[str, Any]:
     """What operators have set, by name."""
     rows = connection.execute(select(settings.c.name, settings.c.value))
-    return {name: json.loads(value) for name, value in rows}
+    return {name: _value(text) for name, text in rows}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:  # written by hand: given as the text that it is, which its reader refuses
+        return text
 
 
 def set_values(connection: Connection, values: Mapping[str, Any], by: By) -> None:

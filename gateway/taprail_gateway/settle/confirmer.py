@@ -119,11 +119,21 @@ class Confirmer:
     def _longest_s(self) -> float:
         return self._live.now.confirmation_interval_ms / 1000
 
-    async def _pass(self, head: Block) -> bool:
-        number = head.number - self._live.now.confirmations + 1
+    async def _confirmed(self, head: Block) -> Block | None:
+        """The newest block that counts as final; None while the chain is too short."""
+        wanted = self._live.now.confirmations
+        if isinstance(wanted, str):
+            return await self._chain.head(wanted)
+        number = head.number - wanted + 1
         if number < 0:
+            return None
+        return head if number == head.number else await self._chain.block(number)
+
+    async def _pass(self, head: Block) -> bool:
+        block = await self._confirmed(head)
+        if block is None:
             return True
-        block = head if number == head.number else await self._chain.block(number)
+        number = block.number
         if await self._reorgs.look(block):
             self._accounts.forget()
         lane = await self._ledger.read(the_lane)

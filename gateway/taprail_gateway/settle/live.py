@@ -1,21 +1,24 @@
 """The settlement settings that are in force now: the file's, and over them what operators have set.
 
 The loops ask `now` and `queue_mode` at each use and keep no copy, so a change takes effect without
-a restart. Changes are rows of the ledger, made by this process or another; `look` reads them.
+a restart. Changes are rows of the ledger, made by this process or another; `look` reads them. What
+the rows may hold is the business of `tuning`.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final
 
 import structlog
-from pydantic import ValidationError
+from sqlalchemy import Connection
 
-from taprail_common.errors import InputError
 from taprail_gateway.ledger import actions
+from taprail_gateway.ledger.alerts import clear_alerts, raise_alerts
 from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.settle import tuning
 from taprail_gateway.settle.settings import SettlementSettings
 
 LOOK_EVERY_S: Final = 1.0
@@ -23,6 +26,8 @@ LOOK_EVERY_S: Final = 1.0
 
 QUEUE_MODE: Final = "queue_mode"
 """The row of the settings table that holds the mode."""
+
+PASSED_OVER_ALERT: Final = "setting"
 
 _log = structlog.get_logger("settle.settings")
 
@@ -38,47 +43,50 @@ class QueueMode(StrEnum):
 
 
 class LiveSettings:
-    """Holds what is in force. `adopt` takes over rows; a bad one is passed over, never fatal."""
+    """Holds what is in force. A row that does not hold is passed over with an alert, never fatal:
+    an older program may have written it."""
 
     def __init__(self, base: SettlementSettings) -> None:
-        self._base = base
-        self._rows: dict[str, Any] = {}
+        self.base = base
+        """What the configuration file says."""
         self.now = base
         self.queue_mode = QueueMode.RUNNING
+        self._rows: dict[str, Any] | None = None
+        self._looking = asyncio.Lock()
 
     async def look(self, ledger: Ledger) -> bool:
         """Bring it up to what the ledger holds; whether anything is new. Raises StorageError."""
-        return self.adopt(await ledger.read(actions.stored_settings))
+        # One after the other: an older answer must not come in after a newer one.
+        async with self._looking:
+            rows = await ledger.read(actions.stored_settings)
+            if rows == self._rows:
+                return False
+            passed_over = self.adopt(rows)
+            await ledger.write(lambda c: _tell(c, passed_over, ledger.clock.now_ms()))
+            self._rows = rows
+            return True
 
-    def adopt(self, rows: Mapping[str, Any]) -> bool:
-        """Take over what operators have set; what an older or newer program wrote is passed by."""
-        if rows == self._rows:
-            return False
-        self._rows = dict(rows)
-        known = {name: rows[name] for name in names() if name in rows}
-        try:
-            self.now = checked(self._base, known)
-        except InputError as exc:
-            _log.error("settle.settings_refused", reason=str(exc))
-        mode = rows.get(QUEUE_MODE, QueueMode.RUNNING)
-        self.queue_mode = QueueMode(mode) if mode in set(QueueMode) else QueueMode.RUNNING
-        _log.info("settle.settings", changed=known, queue_mode=self.queue_mode)
-        return True
+    def adopt(self, rows: Mapping[str, Any]) -> dict[str, str]:
+        """Take over what operators have set; gives what had to be passed over, and why."""
+        tuned = {name: value for name, value in rows.items() if name != QUEUE_MODE}
+        self.now, passed_over = tuning.overlay(self.base, tuned)
+        mode = rows.get(QUEUE_MODE, QueueMode.RUNNING.value)
+        if mode in list(QueueMode):
+            self.queue_mode = QueueMode(mode)
+        else:
+            self.queue_mode = QueueMode.RUNNING
+            passed_over[QUEUE_MODE] = f"must be one of {', '.join(QueueMode)}"
+        _log.info("settle.settings", set=dict(rows), queue_mode=str(self.queue_mode))
+        for name, why in passed_over.items():
+            _log.error("settle.setting_passed_over", name=name, reason=why)
+        return passed_over
 
 
-def names() -> list[str]:
-    """The settings that may be changed at run time, in the order of the file."""
-    return list(SettlementSettings.model_fields)
-
-
-def checked(base: SettlementSettings, values: Mapping[str, Any]) -> SettlementSettings:
-    """The base with these values; InputError names the first that does not hold, with its range."""
-    unknown = sorted(set(values) - set(names()))
-    if unknown:
-        raise InputError(unknown[0], f"no such setting; there are {', '.join(names())}")
-    try:
-        return SettlementSettings.model_validate({**base.model_dump(), **values})
-    except ValidationError as exc:
-        first = exc.errors()[0]
-        field = str(first["loc"][0]) if first["loc"] else "settings"
-        raise InputError(field, first["msg"]) from exc
+def _tell(connection: Connection, passed_over: Mapping[str, str], at_ms: int) -> None:
+    cured = [name for name in (*tuning.names(), QUEUE_MODE) if name not in passed_over]
+    clear_alerts(connection, PASSED_OVER_ALERT, cured, at_ms)
+    texts = [
+        (name[:100], f"what is set for {name} is passed over, it {why}: set or reset it")
+        for name, why in passed_over.items()
+    ]
+    raise_alerts(connection, PASSED_OVER_ALERT, texts, "error", at_ms, needs_review=True)
