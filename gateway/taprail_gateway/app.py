@@ -25,10 +25,13 @@ from taprail_gateway.accept import Acceptor
 from taprail_gateway.api.context import Services
 from taprail_gateway.api.routes import build_app
 from taprail_gateway.authorize import Rules
+from taprail_gateway.callbacks.dispatcher import Dispatcher
+from taprail_gateway.callbacks.kinds import make_dispatcher
 from taprail_gateway.config import GatewaySettings
 from taprail_gateway.custody import Custody
 from taprail_gateway.directory import Directory
 from taprail_gateway.estimate import SettlementEstimate, configured_bounds_ms
+from taprail_gateway.ledger import queries
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.proofs import ProofReader
 from taprail_gateway.push import Push
@@ -36,6 +39,7 @@ from taprail_gateway.settle.chain import Chain, TokenInfo
 from taprail_gateway.settle.connect import connect
 from taprail_gateway.settle.engine import Settlement
 from taprail_gateway.settle.live import LiveSettings, QueueMode
+from taprail_gateway.settle.reward_check import check_rewards
 from taprail_gateway.tokens import Tokens
 from taprail_gateway.wakeups import Wakeups
 
@@ -94,7 +98,9 @@ async def running(settings: GatewaySettings, clock: Clock) -> AsyncIterator[Read
     secrets = _Secrets.load(settings)
     async with _open_ledger(settings, clock) as ledger, _connected(settings) as chain:
         _claim(ledger, chain.token, secrets)
+        await _check_rewards(settings, ledger, chain)
         wakeups = Wakeups()
+        dispatcher = make_dispatcher(settings, ledger, clock, wakeups)
         live = LiveSettings(settings.settlement)
         settlement = Settlement(ledger, chain, secrets.custody, live, clock, wakeups)
         estimate = _first_estimate(settings)
@@ -103,7 +109,11 @@ async def running(settings: GatewaySettings, clock: Clock) -> AsyncIterator[Read
             not_ready=settlement.obstacles,
         )
         push = Push(services, estimate)
-        async with _settling(settlement), _listening(settings, services, push) as (host, port):
+        async with (
+            _settling(settlement),
+            _dispatching(dispatcher),
+            _listening(settings, services, push) as (host, port),
+        ):
             yield Ready(
                 f"http://{_in_url(host)}:{port}",
                 host,
@@ -143,6 +153,15 @@ async def _settling(settlement: Settlement) -> AsyncIterator[None]:
         yield
     finally:
         await settlement.stop()
+
+
+@asynccontextmanager
+async def _dispatching(dispatcher: Dispatcher) -> AsyncIterator[None]:
+    await dispatcher.start()
+    try:
+        yield
+    finally:
+        await dispatcher.stop()
 
 
 @asynccontextmanager
@@ -193,6 +212,12 @@ def _claim(ledger: Ledger, token: TokenInfo, secrets: _Secrets) -> None:
     )
     ledger.write_now(lambda connection: facts.claim(connection, wanted))
     ledger.write_now(secrets.custody.attach)
+
+
+async def _check_rewards(settings: GatewaySettings, ledger: Ledger, chain: Chain) -> None:
+    contract = settings.rewards.contract
+    if contract is not None:
+        await check_rewards(chain, contract.lower(), await ledger.read(queries.all_lanes))
 
 
 def _services(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -18,6 +18,8 @@ from taprail_common.payment_state import PaymentEvent, PaymentState
 from taprail_gateway.callbacks import line
 from taprail_gateway.callbacks.dispatcher import Dispatcher
 from taprail_gateway.callbacks.handlers import Handler, Work
+from taprail_gateway.callbacks.kinds import make_dispatcher
+from taprail_gateway.config import GatewaySettings
 from taprail_gateway.ledger import alerts, leases, outbox, queries, schema, transitions
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.outbox import Callback
@@ -40,6 +42,7 @@ class RefusedError(TapRailError):
 class Bell:
     """A handler that tells nobody and notes each callback in the ledger, in its own commit."""
 
+    states: Collection[PaymentState] = outbox.TOLD
     at_once: int = 4
     failures: int = 0
     """How many times to fail before doing it."""
@@ -168,6 +171,18 @@ async def test_it_wakes_by_the_bell_and_stops(
     assert not made.is_ours
     lease = await ledger.write(lambda c: leases.acquire(c, "callbacks", "next", NOW_MS))
     assert lease is not None, "it was given back"
+
+
+def test_rewards_that_are_configured_are_asked_for(ledger: Ledger, registry: Registry) -> None:
+    chain = {"rpc_urls": ["http://127.0.0.1:9"], "chain_id": 1, "token": "0x" + "ab" * 20}
+    off = GatewaySettings.model_validate({"chain": chain})
+    rewards = {"contract": "0x" + "cd" * 20, "rate": "1/100"}
+    on = GatewaySettings.model_validate({"chain": chain, "rewards": rewards})
+    make_dispatcher(on, ledger, ManualClock(), Wakeups())
+    completed(ledger, registry)
+    make_dispatcher(off, ledger, ManualClock(), Wakeups())
+    completed(ledger, registry)
+    assert [row["kind"] for row in rows(ledger)] == ["reward"]
 
 
 # --- failures -----------------------------------------------------------------------------------

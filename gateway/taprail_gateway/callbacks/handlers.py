@@ -8,12 +8,13 @@ What it does to the ledger it gives back as work, which is done in the commit th
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Protocol, TypeAlias
 
 from sqlalchemy import Connection
 
 from taprail_common.errors import OperatorError
+from taprail_common.payment_state import PaymentState
 from taprail_gateway.config import GatewaySettings
 from taprail_gateway.ledger.outbox import Callback
 
@@ -23,6 +24,8 @@ Work: TypeAlias = Callable[[Connection], object]
 class Handler(Protocol):
     """One kind of callback."""
 
+    states: Collection[PaymentState]
+    """What it is told of, when a payment comes to it."""
     at_once: int
     """How many may be handled at the same time."""
 

@@ -5,9 +5,10 @@ It does nothing outside the ledger. Minting is the rewards lanes' business (`set
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
-from typing import Final
 
+from taprail_common.payment_state import PaymentState
 from taprail_gateway.callbacks.handlers import Work
 from taprail_gateway.config import GatewaySettings
 from taprail_gateway.ledger import mints
@@ -17,7 +18,8 @@ from taprail_gateway.ledger.outbox import Callback
 class RewardHandler:
     """Rewards payments at the configured rate."""
 
-    at_once: Final = 100
+    states: Collection[PaymentState] = (PaymentState.COMPLETED,)
+    at_once: int = 100
     """All of a batch, so that they share commits."""
 
     def __init__(self, settings: GatewaySettings) -> None:

@@ -24,7 +24,13 @@ from taprail_gateway.ledger.errors import GuardError
 from taprail_gateway.ledger.leases import Lease
 from taprail_gateway.ledger.nonces import Attempt, store_transaction
 from taprail_gateway.ledger.prepared import Prepared, prepared
-from taprail_gateway.ledger.schema import mint_is_open, mints, payments
+from taprail_gateway.ledger.schema import (
+    chain_transactions,
+    mint_is_open,
+    mints,
+    payments,
+    transaction_is_open,
+)
 from taprail_gateway.ledger.schema_base import literal
 from taprail_gateway.ledger.upserts import Insert, Upsert
 
@@ -228,6 +234,17 @@ def mints_of(connection: Connection, chain_transaction_ids: Sequence[int]) -> di
         if each.chain_transaction_id is not None:
             travelling[each.chain_transaction_id].append(each)
     return travelling
+
+
+def completed_in_open(connection: Connection, lane: str) -> list[str]:
+    """What stands as minted in a transaction of this lane that a reorg has opened again."""
+    t = chain_transactions.c
+    statement = (
+        select(_m.payment_id)
+        .join(chain_transactions, _m.chain_transaction_id == t.id)
+        .where(t.lane == lane, transaction_is_open, _m.state == PaymentState.COMPLETED.value)
+    )
+    return list(connection.execute(statement).scalars())
 
 
 def counts(connection: Connection) -> dict[PaymentState, int]:
