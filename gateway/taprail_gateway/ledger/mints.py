@@ -236,6 +236,18 @@ def mints_of(connection: Connection, chain_transaction_ids: Sequence[int]) -> di
     return travelling
 
 
+def under_way(connection: Connection, lane: str, limit: int) -> int:
+    """How many mints are bound to this lane and not settled, counted up to a limit."""
+    travelling = [PaymentState.PROCESSING.value, PaymentState.SENT.value]
+    first = (
+        select(_m.payment_id)
+        .where(mint_is_open, _m.state.in_(travelling), _m.lane == lane)
+        .limit(limit)
+        .subquery()
+    )
+    return int(connection.scalar(select(func.count()).select_from(first)) or 0)
+
+
 def completed_in_open(connection: Connection, lane: str) -> list[str]:
     """What stands as minted in a transaction of this lane that a reorg has opened again."""
     t = chain_transactions.c

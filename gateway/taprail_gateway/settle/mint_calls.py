@@ -6,10 +6,11 @@ The contract is RewardPoints (`gateway/contracts`). Its selectors and topics are
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from taprail_common.eip3009 import address_word, uint_word
 from taprail_common.hashing import keccak256
+from taprail_gateway.ledger.mints import Mint
 from taprail_gateway.settle.replies import Log
 
 _MINT_BATCH: Final = keccak256(b"mintBatch(bytes32[],address[],uint256[])")[:4]
@@ -22,14 +23,6 @@ SKIPPED_TOPIC: Final = "0x" + keccak256(b"Skipped(bytes32)").hex()
 # 2,542 k for fifty; so 47.4 k and 49.9 k each. About a tenth more, because too little loses all.
 _BATCH_BASE_GAS: Final = 55_000
 _MINT_GAS: Final = 54_000
-
-
-class Mint(NamedTuple):
-    """Points for one payment."""
-
-    payment_id: str
-    recipient: str
-    amount_units: int
 
 
 def mint_batch(mints: Sequence[Mint]) -> bytes:
@@ -54,6 +47,11 @@ def is_minter(address: str) -> bytes:
 def gas_limit(mints: int) -> int:
     """Gas limit of a transaction with so many mints; what is not used is given back."""
     return _BATCH_BASE_GAS + _MINT_GAS * mints
+
+
+def gas_each(mints: int) -> int:
+    """About what one of so many mints in a transaction uses."""
+    return gas_limit(mints) // mints
 
 
 def mints_that_fit(wanted: int, room_gas: int) -> int:

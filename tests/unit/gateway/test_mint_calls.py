@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from eth_utils.crypto import keccak
 
+from taprail_common.payment_state import PaymentState
+from taprail_gateway.ledger.mints import Mint
 from taprail_gateway.settle.mint_calls import (
     MINTED_TOPIC,
     SKIPPED_TOPIC,
-    Mint,
     gas_limit,
     is_minter,
     mint_batch,
@@ -26,7 +27,10 @@ PLACE = {"data": "0x", "block_number": 1, "block_hash": "0x" + "0b" * 32, "tx_ha
 def test_a_batch_is_packed_as_the_abi_says(count: int) -> None:
     ids, to = payment_ids(count), payers(count)
     amounts = [10**12 + number for number in range(count)]
-    mints = [Mint("0x" + ids[n].hex(), to[n], amounts[n]) for n in range(count)]
+    mints = [
+        Mint("0x" + ids[n].hex(), to[n], amounts[n], PaymentState.PENDING, 0, 0, None)
+        for n in range(count)
+    ]
     assert "0x" + mint_batch(mints).hex() == call_data(MINT_BATCH, ids, to, amounts)
 
 

@@ -1,0 +1,129 @@
+"""The cargo of the rewards lanes: mints for payments that are completed, in batches of one call.
+
+The lane itself calls the rewards contract, never Multicall3: the right to mint would be everyone's.
+The contract skips what it has minted before, so a call may be made again at any time. While the
+lane may not mint, its mints wait, with an alert; that ends by itself when the right is granted.
+What the chain made of it is judged by `reward_confirmer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from sqlalchemy import Connection
+
+from taprail_common.clock import Clock
+from taprail_gateway.ledger import leases, mints, transitions
+from taprail_gateway.ledger.alerts import clear_alert, raise_alert
+from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.ledger.leases import Lease
+from taprail_gateway.ledger.mints import Mint
+from taprail_gateway.ledger.queries import Lane
+from taprail_gateway.ledger.transitions import Attempt
+from taprail_gateway.settle import mint_calls
+from taprail_gateway.settle.cargo import Load, Parcel, Waiting
+from taprail_gateway.settle.chain import Chain
+from taprail_gateway.settle.replies import Block
+from taprail_gateway.settle.reward_check import is_minter
+
+NOT_MINTER_ALERT: Final = "rewards_not_minter"
+
+MINTS_PER_TRANSACTION: Final = 50
+"""As for payments: more pack worse into what is left of a block."""
+
+# A limit that fills the block waits for an empty one.
+_BLOCK_SHARE: Final = 2
+
+_log = structlog.get_logger("settle.rewards")
+
+
+@dataclass(frozen=True, slots=True)
+class RewardCargo:
+    """Rewards, for the lanes of one gateway; see `cargo.Cargo`."""
+
+    ledger: Ledger
+    chain: Chain
+    contract: str
+    clock: Clock
+
+    @property
+    def purpose(self) -> str:
+        return "rewards"
+
+    def waiting(self, connection: Connection, lane: str, limit: int, now_ms: int) -> Waiting:
+        return Waiting(*mints.waiting(connection, lane, limit, now_ms))
+
+    def under_way(self, connection: Connection, lane: str, limit: int) -> int:
+        return mints.under_way(connection, lane, limit)
+
+    def gas_each(self) -> int:
+        return mint_calls.gas_each(MINTS_PER_TRANSACTION)
+
+    async def prepare(self, lane: Lane, lease: Lease, limit: int, head: Block) -> Load:
+        if not await is_minter(self.chain, self.contract, lane.address):
+            await self._tell(lane.address)
+            return Load(claimed=0)
+        now_ms = self.clock.now_ms()
+
+        def claim(connection: Connection) -> list[Mint]:
+            leases.guard(connection, lease)
+            clear_alert(connection, NOT_MINTER_ALERT, lane.address, now_ms)
+            return mints.claim(connection, lane.address, limit, now_ms)
+
+        claimed = await self.ledger.write(claim)
+        size = mint_calls.mints_that_fit(MINTS_PER_TRANSACTION, head.gas_limit // _BLOCK_SHARE)
+        groups = [claimed[at : at + size] for at in range(0, len(claimed), size)]
+        return Load(len(claimed), [self._parcel(group) for group in groups])
+
+    def store(
+        self,
+        connection: Connection,
+        lease: Lease,
+        nonce: int,
+        parcel: Parcel,
+        attempt: Attempt,
+        at_ms: int,
+    ) -> int:
+        return mints.bind(
+            connection,
+            lease,
+            nonce=nonce,
+            payment_ids=parcel.ids,
+            attempt=attempt,
+            at_ms=at_ms,
+        )
+
+    def mark_broadcast(
+        self, connection: Connection, transaction_ids: Sequence[int], at_ms: int
+    ) -> None:
+        transitions.mark_broadcast(connection, transaction_ids, at_ms)
+        mints.mark_broadcast(connection, transaction_ids, at_ms)
+
+    def give_back(self, connection: Connection, lane: str) -> int:
+        return mints.give_back(connection, lane)
+
+    def _parcel(self, group: Sequence[Mint]) -> Parcel:
+        return Parcel(
+            ids=tuple(mint.payment_id for mint in group),
+            to=self.contract,
+            data=mint_calls.mint_batch(group),
+            gas=mint_calls.gas_limit(len(group)),
+            valid_before_s=0,
+        )
+
+    async def _tell(self, lane: str) -> None:
+        at_ms = self.clock.now_ms()
+        text = (
+            f"the wallet {lane} is no minter of the rewards contract {self.contract}: rewards wait"
+            f" until its owner calls setMinter({lane}, true)"
+        )
+        is_new = await self.ledger.write(
+            lambda c: raise_alert(
+                c, NOT_MINTER_ALERT, lane, "error", text, at_ms, needs_review=True
+            )
+        )
+        if is_new:
+            _log.error("rewards.not_minter", lane=lane, contract=self.contract)
