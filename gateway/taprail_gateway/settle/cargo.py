@@ -25,8 +25,9 @@ from taprail_gateway.settle.replies import Block
 class Waiting(NamedTuple):
     """What a lane could take on now, counted up to a limit."""
 
-    count: int
+    items: int
     oldest_ms: int | None
+    """Since when the oldest of them waits."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ class Settlement:
         rescuer = Rescuer(ledger, custody, live, clock, broadcaster)
         self.confirmer = Confirmer(ledger, chain, live, clock, rescuer, head, wakeups, self.keeper)
         self._clock = clock
+        self._lane = ""
         self._tasks: list[asyncio.Task[None]] = []
         self._obstacles: dict[str, str] = {}
 
@@ -71,6 +72,7 @@ class Settlement:
         """Check that the lane's key opens, then run; raises OperatorError if it does not."""
         lane = await self._ledger.read(the_lane)
         self._custody.unwrap(lane.address, lane.wrapped_key)
+        self._lane = lane.address
         await self.follow_settings()
         await self.take_lanes()
         self._tasks = [
@@ -108,6 +110,9 @@ class Settlement:
         return None
 
     async def _send_once(self) -> str | None:
+        if self._lane not in self.keeper.leases:
+            await self._pending.wait(RENEW_MS)  # another gateway has it; the keeper looks again
+            return None
         self._pending.clear()  # before looking: what comes meanwhile rings again
         tick = await self.sender.tick()
         if tick.obstacle is None and not tick.may_be_more:
@@ -115,6 +120,9 @@ class Settlement:
         return tick.obstacle
 
     async def _confirm_once(self) -> str | None:
+        if self._lane not in self.keeper.leases:
+            await self._bound.wait(RENEW_MS)
+            return None
         self._bound.clear()
         if await self.confirmer.tick():
             await asyncio.sleep(self.confirmer.rhythm.wait_s(self._clock.monotonic_s()))
