@@ -184,6 +184,8 @@ class Chain:
         (found,) = await self.read([("eth_getLogs", [wanted])], replies.logs)
         if any(log.address != self.token.address for log in found):
             raise ChainError("the node gave logs of another contract")
+        if any(not first_block <= log.block_number <= last_block for log in found):
+            raise ChainError("the node gave logs of other blocks")
         return found
 
     async def _token_views(self, wanted: Sequence[bytes], block_number: int) -> list[bytes | None]:
@@ -248,7 +250,10 @@ class Chain:
             node.checked = False
 
     def _note(self, node: Node, exc: ChainError) -> None:
-        """A node that failed may come back as another one; that it failed is said once."""
+        """A node that failed may come back as another one; that it failed is said once. One that
+        says that a call reverts is well."""
+        if classify(exc.reply) is SendClass.PERMANENT:
+            return
         node.checked = False
         if self._told.is_new((node.name, exc.message), self._clock.monotonic_s()):
             _log.warning("settle.node_failed", node=node.name, reason=exc.message)

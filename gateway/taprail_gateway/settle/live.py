@@ -76,7 +76,8 @@ class LiveSettings:
         else:
             self.queue_mode = QueueMode.RUNNING
             passed_over[QUEUE_MODE] = f"must be one of {', '.join(QueueMode)}"
-        _log.info("settle.settings", set=dict(rows), queue_mode=str(self.queue_mode))
+        tell = _log.info if rows else _log.debug  # at start usually nothing is set
+        tell("settle.settings", set=dict(rows), queue_mode=str(self.queue_mode))
         for name, why in passed_over.items():
             _log.error("settle.setting_passed_over", name=name, reason=why)
         return passed_over
