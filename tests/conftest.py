@@ -7,7 +7,11 @@ import pytest
 from taprail_hwsim.dev_chain import DevChain
 from taprail_hwsim.published import Published
 
-pytest_plugins = ["tests.support.chain_fixtures", "tests.support.ledger_fixtures"]
+pytest_plugins = [
+    "tests.support.admin_fixtures",
+    "tests.support.chain_fixtures",
+    "tests.support.ledger_fixtures",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

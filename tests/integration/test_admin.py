@@ -11,73 +11,17 @@ from typing import Any
 
 import pytest
 from nacl.signing import SigningKey
-from sqlalchemy import Connection, select
 from typer.testing import CliRunner
 
-from taprail_common.clock import SystemClock
 from taprail_common.errors import TapRailError
 from taprail_common.signing import fingerprint, load_key_file, public_key_text
 from taprail_gateway import facts
 from taprail_gateway.admin import app
-from taprail_gateway.config import GatewaySettings
 from taprail_gateway.custody import Custody
 from taprail_gateway.facts import LedgerFacts
-from taprail_gateway.ledger import claims, queries, schema, transitions
-from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.ledger import queries, schema, transitions
 from taprail_gateway.tokens import Tokens
-from tests.support.ledger_fixtures import DAY, NOW_MS, seed_registry
-
-TOKEN = "0x" + "ab" * 20
-ACCOUNT = "0x" + "CA" * 20
-# Nothing listens here: a command that needs the chain fails instead of passing by accident.
-CONFIG = f"""
-[gateway]
-port = 0
-[chain]
-rpc_urls = ["http://127.0.0.1:9"]
-chain_id = 31337
-token = "{TOKEN}"
-"""
-
-
-class Admin:
-    """`taprail admin` on a configuration of its own, in this process."""
-
-    def __init__(self, folder: Path) -> None:
-        self.config = folder / "gateway.toml"
-        self.config.write_text(CONFIG)
-        self.settings = GatewaySettings.load(self.config)
-
-    def __call__(self, *arguments: str) -> str:
-        result = CliRunner().invoke(app, ["--config", str(self.config), *arguments])
-        if isinstance(result.exception, TapRailError):
-            raise result.exception
-        assert result.exit_code == 0, result.output
-        return result.stdout
-
-    def json(self, *arguments: str) -> Any:
-        return json.loads(self(*arguments, "--json"))
-
-    def ledger(self) -> Ledger:
-        return Ledger.open(self.settings.database_url, clock=SystemClock())
-
-    def claim(self) -> None:
-        """Do what a gateway's first start does: note the chain and the token in the ledger."""
-        key = load_key_file(self.settings.key_file, "gateway key").verify_key
-        wanted = LedgerFacts(31337, TOKEN, "TUSD", 6, fingerprint(key))
-        ledger = self.ledger()
-        ledger.write_now(lambda connection: facts.claim(connection, wanted))
-        ledger.dispose()
-
-
-@pytest.fixture
-def admin(tmp_path: Path) -> Admin:
-    admin = Admin(tmp_path)
-    admin("init")
-    admin.claim()
-    admin("user", "add", "alice")
-    admin("merchant", "add", "kiosk", "--account", ACCOUNT)
-    return admin
+from tests.support.admin_fixtures import ACCOUNT, Admin
 
 
 def issue(admin: Admin, *options: str, uid: str = "04AABBCCDDEE01") -> Any:
@@ -280,84 +224,3 @@ def test_the_installed_program_says_what_to_do_in_one_line(tmp_path: Path) -> No
     assert unmade.returncode == 2
     assert "taprail admin init" in unmade.stderr
     assert len(unmade.stderr.strip().splitlines()) == 1
-
-
-# --- settings and the queue -----------------------------------------------------------------------
-
-
-def actions_of(admin: Admin) -> list[tuple[str, str, str | None]]:
-    """What is on record: action, subject and reason, in order."""
-    table = schema.operator_actions.c
-    ledger = admin.ledger()
-    statement = select(table.action, table.subject, table.reason).order_by(table.id)
-    rows = ledger.read_now(lambda connection: connection.execute(statement).all())
-    ledger.dispose()
-    return [(row.action, row.subject, row.reason) for row in rows]
-
-
-def test_a_setting_is_changed_recorded_and_taken_back(admin: Admin) -> None:
-    changed = admin.json("settings", "set", "payment_batch_size", "7", "--reason", "a trial")
-    assert changed == {"name": "payment_batch_size", "before": 50, "value": 7}
-    listed = {each["name"]: each for each in admin.json("settings", "list")}
-    row = listed["payment_batch_size"]
-    assert (row["value"], row["from"], row["default"]) == (7, "operator", 50)
-    assert row["mayBe"] == "a whole number from 1 to 500"
-    assert "a whole number from 1 to 500" in admin("settings", "list")
-    admin("settings", "reset", "payment_batch_size")
-    listed = {each["name"]: each for each in admin.json("settings", "list")}
-    assert listed["payment_batch_size"]["from"] == "default"
-    assert [action[:2] for action in actions_of(admin)] == [("set", "payment_batch_size")] * 2
-    assert actions_of(admin)[0][2] == "a trial"
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("payment_batch_size", "501"), ("no_such", "1"), ("confirmations", "x")]
-)
-def test_a_bad_setting_is_refused_and_changes_nothing(admin: Admin, name: str, value: str) -> None:
-    with pytest.raises(TapRailError, match=name):
-        admin("settings", "set", name, value)
-    assert actions_of(admin) == []
-
-
-def a_queue(admin: Admin) -> tuple[str, str]:
-    """Two pending payments; somebody has signed for the second."""
-    ledger = admin.ledger()
-    registry = seed_registry(ledger)
-    rows = [registry.payment(request) for request in ("r1", "r2")]
-
-    def work(connection: Connection) -> None:
-        for row in rows:
-            assert transitions.hold(connection, row["payer"], row["amount_units"])
-            assert transitions.reserve_spend(
-                connection, row["card_uuid"], DAY, row["amount_units"], 10**9
-            )
-        transitions.accept(connection, rows, NOW_MS)
-        claims.will_sign(connection, [rows[1]["id"]], 99)
-
-    ledger.write_now(work)
-    ledger.dispose()
-    return rows[0]["id"], rows[1]["id"]
-
-
-def test_only_what_was_never_signed_is_cancelled_and_only_in_a_pause(admin: Admin) -> None:
-    unsigned, signed = a_queue(admin)
-    with pytest.raises(TapRailError, match="pause it first"):
-        admin("queue", "cancel-unsent", "--reason", "flood", "--yes")
-    admin("queue", "pause", "--reason", "flood")
-    assert admin.json("queue", "cancel-unsent", "--reason", "flood")["would"] == 1
-    assert admin.json("queue", "status")["pending"] == 2
-    done = admin.json("queue", "cancel-unsent", "--reason", "flood", "--yes")
-    assert done == {"cancelled": 1, "left": 1}
-    assert admin.json("payment", "show", unsigned)["state"] == "failed"
-    assert admin.json("payment", "show", unsigned)["failure_reason"].endswith("flood")
-    assert admin.json("payment", "show", signed)["state"] == "pending"
-    assert admin.json("check")["ok"]
-    admin("queue", "resume", "--reason", "over")
-    assert admin.json("queue", "status")["mode"] == "running"
-    kinds = [action[0] for action in actions_of(admin)]
-    assert kinds == ["set", "cancel-unsent", "set"]
-
-
-def test_stuck_transactions_are_asked_for_again(admin: Admin) -> None:
-    a_queue(admin)
-    assert admin.json("queue", "reset-stuck", "--reason", "slow")["transactions"] == 0

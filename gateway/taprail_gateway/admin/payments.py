@@ -1,8 +1,9 @@
-"""`taprail admin payment`: what became of payments."""
+"""`taprail admin payment`: what became of payments, and what may be done to one by hand."""
 
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Annotated, Any, Final
 
 import typer
@@ -13,11 +14,15 @@ from taprail_common.clock import rfc3339
 from taprail_common.errors import OperatorError
 from taprail_common.payment_state import PaymentState
 from taprail_gateway.admin import output
-from taprail_gateway.admin.session import Json, session_of
-from taprail_gateway.ledger import queries, schema
+from taprail_gateway.admin.review import print_review
+from taprail_gateway.admin.session import Json, Session, session_of
+from taprail_gateway.ledger import by_hand, queries, schema
+from taprail_gateway.ledger.actions import By
 from taprail_gateway.ledger.queries import Payment, PaymentEventRow
 
-payments: Final = typer.Typer(help="What became of payments.", no_args_is_help=True)
+payments: Final = typer.Typer(
+    help="What became of payments, and what may be done to one by hand.", no_args_is_help=True
+)
 
 _MAX_LISTED: Final = 10_000
 _SHORT_ID: Final = 14
@@ -29,11 +34,22 @@ def list_payments(
     context: typer.Context,
     state: Annotated[PaymentState | None, typer.Option(help="Only those in this state.")] = None,
     card: Annotated[str | None, typer.Option(help="Only those of this card.")] = None,
+    review: Annotated[
+        bool,
+        typer.Option(
+            "--review",
+            help="The list for manual review, the oldest first: what is not confirmed, why,"
+            " and what happens next.",
+        ),
+    ] = False,
     limit: Annotated[int, typer.Option(help="At most.", min=1, max=_MAX_LISTED)] = 20,
     as_json: Json = False,
 ) -> None:
     """List payments, the newest first."""
     session = session_of(context)
+    if review:
+        print_review(session, limit, as_json=as_json)
+        return
     rows = session.read(lambda connection: _newest(connection, state, card, limit))
     if not as_json:
         for row in rows:
@@ -88,6 +104,77 @@ def show(
         },
     )
     _print_timeline(payment, events)
+
+
+@payments.command("retry")
+def retry(
+    context: typer.Context,
+    payment_ids: Annotated[
+        list[str] | None, typer.Argument(help="The ids, or how they begin.", metavar="ID…")
+    ] = None,
+    all_failed: Annotated[
+        bool, typer.Option("--all-failed", help="All that are `confirmation_failed`.")
+    ] = False,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why, for the record.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Send payments that are `confirmation_failed` round again.
+
+    That can never charge twice, so it is safe at any time: a payment keeps its authorization nonce
+    for ever, and the token itself refuses to carry it out a second time. If it was paid after all,
+    it will be found out and becomes `completed`. Others are refused, all of them together.
+    """
+    session = session_of(context)
+    by = session.by(reason)
+    if bool(payment_ids) == all_failed:
+        raise OperatorError("which payments?", fix="give ids, or --all-failed")
+    if all_failed:
+        done = _retry_all(session, by)
+    else:
+        done = session.write(lambda connection: _retry_each(connection, payment_ids or [], by))
+    count = "1 payment goes" if len(done) == 1 else f"{len(done)} payments go"
+    output.done({"retried": done}, f"{count} round again", as_json=as_json)
+
+
+@payments.command("cancel")
+def cancel(
+    context: typer.Context,
+    payment_id: Annotated[str, typer.Argument(help="The id, or how it begins.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; the customer is told it.")],
+    as_json: Json = False,
+) -> None:
+    """Fail a pending payment that nobody has ever signed for, and give its funds back.
+
+    Any other is refused: what was signed may be carried out by anyone, so that only the chain can
+    tell what becomes of it.
+    """
+    session = session_of(context)
+    by = session.by(reason)
+
+    def work(connection: Connection) -> str:
+        found = _find(connection, payment_id.lower()).id
+        by_hand.cancel(connection, found, by)
+        return found
+
+    cancelled = session.write(work)
+    data = {"id": cancelled, "state": PaymentState.FAILED.value}
+    output.done(data, f"payment {cancelled} is cancelled, its funds are released", as_json=as_json)
+
+
+def _retry_each(connection: Connection, starts: list[str], by: By) -> list[str]:
+    ids = [_find(connection, start.lower()).id for start in starts]
+    for each in dict.fromkeys(ids):
+        by_hand.retry(connection, each, by)
+    return list(dict.fromkeys(ids))
+
+
+def _retry_all(session: Session, by: By) -> list[str]:
+    listed = [each.id for each in session.read(by_hand.review_list)]
+    done: list[str] = []
+    for start in range(0, len(listed), by_hand.AT_ONCE):
+        some = listed[start : start + by_hand.AT_ONCE]
+        done += session.write(partial(by_hand.retry_listed, payment_ids=some, by=by))
+    return done
 
 
 def _print_timeline(payment: Payment, events: list[PaymentEventRow]) -> None:

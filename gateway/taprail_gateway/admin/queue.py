@@ -1,53 +1,74 @@
-"""`taprail admin queue`: stop and go, and what is done with payments that wait."""
+"""`taprail admin queue`: stop and go, and what is done with payments that wait or hang."""
 
 from __future__ import annotations
 
-import getpass
+from dataclasses import asdict
 from typing import Annotated, Any, Final
 
 import typer
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection
 
+from taprail_common.clock import rfc3339
 from taprail_common.errors import OperatorError
-from taprail_common.payment_state import PaymentEvent, PaymentState
+from taprail_common.payment_state import PaymentState
 from taprail_gateway.admin import output
+from taprail_gateway.admin.lanes import print_lanes
 from taprail_gateway.admin.session import Json, Session, session_of
-from taprail_gateway.ledger import actions, queries, transitions
+from taprail_gateway.ledger import actions, by_hand, queue_report
 from taprail_gateway.ledger.actions import By
-from taprail_gateway.ledger.schema import chain_transactions, payment_is_open, payments
+from taprail_gateway.ledger.queue_report import LastChange, QueueReport
+from taprail_gateway.settle import tuning
 from taprail_gateway.settle.live import QUEUE_MODE, QueueMode
 
 queue: Final = typer.Typer(
-    help="Stop and go of settlement, and payments that wait.", no_args_is_help=True
+    help="Stop and go of settlement, and payments that wait or hang.", no_args_is_help=True
 )
 
 Reason = Annotated[str, typer.Option("--reason", help="Why, for the record.")]
-_AT_ONCE: Final = 500
-"""Payments cancelled in one commit: taps go on being answered in between."""
+MayReason = Annotated[str | None, typer.Option("--reason", help="Why, for the record.")]
 
 
 @queue.command("status")
 def status(context: typer.Context, as_json: Json = False) -> None:
-    """Show whether the queue runs, and how many payments are where."""
-    data = session_of(context).read(_status)
-    labels = {"mode": "queue", **{str(state): str(state) for state in _STATES}}
-    output.record(data, as_json=as_json, labels={**labels, "unsigned": "never signed"})
+    """Show whether the queue runs, how many payments are where, and the lanes."""
+    session = session_of(context)
+    mode, change, report = session.read(_status)
+    now_ms = session.clock.now_ms()
+    states = [
+        {"state": str(each.state), "count": each.count, "oldestS": _age_s(each.oldest_ms, now_ms)}
+        for each in report.states
+    ]
+    if as_json:
+        data = {"mode": mode, "changed": asdict(change) if change else None, "states": states}
+        lanes = [asdict(lane) for lane in report.lanes]
+        output.print_json({**data, "neverSigned": report.never_signed, "lanes": lanes})
+        return
+    output.console().print(_headline(mode, change, report))
+    columns = {"state": "state", "count": "payments", "oldestS": "oldest, s"}
+    output.listing(states, as_json=False, columns=columns, what="state")
+    print_lanes(report.lanes)
 
 
 @queue.command("pause")
 def pause(context: typer.Context, reason: Reason, as_json: Json = False) -> None:
-    """Bind nothing new: taps are accepted and wait, what is on its way goes on."""
+    """Bind nothing new: taps are accepted and wait, what is signed already goes on.
+
+    What waits is kept, and goes out after `queue resume`.
+    """
     _switch(session_of(context), QueueMode.PAUSED, reason, as_json=as_json)
 
 
 @queue.command("drain")
 def drain(context: typer.Context, reason: Reason, as_json: Json = False) -> None:
-    """Accept nothing new (terminals are told to try later), and finish what there is."""
+    """Accept nothing new, and finish what there is: before a gateway is taken out of service.
+
+    Terminals are told to ask again later (503, never a decline); `queue status` shows what is left.
+    """
     _switch(session_of(context), QueueMode.DRAINING, reason, as_json=as_json)
 
 
 @queue.command("resume")
-def resume(context: typer.Context, reason: Reason, as_json: Json = False) -> None:
+def resume(context: typer.Context, reason: MayReason = None, as_json: Json = False) -> None:
     """End a pause or a drain."""
     _switch(session_of(context), QueueMode.RUNNING, reason, as_json=as_json)
 
@@ -55,120 +76,135 @@ def resume(context: typer.Context, reason: Reason, as_json: Json = False) -> Non
 @queue.command("cancel-unsent")
 def cancel_unsent(
     context: typer.Context,
-    reason: Reason,
+    reason: Annotated[str, typer.Option("--reason", help="Why; customers are told it.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without this it only counts.")] = False,
     as_json: Json = False,
 ) -> None:
     """Cancel all pending payments that nobody has ever signed for; only while the queue is paused.
 
-    They become `failed`, their holds are released, and merchants and customers are told. A payment
-    that was signed for may still be carried out by anyone, so it is left as it is, and counted.
+    They become `failed`, their holds and spend are given back, and merchants and customers are
+    told. A payment that was signed for may still be carried out by anyone, so it is left pending
+    (parked, as long as the pause lasts) and counted. Without --yes it only says what it would do.
     """
     session = session_of(context)
-    before = session.read(_status)
-    if before["mode"] != QueueMode.PAUSED:
-        raise OperatorError(
-            f"the queue is {before['mode']}", fix="pause it first: taprail admin queue pause"
-        )
-    left = before["pending"] - before["unsigned"]
+    by = session.by(reason)
+    unsigned, left = session.read(_cancellable)
     if not yes:
-        sentence = f"would cancel {before['unsigned']} payments, leave {left}; say --yes to do it"
-        output.done({"cancelled": 0, "would": before["unsigned"]}, sentence, as_json=as_json)
+        sentence = f"would cancel {unsigned} payments and leave {left}; say --yes to do it"
+        data = {"cancelled": 0, "wouldCancel": unsigned, "left": left}
+        output.done(data, sentence, as_json=as_json)
         return
     cancelled = 0
-    while some := session.write(lambda connection: _cancel_some(session, connection, reason)):
+    while some := session.write(lambda connection: _cancel_some(connection, by)):
         cancelled += some
-    by = _by(session, reason)
-    session.write(
-        lambda connection: actions.note(connection, "cancel-unsent", "queue", by, after=cancelled)
-    )
-    output.done(
-        {"cancelled": cancelled, "left": left},
-        f"{cancelled} payments cancelled, {left} left because they were signed for",
-        as_json=as_json,
-    )
+    _, left = session.read(_cancellable)
+    sentence = f"{cancelled} payments cancelled"
+    if left:
+        sentence += (
+            f"; {left} are left pending, because what was signed for them may be carried out"
+        )
+    output.done({"cancelled": cancelled, "left": left}, sentence, as_json=as_json)
 
 
 @queue.command("reset-stuck")
 def reset_stuck(
     context: typer.Context,
-    reason: Reason,
     older_than_s: Annotated[
-        int, typer.Option("--older-than", help="Seconds in `sent`.", min=0, max=86_400)
-    ] = 300,
+        int | None,
+        typer.Option(
+            "--older-than",
+            help="Seconds in `sent`; the setting reset_stuck_after_s (300) when left out.",
+            min=0,
+            max=86_400,
+        ),
+    ] = None,
+    reason: MayReason = None,
     as_json: Json = False,
 ) -> None:
-    """Have transactions that hang broadcast again, then made dearer; none is ever bound anew."""
+    """Have transactions that hang broadcast again, then made dearer. None is ever bound anew.
+
+    Each payment keeps its transaction and its nonce, so this can be repeated without harm.
+    """
     session = session_of(context)
-    by = _by(session, reason)
-
-    def work(connection: Connection) -> int:
-        before_ms = by.at_ms - older_than_s * 1000
-        stuck = select(payments.c.chain_transaction_id).where(
-            payments.c.state == PaymentState.SENT.value,
-            payment_is_open,
-            payments.c.sent_at_ms <= before_ms,
-        )
-        t = chain_transactions.c
-        asked = update(chain_transactions).where(t.id.in_(stuck), t.status != "final")
-        count = connection.execute(asked.values(rescue_asked_at_ms=by.at_ms)).rowcount
-        actions.note(connection, "reset-stuck", "queue", by, after=count)
-        return count
-
-    count = session.write(work)
-    output.done({"transactions": count}, f"{count} transactions are sent anew", as_json=as_json)
-
-
-_STATES: Final = (
-    PaymentState.PENDING,
-    PaymentState.PROCESSING,
-    PaymentState.SENT,
-    PaymentState.CONFIRMATION_FAILED,
-)
-
-
-def _status(connection: Connection) -> dict[str, Any]:
-    rows = actions.stored_settings(connection)
-    counts = queries.open_counts(connection)
-    unsigned = select(func.count()).where(
-        payments.c.state == PaymentState.PENDING.value,
-        payment_is_open,
-        payments.c.signed_until_s == 0,
+    by = session.by(reason)
+    older_s = _stuck_after_s(session) if older_than_s is None else older_than_s
+    stuck = session.write(lambda connection: by_hand.ask_rescue(connection, older_s, by))
+    sentence = (
+        f"{stuck.payments} payments in {stuck.transactions} transactions: the gateway sends them"
+        " again, and raises their fees if that does not help"
     )
-    return {
-        "mode": rows.get(QUEUE_MODE, QueueMode.RUNNING.value),
-        **{str(state): counts[state] for state in _STATES},
-        "unsigned": connection.scalar(unsigned) or 0,
-    }
+    if not stuck.transactions:
+        sentence = f"nothing hangs for {older_s} s or longer"
+    output.done(asdict(stuck), sentence, as_json=as_json)
 
 
-def _switch(session: Session, mode: QueueMode, reason: str, *, as_json: bool) -> None:
-    by = _by(session, reason)
+def _status(connection: Connection) -> tuple[str, LastChange | None, QueueReport]:
+    change = queue_report.last_change(connection, QUEUE_MODE)
+    return _mode(connection), change, queue_report.report(connection)
+
+
+def _mode(connection: Connection) -> str:
+    return str(actions.stored_settings(connection).get(QUEUE_MODE, QueueMode.RUNNING.value))
+
+
+def _headline(mode: str, change: LastChange | None, report: QueueReport) -> str:
+    if change is None:
+        return f"The queue is [green]{mode}[/]."
+    why = f": {change.reason}" if change.reason else ""
+    line = f"The queue is [yellow]{mode}[/] since {rfc3339(change.at_ms)} by {change.actor}{why}."
+    if mode == QueueMode.DRAINING:
+        left = report.unfinished
+        line += f" {left} payments are left." if left else " Nothing is left: it may be stopped."
+    return line
+
+
+def _age_s(since_ms: int | None, now_ms: int) -> int | None:
+    return None if since_ms is None else max(0, now_ms - since_ms) // 1000
+
+
+_SAID: Final = {
+    QueueMode.RUNNING: "the queue runs",
+    QueueMode.PAUSED: "the queue is paused: nothing new is sent",
+    QueueMode.DRAINING: "the queue drains: nothing new is accepted",
+}
+
+
+def _switch(session: Session, mode: QueueMode, reason: str | None, *, as_json: bool) -> None:
+    by = session.by(reason)
     value = None if mode is QueueMode.RUNNING else mode.value
-    session.write(lambda connection: actions.set_values(connection, {QUEUE_MODE: value}, by))
-    output.done({"mode": mode.value}, f"the queue is {mode} from now on", as_json=as_json)
+
+    def work(connection: Connection) -> str:
+        before = _mode(connection)
+        if before != mode:
+            actions.set_values(connection, {QUEUE_MODE: value}, by)
+        return before
+
+    before = session.write(work)
+    when = "already" if before == mode else "within a second of now"
+    data: dict[str, Any] = {"mode": mode.value, "before": before}
+    output.done(data, f"{_SAID[mode]}, {when}", as_json=as_json)
 
 
-def _cancel_some(session: Session, connection: Connection, reason: str) -> int:
-    if actions.stored_settings(connection).get(QUEUE_MODE) != QueueMode.PAUSED:
-        raise OperatorError("the queue was resumed meanwhile", fix="pause it again")
-    unsigned = select(payments.c.id).where(
-        payments.c.state == PaymentState.PENDING.value,
-        payment_is_open,
-        payments.c.signed_until_s == 0,
-    )
-    ids = list(connection.scalars(unsigned.limit(_AT_ONCE)))
-    text = f"cancelled by the operator: {reason}"
-    transitions.apply(
-        connection,
-        PaymentEvent.REJECT,
-        ids,
-        session.clock.now_ms(),
-        detail=text,
-        failure_reason=text,
-    )
-    return len(ids)
+def _cancellable(connection: Connection) -> tuple[int, int]:
+    """How many pending payments can be cancelled, and how many cannot; refused without a pause."""
+    _require_pause(connection)
+    report = queue_report.report(connection)
+    return report.never_signed, report.count(PaymentState.PENDING) - report.never_signed
 
 
-def _by(session: Session, reason: str) -> By:
-    return By(f"cli:{getpass.getuser()}", session.clock.now_ms(), reason)
+def _cancel_some(connection: Connection, by: By) -> int:
+    _require_pause(connection)
+    return by_hand.cancel_unsigned(connection, by)
+
+
+def _require_pause(connection: Connection) -> None:
+    mode = _mode(connection)
+    if mode != QueueMode.PAUSED:
+        raise OperatorError(
+            f"the queue is {mode}", fix="pause it first: taprail admin queue pause --reason …"
+        )
+
+
+def _stuck_after_s(session: Session) -> int:
+    base = session.settings.settlement
+    return session.read(lambda connection: tuning.in_force(connection, base)).reset_stuck_after_s

@@ -96,6 +96,16 @@ def change(
     return before, after
 
 
+def in_force(connection: Connection, base: SettlementSettings) -> SettlementSettings:
+    """What a gateway goes by now: what operators have set, over its configuration."""
+    return overlay(base, _stored(connection))[0]
+
+
+def _stored(connection: Connection) -> dict[str, Any]:
+    stored = stored_settings(connection)
+    return {name: stored[name] for name in names() if name in stored}
+
+
 def listed(base: SettlementSettings, stored: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every setting as people and programs see it."""
     known = {name: value for name, value in stored.items() if name in names()}
