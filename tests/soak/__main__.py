@@ -14,11 +14,12 @@ from typing import Annotated, Final, NamedTuple
 import typer
 from rich.console import Console
 
-from tests.soak import chaos
+from tests.soak import chaos, model
 from tests.soak.campaign import Campaign, Found
 
 CAMPAIGNS: Final[Mapping[str, Campaign]] = {
     "chaos": chaos.run,
+    "model": model.run,
 }
 _SEEDS: Final = 1_000_000
 _SEEDS_A_RUN: Final = 20

@@ -16,7 +16,7 @@ Action = Literal["TransferWithAuthorization", "ReceiveWithAuthorization"]
 CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
 _ARGUMENTS = "address,address,uint256,uint256,uint256,bytes32,uint8,bytes32,bytes32"
-_MOVE_FIELDS = [
+MOVE_FIELDS = [
     {"name": "from", "type": "address"},
     {"name": "to", "type": "address"},
     {"name": "value", "type": "uint256"},
@@ -83,7 +83,7 @@ class Authorization:
             "validBefore": self.valid_before_s,
             "nonce": self.nonce,
         }
-        signature = signer.sign_typed_data(token, {self.action: _MOVE_FIELDS}, fields)
+        signature = signer.sign_typed_data(token, {self.action: MOVE_FIELDS}, fields)
         return replace(self, v=signature.v, r=signature.r, s=signature.s)
 
     def call_data(self) -> str:

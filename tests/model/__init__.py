@@ -1,0 +1,1 @@
+"""Settlement against a model of a chain: a state machine that tries every order of events."""

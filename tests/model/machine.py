@@ -1,0 +1,192 @@
+"""The state machine: hypothesis tries events in every order, and judges after each.
+
+Each rule is one thing that may happen to a gateway, to a node, to the chain or to money. At the end
+of every run all faults end, and everything that was sold has to be settled: nothing lost, nothing
+twice, nothing stuck.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import ClassVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tests.model.fake_chain import GWEI
+from tests.model.fake_node import Fault
+from tests.model.gateway import Gateway
+from tests.model.shop import CARDS, LANE_COINS_WEI
+from tests.model.stage import CAP_GWEI, LEASE_S, Holder, Plan, Stage
+
+_ANY = st.integers(0, 1_000)
+_CARD = st.integers(0, CARDS - 1)
+_FEW = st.integers(1, 3)
+_MOST = st.sampled_from([None, 0, 1, 2])
+
+
+class Settlement(RuleBasedStateMachine):
+    """Every order of events that these rules can make."""
+
+    steps: ClassVar[int] = 0
+    """Taken in this process, so that a test can tell how much was tried."""
+    stage: Stage | None = None
+
+    @initialize(
+        plan=st.builds(
+            Plan,
+            lanes=st.just(1),
+            nodes=st.integers(1, 2),
+            confirmations=st.integers(1, 3),
+            per_transaction=st.integers(1, 3),
+            refuses_low_fees=st.booleans(),
+        )
+    )
+    def open(self, plan: Plan) -> None:
+        """Everything is new."""
+        self.stage = Stage(plan)
+
+    @property
+    def on(self) -> Stage:
+        """The stage, which `open` has set."""
+        assert self.stage is not None
+        return self.stage
+
+    def _gateway(self, choice: int) -> Gateway:
+        return self.on.gateways[choice % len(self.on.gateways)]
+
+    def is_running(self) -> bool:
+        """Whether a gateway lives."""
+        return bool(self.on.gateways)
+
+    # --- work: hypothesis picks rules evenly, so what is seldom shares a rule with its like -----
+
+    @rule(
+        card=_CARD,
+        units=st.sampled_from([1, 10, 300]),
+        priority=st.sampled_from([0, 5, 10]),
+        count=st.integers(1, 6),
+    )
+    def sell(self, card: int, units: int, priority: int, count: int) -> None:
+        for _ in range(count):
+            self.on.shop.sell(card, units, priority)
+
+    @precondition(is_running)
+    @rule(which=_ANY)
+    def send(self, which: int) -> None:
+        self.on.send(self._gateway(which))
+
+    @precondition(is_running)
+    @rule(which=_ANY)
+    def confirm(self, which: int) -> None:
+        self.on.confirm(self._gateway(which))
+
+    @precondition(is_running)
+    @rule(which=_ANY)
+    def keep_lanes(self, which: int) -> None:
+        self.on.keep(self._gateway(which))
+
+    @rule(rounds=st.integers(1, 4))
+    def go_on(self, rounds: int) -> None:
+        """Some blocks' time in which everybody works; who died is started again."""
+        for _ in range(rounds):
+            if not self.on.gateways:
+                self.on.start_gateway()
+            self.on.round()
+
+    @rule(card=_CARD, count=st.integers(1, 4))
+    def sell_and_send(self, card: int, count: int) -> None:
+        for _ in range(count):
+            self.on.shop.sell(card, 10, 0)
+        for gateway in list(self.on.gateways):
+            self.on.send(gateway)
+
+    @rule(seconds=st.sampled_from([1, 2, 12]), most=_MOST)
+    def mine(self, seconds: int, most: int | None) -> None:
+        self.on.mine(seconds, most)
+
+    # --- what goes wrong ----------------------------------------------------------------------
+
+    @rule(depth=st.integers(1, 6), keep=st.booleans(), most=_MOST)
+    def reorg(self, depth: int, keep: bool, most: int | None) -> None:
+        self.on.reorg(depth, keep=keep, most=most)
+
+    @rule(which=_ANY)
+    def drop_from_pool(self, which: int) -> None:
+        self.on.chain.drop(which)
+
+    @rule(gwei=st.sampled_from([3, 5, 30, CAP_GWEI + 50]))
+    def spike_base_fee(self, gwei: int) -> None:
+        self.on.chain.base_fee_wei = gwei * GWEI
+
+    @rule(seconds=st.sampled_from([1, 5, LEASE_S + 1, 70, 4_000]))
+    def wait(self, seconds: float) -> None:
+        self.on.wait(seconds)
+
+    @rule(node=_ANY, fault=st.sampled_from(Fault), times=_FEW)
+    def fail(self, node: int, fault: Fault, times: int) -> None:
+        self.on.troubles[node % len(self.on.troubles)].faults[fault] = times
+
+    @rule(node=_ANY, frozen=st.booleans())
+    def freeze(self, node: int, frozen: bool) -> None:
+        """The node shows nothing new from now on; or is itself again."""
+        trouble = self.on.troubles[node % len(self.on.troubles)]
+        trouble.frozen = list(self.on.chain.blocks) if frozen else None
+
+    @precondition(is_running)
+    @rule(which=_ANY, points=st.integers(0, 30))
+    def kill(self, which: int, points: int) -> None:
+        """The process dies at the point after so many others."""
+        self._gateway(which).process.points_left = points
+
+    @precondition(lambda self: len(self.on.gateways) < 2)
+    @rule()
+    def start_gateway(self) -> None:
+        """After a crash, or a second one beside the first."""
+        self.on.start_gateway()
+
+    @rule(lane=_ANY, coins_wei=st.sampled_from([0, LANE_COINS_WEI]))
+    def set_wallet(self, lane: int, coins_wei: int) -> None:
+        """A wallet is empty, or topped up."""
+        self.on.set_coins(lane, coins_wei)
+
+    # --- other people -------------------------------------------------------------------------
+
+    @rule(which=_ANY)
+    def stranger_executes(self, which: int) -> None:
+        self.on.execute(which)
+
+    @rule(does=st.sampled_from(Holder), which=_ANY)
+    def holder(self, does: Holder, which: int) -> None:
+        self.on.tamper(does, which)
+
+    @rule(wants=st.sampled_from(["cancel", "retry", "reset"]), which=_ANY)
+    def operator(self, wants: str, which: int) -> None:
+        if wants == "reset":
+            self.on.shop.ask_for_rescue()
+        elif wants == "retry":
+            self.on.shop.retry_all()
+        elif self.on.shop.sold:
+            self.on.shop.cancel(self.on.shop.sold[which % len(self.on.shop.sold)])
+
+    # --- judgement ----------------------------------------------------------------------------
+
+    @invariant()
+    def holds(self) -> None:
+        """Nothing is wrong after any step."""
+        if self.stage is None:
+            return
+        Settlement.steps += 1
+        found = self.on.problems()
+        assert not found, "\n".join(found)
+
+    def teardown(self) -> None:
+        """All faults end, and so must everything that was begun."""
+        if self.stage is None:
+            return
+        try:
+            if sys.exc_info()[0] is None:
+                found = self.on.settle()
+                assert not found, "\n".join(found)
+        finally:
+            self.on.close()
