@@ -14,7 +14,10 @@ From `processing` on a payment *may be on chain*. What follows from that:
 - `failed` is reached only with proof that the payment can never take effect: it was never signed
   (`reject`), or a final block is past `validBefore` of every authorization ever signed for it and
   no transfer was found (`disprove`);
-- funds stay held in every state but `completed` and `failed`.
+- funds stay held in every state but `completed` and `failed`;
+- even a `pending` payment may be paid: what was signed for it is public (an earlier transaction
+  held it, or a node was asked to try it), and anyone may carry it out. Then it can never be bound
+  again, so `confirm` leads from there too, and `reorg_unbound` back, as it has no transaction.
 
 An event that the table does not have raises and changes nothing. The ledger guards each step again
 in SQL by the state that it leaves.
@@ -61,6 +64,8 @@ class PaymentEvent(StrEnum):
     wants it."""
     REORG = "reorg"
     """The block that held it is gone, deeper than the chosen depth."""
+    REORG_UNBOUND = "reorg_unbound"
+    """The same, of a payment that somebody else carried out while no transaction of ours did."""
 
 
 _S = PaymentState
@@ -69,6 +74,7 @@ _E = PaymentEvent
 TRANSITIONS: Final[dict[tuple[PaymentState, PaymentEvent], PaymentState]] = {
     (_S.PENDING, _E.BIND): _S.PROCESSING,
     (_S.PENDING, _E.REJECT): _S.FAILED,
+    (_S.PENDING, _E.CONFIRM): _S.COMPLETED,
     (_S.PROCESSING, _E.BROADCAST): _S.SENT,
     (_S.PROCESSING, _E.CONFIRM): _S.COMPLETED,
     (_S.PROCESSING, _E.UNBIND): _S.PENDING,
@@ -80,6 +86,7 @@ TRANSITIONS: Final[dict[tuple[PaymentState, PaymentEvent], PaymentState]] = {
     (_S.CONFIRMATION_FAILED, _E.RETRY): _S.PENDING,
     (_S.CONFIRMATION_FAILED, _E.DISPROVE): _S.FAILED,
     (_S.COMPLETED, _E.REORG): _S.SENT,
+    (_S.COMPLETED, _E.REORG_UNBOUND): _S.PENDING,
 }
 
 HOLDING: Final = frozenset({_S.PENDING, _S.PROCESSING, _S.SENT, _S.CONFIRMATION_FAILED})

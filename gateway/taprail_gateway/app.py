@@ -102,7 +102,16 @@ async def running(settings: GatewaySettings, clock: Clock) -> AsyncIterator[Read
         wakeups = Wakeups()
         dispatcher = make_dispatcher(settings, ledger, clock, wakeups)
         live = LiveSettings(settings.settlement)
-        settlement = Settlement(ledger, chain, secrets.custody, live, clock, wakeups)
+        contract = settings.rewards.contract
+        settlement = Settlement(
+            ledger,
+            chain,
+            secrets.custody,
+            live,
+            clock,
+            wakeups,
+            rewards_contract=contract.lower() if contract is not None else None,
+        )
         estimate = _first_estimate(settings)
         services = replace(
             _services(settings, ledger, chain.token, secrets, wakeups, estimate, live),

@@ -14,6 +14,7 @@ from taprail_gateway.admin import app
 from taprail_gateway.config import GatewaySettings
 from taprail_gateway.ledger import claims, schema, transitions
 from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.settle.judge import MAX_BINDINGS
 from taprail_hwsim.dev_chain import DevChain
 from tests.support.admin_fixtures import ACCOUNT, TOKEN, Admin
 from tests.support.ledger_fixtures import LANE, NOW_MS, Registry, seed_registry
@@ -205,7 +206,9 @@ def test_the_review_list_says_why_and_what_comes_next(
     waits, goes_on, ends = given_up(ledger, registry, 3)
     p = schema.payments.c
     rows = schema.payments
-    ledger.write_now(lambda c: c.execute(update(rows).where(p.id == ends).values(bindings=3)))
+    ledger.write_now(
+        lambda c: c.execute(update(rows).where(p.id == ends).values(bindings=MAX_BINDINGS))
+    )
     ledger.write_now(lambda c: claims.will_sign(c, [waits], FAR_S))
     listed = {each["id"]: each for each in admin.json("payment", "list", "--review")}
     assert listed.keys() == {waits, goes_on, ends}

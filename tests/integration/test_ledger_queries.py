@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, event
 
 from taprail_common.payment_state import PaymentState
-from taprail_gateway.ledger import claims, queries, transitions
+from taprail_gateway.ledger import claims, queries, standings, transitions, under_way
 from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.ledger.standings import Standing
+from taprail_gateway.settle import accounts
 from tests.support.ledger_fixtures import (
     LANE,
     NOW_MS,
     Registry,
-    lease_of,
     on_both_engines,
     seed_registry,
 )
@@ -23,6 +25,7 @@ from tests.support.ledger_fixtures import (
 pytestmark = on_both_engines
 
 Query = Callable[[Connection], Any]
+STANDING = Standing(7, "0x" + "cc" * 32)
 
 
 @pytest.fixture
@@ -63,11 +66,36 @@ EXPLAIN = {"sqlite": explain_sqlite, "postgresql": explain_postgresql}
 LOOP_QUERIES: list[tuple[Query, str, str]] = [
     (lambda c: queries.pending_of(c, LANE, 50, NOW_MS), "ix_payments_open", ""),
     (queries.open_counts, "ix_payments_open", ""),
-    (lambda c: queries.bound_payments(c, PaymentState.SENT, 50), "ix_payments_open", ""),
-    (lambda c: queries.payments_of(c, [1, 2]), "ix_payments_chain_transaction_id", ""),
+    (lambda c: under_way.unsettled(c, [1, 2]), "ix_payments_chain_transaction_id", ""),
+    (lambda c: under_way.versions(c, [1, 2]), "ix_attempts_chain_transaction_id", ""),
+    (lambda c: under_way.is_any_open(c, [LANE]), "ix_chain_transactions_open", ""),
+    (
+        lambda c: under_way.open_transactions_between(c, LANE, 3, 9, 50),
+        "ix_chain_transactions_open",
+        "",
+    ),
+    (
+        lambda c: under_way.given_up(c, LANE, signed_until_s=1, offset=0, limit=50),
+        "ix_payments_open",
+        "",
+    ),
+    (lambda c: under_way.refused(c, LANE, offset=0, limit=50), "ix_payments_refused", ""),
+    (
+        lambda c: under_way.times_left_out(c, ["0x1"]),
+        "sqlite_autoindex_bindings_1",
+        "pk_bindings",
+    ),
+    (lambda c: standings.paid_below(c, LANE, 9, 50), "ix_payments_completed", ""),
+    (lambda c: standings.finished_below(c, LANE, 9, 50), "ix_chain_transactions_final", ""),
+    (lambda c: standings.paid_in(c, LANE, STANDING), "ix_payments_completed", ""),
+    (accounts.unread_addresses, "ix_accounts_unread", ""),
+    (
+        lambda c: accounts.addresses_after(c, address="0x1", limit=50),
+        "sqlite_autoindex_accounts_1",
+        "pk_accounts",
+    ),
     (lambda c: queries.open_transactions(c, LANE), "ix_chain_transactions_open", ""),
     (lambda c: queries.raw_attempts(c, [1, 2]), "ix_attempts_chain_transaction_id", ""),
-    (lambda c: queries.valid_before_s(c, ["0x1"]), "sqlite_autoindex_bindings_1", "pk_bindings"),
     (lambda c: queries.events_after(c, 0, 50), "INTEGER PRIMARY KEY", "pk_payment_events"),
     (
         lambda c: queries.payment_of_request(c, "t", "r"),
@@ -91,6 +119,10 @@ async def test_a_loop_reads_through_an_index(
 async def test_what_is_pending_comes_sorted_from_its_index(ledger: Ledger) -> None:
     assert "TEMP B-TREE" not in plan_of(ledger, lambda c: queries.pending_of(c, LANE, 50, NOW_MS))
     assert "TEMP B-TREE" not in plan_of(ledger, lambda c: queries.open_transactions(c, LANE))
+    between = under_way.open_transactions_between
+    assert "TEMP B-TREE" not in plan_of(ledger, lambda c: between(c, LANE, 0, 9, 5))
+    refused = partial(under_way.refused, lane=LANE, offset=0, limit=5)
+    assert "TEMP B-TREE" not in plan_of(ledger, refused)
 
 
 def accept(ledger: Ledger, registry: Registry, request: str, at_ms: int, priority: int = 0) -> str:
@@ -131,31 +163,3 @@ async def test_counts_and_totals(ledger: Ledger, registry: Registry) -> None:
     assert found is not None
     assert await ledger.read(lambda c: queries.payment(c, found.id)) == found
     assert await ledger.read(lambda c: queries.payment(c, "0x0")) is None
-
-
-def bind(ledger: Ledger, payment: str, at_ms: int) -> int:
-    attempt = transitions.Attempt("0x" + "1" * 64, b"raw", 1, 1, 1)
-    return ledger.write_now(
-        lambda c: transitions.bind(
-            c,
-            lease_of(c),
-            nonce=0,
-            payment_ids=[payment],
-            attempt=attempt,
-            valid_before_s=1,
-            at_ms=at_ms,
-        )
-    )
-
-
-async def test_overdue_payments_can_be_asked_for(ledger: Ledger, registry: Registry) -> None:
-    payment = accept(ledger, registry, "r1", NOW_MS)
-    bind(ledger, payment, NOW_MS + 10)
-
-    def overdue(before_ms: int) -> list[queries.BoundPayment]:
-        return ledger.read_now(
-            lambda c: queries.bound_payments(c, PaymentState.PROCESSING, 10, before_ms=before_ms)
-        )
-
-    assert overdue(NOW_MS + 10) == []
-    assert [each.id for each in overdue(NOW_MS + 11)] == [payment]

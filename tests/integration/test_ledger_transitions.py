@@ -17,7 +17,7 @@ from taprail_common.payment_state import (
     PaymentState,
     next_state,
 )
-from taprail_gateway.ledger import queries, transitions
+from taprail_gateway.ledger import queries, transitions, under_way
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.errors import GuardError
 from taprail_gateway.ledger.schema import (
@@ -98,21 +98,27 @@ def step(ledger: Ledger, event: PaymentEvent, ids: Sequence[str]) -> None:
     ledger.write_now(lambda c: transitions.apply(c, event, ids, NOW_MS + 2, **changes))
 
 
+BY_A_STRANGER = (PaymentState.PENDING, PaymentEvent.CONFIRM)
+
+
 def path_to(state: PaymentState) -> list[PaymentEvent]:
-    """The shortest way from `pending` to a state, found in the table itself."""
+    """The shortest way from `pending` to a state by ourselves, found in the table itself."""
     paths: dict[PaymentState, list[PaymentEvent]] = {PaymentState.PENDING: []}
     waiting = [PaymentState.PENDING]
     for source in waiting:
         for (left, event), target in TRANSITIONS.items():
-            if left is source and target not in paths:
+            if left is source and target not in paths and (left, event) != BY_A_STRANGER:
                 paths[target] = [*paths[source], event]
                 waiting.append(target)
     return paths[state]
 
 
-def in_state(ledger: Ledger, registry: Registry, state: PaymentState) -> str:
+def in_state(
+    ledger: Ledger, registry: Registry, state: PaymentState, before: PaymentEvent | None = None
+) -> str:
     (payment,) = accept(ledger, registry, f"req-{state}")
-    for event in path_to(state):
+    carried_out = before is PaymentEvent.REORG_UNBOUND and state is PaymentState.COMPLETED
+    for event in [PaymentEvent.CONFIRM] if carried_out else path_to(state):
         step(ledger, event, [payment])
     return payment
 
@@ -154,7 +160,7 @@ EVERY_PAIR = list(itertools.product(PaymentState, PaymentEvent))
 async def test_every_step_of_the_table(
     ledger: Ledger, registry: Registry, state: PaymentState, event: PaymentEvent
 ) -> None:
-    payment = in_state(ledger, registry, state)
+    payment = in_state(ledger, registry, state, before=event)
     step(ledger, event, [payment])
     after = next_state(state, event)
     assert state_of(ledger, payment) is after
@@ -234,14 +240,13 @@ async def test_a_binding_is_one_write(ledger: Ledger, registry: Registry) -> Non
         (lane,) = queries.all_lanes(connection)
         (open_one,) = queries.open_transactions(connection, LANE)
         (version,) = queries.raw_attempts(connection, [transaction])[transaction]
-        travelling = queries.payments_of(connection, [transaction])[transaction]
-        valid_before = queries.valid_before_s(connection, [*ids, "0xnever"])
+        travelling = under_way.unsettled(connection, [transaction])[transaction]
     assert lane.next_nonce == 1
     assert (open_one.id, open_one.nonce, open_one.status) == (transaction, 0, "signed")
     assert (version.raw, version.gas_limit) == (b"signed", 100_000)
     assert {each.id for each in travelling} == set(ids)
     assert {each.bindings for each in travelling} == {1}
-    assert valid_before == dict.fromkeys(ids, 777)
+    assert {each.signed_until_s for each in travelling} == {777}
     assert ledger.read_now(queries.check_invariants) == []
 
 
@@ -288,10 +293,12 @@ async def test_an_unbound_payment_forgets_its_transaction_and_keeps_its_authoriz
     (payment,) = accept(ledger, registry, "r1")
     first = bind(ledger, [payment], valid_before_s=900)
     step(ledger, PaymentEvent.UNBIND, [payment])
-    assert ledger.read_now(lambda c: queries.payments_of(c, [first])) == {first: []}
+    assert ledger.read_now(lambda c: under_way.unsettled(c, [first])) == {first: []}
     bind(ledger, [payment], valid_before_s=800)
     # The proof rule needs the latest of all ever signed, not that of the last one signed.
-    assert ledger.read_now(lambda c: queries.valid_before_s(c, [payment])) == {payment: 900}
+    found = ledger.read_now(lambda c: queries.payment(c, payment))
+    assert found is not None
+    assert found.signed_until_s == 900
     assert ledger.read_now(queries.check_invariants) == []
 
 
@@ -399,6 +406,19 @@ async def test_a_reorg_holds_the_money_again_even_beyond_the_balance(
     assert found is not None
     assert (found.tx_hash, found.block_number, found.completed_at_ms) == (None, None, None)
     assert ledger.read_now(queries.check_invariants) == []
+
+
+async def test_which_way_a_reorg_goes_depends_on_whether_we_have_a_transaction(
+    ledger: Ledger, registry: Registry
+) -> None:
+    ours = in_state(ledger, registry, PaymentState.COMPLETED)
+    (theirs,) = accept(ledger, registry, "carried-out", card=1)
+    step(ledger, PaymentEvent.CONFIRM, [theirs])
+    before = ledger.read_now(dump)
+    for event, payment in ((PaymentEvent.REORG, theirs), (PaymentEvent.REORG_UNBOUND, ours)):
+        with pytest.raises(GuardError):
+            step(ledger, event, [payment])
+    assert ledger.read_now(dump) == before
 
 
 # --- the invariants can fail ------------------------------------------------------------------

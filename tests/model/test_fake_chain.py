@@ -8,6 +8,7 @@ import pytest
 from eth_account import Account
 from eth_utils.crypto import keccak
 
+from taprail_gateway.settle import code_sizes
 from taprail_hwsim import abi
 from taprail_hwsim.dev_chain import MULTICALL3_ADDRESS, DevChain
 from taprail_hwsim.rpc import RpcRefusedError
@@ -124,8 +125,16 @@ async def script(side: Fake | Real) -> dict[str, Any]:
                 await side.ask("eth_call", {"to": side.multicall, "data": batch}, "latest")
             )
         ],
+        "with code": await with_code(side, [PAYER.address.lower(), side.multicall.lower()]),
         "no block": await side.ask("eth_getBlockByNumber", "0xffffff", False),
     }
+
+
+async def with_code(side: Fake | Real, accounts: list[str]) -> frozenset[str]:
+    """Those of the accounts that are contracts."""
+    method, params = code_sizes.question(accounts, "latest")
+    answer = await side.ask(method, *params)
+    return code_sizes.with_code(accounts, bytes.fromhex(answer[2:]))
 
 
 def payment(side: Fake | Real, number: int, units: int) -> str:

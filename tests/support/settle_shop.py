@@ -47,6 +47,9 @@ class SteppingClock(SystemClock):
     def now_ms(self) -> int:
         return super().now_ms() + self.ahead_ms
 
+    def monotonic_s(self) -> float:
+        return super().monotonic_s() + self.ahead_ms / 1000
+
 
 @dataclass
 class Shop:
@@ -56,12 +59,18 @@ class Shop:
     ledger: Ledger
     custody: Custody
     registry: Registry
-    lane: str
+    lanes: list[str]
     settings: SettlementSettings
     clock: SteppingClock = field(default_factory=SteppingClock)
     wakeups: Wakeups = field(default_factory=Wakeups)
     _open: list[Chain] = field(default_factory=list)
     _sold: int = 0
+
+    @property
+    def lane(self) -> str:
+        """The only lane."""
+        (lane,) = self.lanes
+        return lane
 
     @property
     def payee(self) -> str:
@@ -101,12 +110,22 @@ class Shop:
 
     # --- sales --------------------------------------------------------------------------------
 
-    async def sell(self, count: int = 1, *, amount_units: int = 100, card: int = 0) -> list[str]:
+    async def sell(
+        self,
+        count: int = 1,
+        *,
+        amount_units: int = 100,
+        card: int = 0,
+        priority: int = 0,
+        payee: str | None = None,
+    ) -> list[str]:
         """Accept payments as the gateway does: row, hold and spend in one commit."""
         requests = [f"req_{self._sold + i}" for i in range(count)]
         self._sold += count
+        changed = {"priority": priority, **({"payee": payee} if payee else {})}
         rows = [
-            self.registry.payment(item, card=card, amount_units=amount_units) for item in requests
+            {**self.registry.payment(item, card=card, amount_units=amount_units), **changed}
+            for item in requests
         ]
 
         def accept(connection: Connection) -> None:
@@ -129,15 +148,19 @@ class Shop:
     def states(self, payment_ids: Sequence[str]) -> Counter[str]:
         return Counter(str(self.payment(each).state) for each in payment_ids)
 
-    def lane_row(self) -> queries.Lane:
-        (lane,) = self.ledger.read_now(queries.all_lanes)
-        return lane
+    def lane_row(self, lane: str | None = None) -> queries.Lane:
+        """A lane as the ledger has it; of the only one, unless it is named."""
+        wanted = lane or self.lane
+        (row,) = (it for it in self.ledger.read_now(queries.all_lanes) if it.address == wanted)
+        return row
 
     def transactions(self) -> list[dict[str, Any]]:
-        """All chain transactions, in the order of their nonces."""
+        """All chain transactions, in the order of their nonces, of one lane after the other."""
         table = schema.chain_transactions
         rows = self.ledger.read_now(
-            lambda connection: connection.execute(select(table).order_by(table.c.nonce)).all()
+            lambda connection: connection.execute(
+                select(table).order_by(table.c.lane, table.c.nonce)
+            ).all()
         )
         return [dict(row._mapping) for row in rows]
 
@@ -161,8 +184,8 @@ class Shop:
         wrapped = self.ledger.read_now(lambda connection: connection.execute(statement).scalar())
         return self._wallet(address, wrapped or b"")
 
-    def lane_holder(self) -> LocalAccount:
-        lane = self.lane_row()
+    def lane_holder(self, lane_address: str | None = None) -> LocalAccount:
+        lane = self.lane_row(lane_address)
         return self._wallet(lane.address, lane.wrapped_key)
 
     def _wallet(self, address: str, wrapped: bytes) -> LocalAccount:
@@ -228,16 +251,24 @@ def still_open(shop: Shop) -> dict[PaymentState, int]:
 
 @asynccontextmanager
 async def open_shop(
-    chain: DevChain, ledger: Ledger, key_file: Path, *, cards: int = 3, **settings: Any
+    chain: DevChain,
+    ledger: Ledger,
+    key_file: Path,
+    *,
+    cards: int = 3,
+    lanes: int = 1,
+    **settings: Any,
 ) -> AsyncIterator[Shop]:
-    """Open a shop with funded cards and a funded lane on an empty ledger."""
+    """Open a shop with funded cards and funded lanes on an empty ledger."""
     create_master_key(key_file)
     custody = Custody.load(key_file)
     seeded = seed_registry(ledger, cards=cards, daily_limit_units=DAILY_LIMIT_UNITS)
-    registry, lane = ledger.write_now(lambda connection: _own_keys(connection, custody, seeded))
+    registry = ledger.write_now(lambda connection: _own_keys(connection, custody, seeded))
+    addresses = ledger.write_now(lambda connection: _own_lanes(connection, custody, lanes))
     chain.mint_all({card.account: BALANCE_UNITS for card in registry.cards})
-    chain.fund(lane, 100 * ETHER)
-    shop = Shop(chain, ledger, custody, registry, lane, SettlementSettings(**settings))
+    for lane in addresses:
+        chain.fund(lane, 100 * ETHER)
+    shop = Shop(chain, ledger, custody, registry, addresses, SettlementSettings(**settings))
     watcher = await shop.connect()
     balances = await watcher.balances(
         [card.account for card in registry.cards], chain.block_number()
@@ -250,8 +281,8 @@ async def open_shop(
         await shop.close()
 
 
-def _own_keys(connection: Connection, custody: Custody, registry: Registry) -> tuple[Registry, str]:
-    """Give the seeded cards and the lane addresses whose keys are really in custody."""
+def _own_keys(connection: Connection, custody: Custody, registry: Registry) -> Registry:
+    """Give the seeded cards addresses whose keys are really in custody."""
     owned = []
     for card in registry.cards:
         address, wrapped = custody.new_key()
@@ -262,8 +293,16 @@ def _own_keys(connection: Connection, custody: Custody, registry: Registry) -> t
         seeded = schema.accounts.c.address == card.account
         connection.execute(delete(schema.accounts).where(seeded))
         owned.append(SeededCard(card.uuid, address))
-    lane, wrapped_lane = custody.new_key()
-    connection.execute(
-        update(schema.lanes).values(address=lane, wrapped_key=wrapped_lane, next_nonce=None)
-    )
-    return replace(registry, cards=tuple(owned)), lane
+    return replace(registry, cards=tuple(owned))
+
+
+def _own_lanes(connection: Connection, custody: Custody, count: int) -> list[str]:
+    """Lanes with keys in custody, in the place of the seeded one."""
+    connection.execute(delete(schema.lanes))
+    keys = [custody.new_key() for _ in range(count)]
+    rows = [
+        {"address": address, "wrapped_key": wrapped, "created_at_ms": NOW_MS}
+        for address, wrapped in keys
+    ]
+    connection.execute(insert(schema.lanes), rows)
+    return [address for address, _wrapped in keys]

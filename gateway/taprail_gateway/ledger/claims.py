@@ -12,14 +12,15 @@ comes, every payment gets to the front.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, update
 
 from taprail_common.payment_state import PaymentState
 from taprail_gateway.ledger.errors import GuardError
-from taprail_gateway.ledger.queries import PendingPayment, pending_of
-from taprail_gateway.ledger.schema import payment_is_open, payments
+from taprail_gateway.ledger.queries import PendingPayment
+from taprail_gateway.ledger.schema import REFUSED_AFTER, payment_is_open, payments
 
 AHEAD_PER_POINT_MS: Final = 2_000
 """Of priority: a payment of priority 10 goes before those of 5 that came up to 10 s earlier."""
@@ -36,15 +37,16 @@ def rank_ms(created_at_ms: int, priority: int) -> int:
 def claim(connection: Connection, lane: str, limit: int, now_ms: int) -> list[PendingPayment]:
     """What this lane should bind next, at most so many: what it has claimed before, and more.
 
-    A payment whose `due_at_ms` lies ahead is left where it is.
+    A payment whose `due_at_ms` lies ahead is left where it is, and so is one that has failed too
+    many preflights: that waits for its proof.
     """
-    own = pending_of(connection, lane, limit, now_ms)
+    own = _claimed(connection, lane, limit, now_ms)
     wanted = limit - len(own)
     if wanted <= 0:
         return own
     free = (
         select(_p.id)
-        .where(_IS_PENDING, _p.lane.is_(None), _is_due(now_ms))
+        .where(_IS_PENDING, _p.lane.is_(None), _is_ready(now_ms))
         .order_by(_p.rank_ms)
         .limit(wanted)
         .with_for_update(skip_locked=True)
@@ -53,7 +55,27 @@ def claim(connection: Connection, lane: str, limit: int, now_ms: int) -> list[Pe
     )
     taken = update(payments).where(_p.id.in_(select(free.c.id))).values(lane=lane)
     connection.execute(taken)
-    return pending_of(connection, lane, limit, now_ms)
+    return _claimed(connection, lane, limit, now_ms)
+
+
+def waiting(connection: Connection, lane: str, limit: int, now_ms: int) -> tuple[int, int | None]:
+    """How many payments a lane could bind now, counted up to a limit, and since when the oldest
+    of them waits (ms): those that it has claimed, and those that nobody has."""
+    mine = or_(_p.lane == lane, _p.lane.is_(None))
+    first = (
+        select(_p.created_at_ms).where(_IS_PENDING, _is_ready(now_ms), mine).limit(limit).subquery()
+    )
+    count, oldest_ms = connection.execute(
+        select(func.count(), func.min(first.c.created_at_ms))
+    ).one()
+    return count, oldest_ms
+
+
+def under_way(connection: Connection, lane: str, limit: int) -> int:
+    """How many payments are bound to a lane and not settled, counted up to a limit."""
+    bound = (PaymentState.PROCESSING.value, PaymentState.SENT.value)
+    some = select(_p.id).where(payment_is_open, _p.state.in_(bound), _p.lane == lane).limit(limit)
+    return int(connection.execute(select(func.count()).select_from(some.subquery())).scalar_one())
 
 
 def give_back(connection: Connection, lane: str) -> int:
@@ -87,5 +109,17 @@ def put_off(
         raise GuardError("not all of them are pending", payment_ids)
 
 
-def _is_due(now_ms: int) -> ColumnElement[bool]:
-    return or_(_p.due_at_ms.is_(None), _p.due_at_ms <= now_ms)
+def _claimed(connection: Connection, lane: str, limit: int, now_ms: int) -> list[PendingPayment]:
+    """What a lane has claimed and may bind now, in its order."""
+    statement = (
+        select(*(_p[field.name] for field in fields(PendingPayment)))
+        .where(_IS_PENDING, _is_ready(now_ms), _p.lane == lane)
+        .order_by(_p.rank_ms)
+        .limit(limit)
+    )
+    return [PendingPayment(*row) for row in connection.execute(statement)]
+
+
+def _is_ready(now_ms: int) -> ColumnElement[bool]:
+    is_due = or_(_p.due_at_ms.is_(None), _p.due_at_ms <= now_ms)
+    return and_(is_due, _p.preflights < REFUSED_AFTER)

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Select, exists, func, select
 from taprail_common.payment_state import HOLDING, PaymentState
 from taprail_gateway.ledger.schema import (
     accounts,
+    alerts,
     attempts,
     bindings,
     card_spend,
@@ -72,11 +73,16 @@ def _spend(connection: Connection) -> Iterator[str]:
         yield f"card {card} has payments but no spend on {day}"
 
 
+# A lane whose key was used elsewhere goes on behind those nonces; an alert has told of it.
+_SHARED = exists().where(alerts.c.kind == "foreign_nonce", alerts.c.subject == lanes.c.address)
+
+
 def _lanes(connection: Connection) -> Iterator[str]:
     nonce = chain_transactions.c.nonce
     statement = (
         select(lanes.c.address, lanes.c.next_nonce, func.max(nonce))
         .join(chain_transactions, chain_transactions.c.lane == lanes.c.address)
+        .where(~_SHARED)
         .group_by(lanes.c.address, lanes.c.next_nonce)
         .having((func.max(nonce) + 1 != lanes.c.next_nonce) | (lanes.c.next_nonce.is_(None)))
     )
@@ -86,6 +92,7 @@ def _lanes(connection: Connection) -> Iterator[str]:
     gaps = (
         select(lanes.c.address, func.min(nonce), func.max(nonce), count)
         .join(chain_transactions, chain_transactions.c.lane == lanes.c.address)
+        .where(~_SHARED)
         .group_by(lanes.c.address)
         .having(func.max(nonce) - func.min(nonce) + 1 != count)
     )

@@ -18,7 +18,7 @@ from typing import Final, TypedDict, Unpack
 
 from sqlalchemy import ColumnElement, Connection, bindparam, func, or_, select, update
 
-from taprail_common.payment_state import PaymentEvent, PaymentState, sources_of, target_of
+from taprail_common.payment_state import SETTLED, PaymentEvent, PaymentState, sources_of, target_of
 from taprail_gateway.ledger.alerts import raise_alerts
 from taprail_gateway.ledger.errors import GuardError
 from taprail_gateway.ledger.leases import Lease
@@ -234,6 +234,17 @@ def mints_of(connection: Connection, chain_transaction_ids: Sequence[int]) -> di
         if each.chain_transaction_id is not None:
             travelling[each.chain_transaction_id].append(each)
     return travelling
+
+
+def unsettled(
+    connection: Connection, chain_transaction_ids: Sequence[int]
+) -> dict[int, list[Mint]]:
+    """The mints in these transactions that are not made yet; an entry for each of them."""
+    travelling = mints_of(connection, chain_transaction_ids)
+    return {
+        transaction: [mint for mint in found if mint.state not in SETTLED]
+        for transaction, found in travelling.items()
+    }
 
 
 def under_way(connection: Connection, lane: str, limit: int) -> int:

@@ -7,13 +7,19 @@ inside the caller's transaction; its GuardError is meant to undo that.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from sqlalchemy import Connection, Executable, insert, update
+from sqlalchemy import Connection, Executable, insert, select, update
 
 from taprail_gateway.ledger.errors import GuardError
 from taprail_gateway.ledger.leases import Lease, guard
-from taprail_gateway.ledger.schema import attempts, chain_transactions, lanes
+from taprail_gateway.ledger.queries import OpenTransaction
+from taprail_gateway.ledger.schema import (
+    attempts,
+    chain_transactions,
+    lanes,
+    transaction_is_open,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,15 @@ def start_lane(connection: Connection, lease: Lease, first_nonce: int) -> None:
     statement = update(lanes).where(lanes.c.address == lease.lane, lanes.c.next_nonce.is_(None))
     _change_one(
         connection, statement.values(next_nonce=first_nonce), "the lane has begun", lease.lane
+    )
+
+
+def skip_nonces(connection: Connection, lease: Lease, next_nonce: int) -> None:
+    """Go on behind nonces that somebody else has used; GuardError when that would go back."""
+    guard(connection, lease)
+    statement = update(lanes).where(lanes.c.address == lease.lane, lanes.c.next_nonce <= next_nonce)
+    _change_one(
+        connection, statement.values(next_nonce=next_nonce), "the lane is further", lease.lane
     )
 
 
@@ -106,6 +121,38 @@ def reopen_transaction(connection: Connection, chain_transaction_id: int) -> Non
         .values(status="broadcast", block_number=None, block_hash=None)
     )
     _change_one(connection, statement, "the transaction is not final", chain_transaction_id)
+
+
+def open_from(
+    connection: Connection,
+    lane: str,
+    first_nonce: int,
+    limit: int,
+    *,
+    status: str | None = None,
+    rescue_asked: bool = False,
+) -> list[OpenTransaction]:
+    """A lane's transactions that are not final, from a nonce on, in their order; if wanted, only
+    those in a status, or those that an operator wants to be sent anew."""
+    t = chain_transactions.c
+    statement = select(*(t[field.name] for field in fields(OpenTransaction))).where(
+        t.lane == lane, transaction_is_open, t.nonce >= first_nonce
+    )
+    if status is not None:
+        statement = statement.where(t.status == status)
+    if rescue_asked:
+        statement = statement.where(t.rescue_asked_at_ms.is_not(None))
+    return [
+        OpenTransaction(*row)
+        for row in connection.execute(statement.order_by(t.nonce).limit(limit))
+    ]
+
+
+def lowest_open(connection: Connection, lane: str) -> int | None:
+    """The lowest nonce of a lane that is not final; None when nothing is under way."""
+    t = chain_transactions.c
+    statement = select(t.nonce).where(t.lane == lane, transaction_is_open).order_by(t.nonce)
+    return connection.execute(statement.limit(1)).scalar()
 
 
 def _change_one(

@@ -6,18 +6,17 @@ after a million payments. Each has a bound.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, func, or_, select
 
 from taprail_common.payment_state import HOLDING, PaymentState
 from taprail_gateway.ledger.invariants import check_invariants
 from taprail_gateway.ledger.schema import (
     accounts,
     attempts,
-    bindings,
     chain_transactions,
     lanes,
     merchants,
@@ -37,8 +36,8 @@ __all__ = [
     "PendingPayment",
     "RawAttempt",
     "all_lanes",
-    "bound_payments",
     "check_invariants",
+    "columns_of",
     "events_after",
     "facts",
     "held_by_account",
@@ -48,12 +47,11 @@ __all__ = [
     "open_transactions",
     "payment",
     "payment_of_request",
-    "payments_of",
     "pending_count",
     "pending_of",
     "raw_attempts",
+    "shaped",
     "totals_by_merchant",
-    "valid_before_s",
 ]
 
 R = TypeVar("R")
@@ -111,7 +109,7 @@ class PendingPayment:
 
 @dataclass(frozen=True, slots=True)
 class BoundPayment:
-    """What the confirmer needs of a payment to judge it by the chain."""
+    """What the confirmer needs of a payment to judge it by the chain: see `under_way`."""
 
     id: str
     payer: str
@@ -119,8 +117,11 @@ class BoundPayment:
     amount_units: int
     state: PaymentState
     bindings: int
-    processing_at_ms: int
-    chain_transaction_id: int
+    processing_at_ms: int | None
+    chain_transaction_id: int | None
+    """None for one that is pending."""
+    signed_until_s: int
+    failure_reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,19 +174,19 @@ class PaymentEventRow:
     detail: str | None
 
 
-def _columns(shape: type[Any], table: Table) -> list[ColumnElement[Any]]:
+def columns_of(shape: type[Any], table: Table) -> list[ColumnElement[Any]]:
+    """The columns of a table that a shape is made of, in its order."""
     return [table.c[field.name] for field in fields(shape)]
 
 
-def _shape(shape: type[R], row: Row[Any]) -> R:
-    values = dict(row._mapping)
-    if "state" in values:
-        values["state"] = PaymentState(values["state"])
-    return shape(**values)
-
-
-def _all(connection: Connection, shape: type[R], statement: Select[Any]) -> list[R]:
-    return [_shape(shape, row) for row in connection.execute(statement)]
+def shaped(connection: Connection, shape: Callable[..., R], statement: Select[Any]) -> list[R]:
+    """The rows of a statement that selects exactly the columns of a shape."""
+    names = [field.name for field in fields(cast("type[Any]", shape))]
+    rows = connection.execute(statement)
+    if "state" not in names:
+        return [shape(*row) for row in rows]
+    at = names.index("state")
+    return [shape(*row[:at], PaymentState(row[at]), *row[at + 1 :]) for row in rows]
 
 
 def _pairs(connection: Connection, statement: Select[Any]) -> dict[Any, Any]:
@@ -194,18 +195,20 @@ def _pairs(connection: Connection, statement: Select[Any]) -> dict[Any, Any]:
 
 def payment(connection: Connection, payment_id: str) -> Payment | None:
     """A payment by its id."""
-    found = _all(
-        connection, Payment, select(*_columns(Payment, payments)).where(payments.c.id == payment_id)
+    found = shaped(
+        connection,
+        Payment,
+        select(*columns_of(Payment, payments)).where(payments.c.id == payment_id),
     )
     return found[0] if found else None
 
 
 def payment_of_request(connection: Connection, requester: str, request_id: str) -> Payment | None:
     """The payment that a request led to, if it was accepted."""
-    statement = select(*_columns(Payment, payments)).where(
+    statement = select(*columns_of(Payment, payments)).where(
         payments.c.requester == requester, payments.c.request_id == request_id
     )
-    found = _all(connection, Payment, statement)
+    found = shaped(connection, Payment, statement)
     return found[0] if found else None
 
 
@@ -221,12 +224,12 @@ def open_counts(connection: Connection) -> dict[PaymentState, int]:
 def pending_of(connection: Connection, lane: str, limit: int, now_ms: int) -> list[PendingPayment]:
     """Payments that a lane has claimed and that wait for a transaction, in their order."""
     statement = (
-        select(*_columns(PendingPayment, payments))
+        select(*columns_of(PendingPayment, payments))
         .where(_is_pending(now_ms), payments.c.lane == lane)
         .order_by(payments.c.rank_ms)
         .limit(limit)
     )
-    return _all(connection, PendingPayment, statement)
+    return shaped(connection, PendingPayment, statement)
 
 
 def pending_count(
@@ -249,47 +252,9 @@ def _is_pending(now_ms: int) -> ColumnElement[bool]:
     return and_(payments.c.state == PaymentState.PENDING.value, payment_is_open, due)
 
 
-def bound_payments(
-    connection: Connection, state: PaymentState, limit: int, *, before_ms: int | None = None
-) -> list[BoundPayment]:
-    """Payments in an open state that travelled, oldest first; `before_ms`: bound before then."""
-    statement = select(*_columns(BoundPayment, payments)).where(
-        payments.c.state == state.value,
-        payment_is_open,
-        payments.c.chain_transaction_id.is_not(None),
-    )
-    if before_ms is not None:
-        statement = statement.where(payments.c.processing_at_ms < before_ms)
-    statement = statement.order_by(payments.c.processing_at_ms).limit(limit)
-    return _all(connection, BoundPayment, statement)
-
-
-def payments_of(
-    connection: Connection, chain_transaction_ids: Sequence[int]
-) -> dict[int, list[BoundPayment]]:
-    """The payments that travel in each of these transactions now; an entry for each of them."""
-    statement = select(*_columns(BoundPayment, payments)).where(
-        payments.c.chain_transaction_id.in_(chain_transaction_ids)
-    )
-    travelling: dict[int, list[BoundPayment]] = {each: [] for each in chain_transaction_ids}
-    for each in _all(connection, BoundPayment, statement):
-        travelling[each.chain_transaction_id].append(each)
-    return travelling
-
-
-def valid_before_s(connection: Connection, payment_ids: Sequence[str]) -> dict[str, int]:
-    """Until when any authorization ever signed for a payment is valid; absent: never signed."""
-    statement = (
-        select(bindings.c.payment_id, func.max(bindings.c.valid_before_s))
-        .where(bindings.c.payment_id.in_(payment_ids))
-        .group_by(bindings.c.payment_id)
-    )
-    return _pairs(connection, statement)
-
-
 def all_lanes(connection: Connection) -> list[Lane]:
     """Every sending wallet."""
-    return _all(connection, Lane, select(*_columns(Lane, lanes)).order_by(lanes.c.address))
+    return shaped(connection, Lane, select(*columns_of(Lane, lanes)).order_by(lanes.c.address))
 
 
 def open_transactions(
@@ -297,12 +262,12 @@ def open_transactions(
 ) -> list[OpenTransaction]:
     """A lane's transactions that are not final, in the order of their nonces."""
     statement = (
-        select(*_columns(OpenTransaction, chain_transactions))
+        select(*columns_of(OpenTransaction, chain_transactions))
         .where(chain_transactions.c.lane == lane, transaction_is_open)
         .order_by(chain_transactions.c.nonce)
         .limit(limit)
     )
-    return _all(connection, OpenTransaction, statement)
+    return shaped(connection, OpenTransaction, statement)
 
 
 def raw_attempts(
@@ -310,12 +275,12 @@ def raw_attempts(
 ) -> dict[int, list[RawAttempt]]:
     """Every version ever signed of each transaction, oldest first; an entry for each of them."""
     statement = (
-        select(*_columns(RawAttempt, attempts))
+        select(*columns_of(RawAttempt, attempts))
         .where(attempts.c.chain_transaction_id.in_(chain_transaction_ids))
         .order_by(attempts.c.created_at_ms, attempts.c.max_fee_wei)
     )
     versions: dict[int, list[RawAttempt]] = {each: [] for each in chain_transaction_ids}
-    for each in _all(connection, RawAttempt, statement):
+    for each in shaped(connection, RawAttempt, statement):
         versions[each.chain_transaction_id].append(each)
     return versions
 
@@ -323,12 +288,12 @@ def raw_attempts(
 def events_after(connection: Connection, seq: int, limit: int) -> list[PaymentEventRow]:
     """The steps of all payments after a place in their order, for those who tell of them."""
     statement = (
-        select(*_columns(PaymentEventRow, payment_events))
+        select(*columns_of(PaymentEventRow, payment_events))
         .where(payment_events.c.seq > seq)
         .order_by(payment_events.c.seq)
         .limit(limit)
     )
-    return _all(connection, PaymentEventRow, statement)
+    return shaped(connection, PaymentEventRow, statement)
 
 
 def last_event_seq(connection: Connection) -> int:
@@ -339,11 +304,11 @@ def last_event_seq(connection: Connection) -> int:
 def history(connection: Connection, payment_id: str) -> list[PaymentEventRow]:
     """The steps of one payment, in their order."""
     statement = (
-        select(*_columns(PaymentEventRow, payment_events))
+        select(*columns_of(PaymentEventRow, payment_events))
         .where(payment_events.c.payment_id == payment_id)
         .order_by(payment_events.c.seq)
     )
-    return _all(connection, PaymentEventRow, statement)
+    return shaped(connection, PaymentEventRow, statement)
 
 
 def totals_by_merchant(connection: Connection) -> dict[str, int]:

@@ -21,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    and_,
     literal_column,
 )
 
@@ -47,6 +48,7 @@ from taprail_gateway.ledger.schema_office import (
 )
 
 __all__ = [
+    "REFUSED_AFTER",
     "VERSION",
     "account_is_unread",
     "accounts",
@@ -71,6 +73,7 @@ __all__ = [
     "payment_events",
     "payment_is_completed",
     "payment_is_open",
+    "payment_is_refused",
     "payments",
     "settings",
     "terminals",
@@ -235,6 +238,7 @@ Index(
 transaction_is_final: Final = chain_transactions.c.status == literal("final")
 Index(
     "ix_chain_transactions_final",
+    chain_transactions.c.lane,
     chain_transactions.c.block_number,
     sqlite_where=transaction_is_final,
     postgresql_where=transaction_is_final,
@@ -324,6 +328,18 @@ Index(
     payments.c.block_number,
     sqlite_where=payment_is_completed,
     postgresql_where=payment_is_completed,
+)
+REFUSED_AFTER: Final = 3
+"""Preflights that a payment may fail; then it waits for the proof that nothing of it can run."""
+payment_is_refused: Final = and_(
+    payments.c.state == literal(PaymentState.PENDING.value),
+    payments.c.preflights >= literal_column(str(REFUSED_AFTER), Integer),
+)
+Index(
+    "ix_payments_refused",
+    payments.c.id,
+    sqlite_where=payment_is_refused,
+    postgresql_where=payment_is_refused,
 )
 Index("ix_payments_chain_transaction_id", payments.c.chain_transaction_id)
 Index("ix_payments_card_uuid_created_at_ms", payments.c.card_uuid, payments.c.created_at_ms)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, Connection, insert, update
+from sqlalchemy import ColumnElement, Connection, insert, true, update
 
 from taprail_common.payment_state import PaymentEvent, PaymentState, sources_of, target_of
 from taprail_gateway.ledger import outbox, payment_alerts
@@ -82,11 +82,20 @@ _NO_BLOCK: Final = {"tx_hash": None, "block_number": None, "block_hash": None}
 # What is no longer true after a step, so that nobody reads it as if it were.
 _FORGETS: Final[dict[PaymentEvent, Mapping[str, object]]] = {
     PaymentEvent.BIND: {"due_at_ms": None, "preflights": 0, "failure_reason": None},
-    PaymentEvent.UNBIND: {"chain_transaction_id": None},
+    # Its lane may be the one that is in trouble.
+    PaymentEvent.UNBIND: {"chain_transaction_id": None, "lane": None},
     PaymentEvent.RETRY: {"chain_transaction_id": None, "failure_reason": None, "lane": None},
     PaymentEvent.CONFIRM: {"failure_reason": None},
     PaymentEvent.REORG: {"completed_at_ms": None, **_NO_BLOCK},
+    PaymentEvent.REORG_UNBOUND: {"completed_at_ms": None, **_NO_BLOCK},
 }
+# Whoever is `sent` must have a transaction: a payment that was carried out without one of ours has
+# no such step, and only that has the other one.
+_ONLY: Final[dict[PaymentEvent, ColumnElement[bool]]] = {
+    PaymentEvent.REORG: payments.c.chain_transaction_id.is_not(None),
+    PaymentEvent.REORG_UNBOUND: payments.c.chain_transaction_id.is_(None),
+}
+_REORGS: Final = frozenset(_ONLY)
 
 
 class Changes(TypedDict, total=False):
@@ -161,6 +170,7 @@ def apply(
         which: ColumnElement[bool] = payments.c.id.in_(some)
         if event is PaymentEvent.REJECT:
             which &= payments.c.signed_until_s <= final_time_s
+        which &= _ONLY.get(event, true())
         moved |= _move(connection, event, which, at_ms, changes)
     missing = [each for each in ids if each not in moved]
     if missing:
@@ -257,7 +267,7 @@ def _move_funds(
     elif event in {PaymentEvent.REJECT, PaymentEvent.DISPROVE}:
         release(connection, charges, snapshot_from=0)
         return_spends(connection, charges)
-    elif event is PaymentEvent.REORG:
+    elif event in _REORGS:
         hold_again(connection, charges)
 
 

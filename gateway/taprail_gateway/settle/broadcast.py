@@ -6,8 +6,9 @@ once. No answer, or one that nobody understands, leaves a transaction as it is, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import structlog
@@ -15,10 +16,12 @@ from sqlalchemy import Connection
 
 from taprail_common.clock import Clock
 from taprail_common.crash import crash
-from taprail_gateway.ledger import queries, transitions
+from taprail_gateway.ledger import leases, queries
 from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.ledger.leases import Lease
 from taprail_gateway.ledger.queries import Lane, OpenTransaction
 from taprail_gateway.settle import lanes
+from taprail_gateway.settle.cargo import Cargo
 from taprail_gateway.settle.chain import MAX_BATCH, Chain, SendOutcome
 from taprail_gateway.settle.errors import IN_POOL, SendClass
 from taprail_gateway.settle.signer import SignedTransaction
@@ -57,56 +60,84 @@ def stored_transactions(
 
 
 @dataclass(frozen=True, slots=True)
+class Obstacle:
+    """The first transaction that was not taken, and why."""
+
+    transaction: StoredTransaction
+    outcome: SendOutcome
+
+    def __str__(self) -> str:
+        return f"a transaction was not taken ({self.outcome.meaning}: {self.outcome.text})"
+
+
+@dataclass(frozen=True, slots=True)
 class Broadcaster:
-    """Sends for one gateway; both loops may use it at once."""
+    """Sends for one gateway; all its loops may use it at once."""
 
     ledger: Ledger
     chain: Chain
     clock: Clock
     wakeups: Wakeups
+    cargoes: Mapping[str, Cargo]
+    """By the purpose of lanes."""
 
     async def send(
-        self, lane: Lane, transactions: Sequence[StoredTransaction]
-    ) -> SendOutcome | None:
+        self, lane: Lane, lease: Lease, transactions: Sequence[StoredTransaction]
+    ) -> Obstacle | None:
         """Send in nonce order, as far as the nodes take them; gives what stopped it, if anything.
 
         Pauses or resumes the lane where the answers ask for it.
         """
         obstacle = None
         for batch in batches(transactions):
-            obstacle = await self._send_batch(batch)
+            obstacle = await self._send_batch(lane, lease, batch)
             if obstacle is not None:
                 break
         if transactions:
-            await lanes.heed(self.ledger, lane, obstacle)
+            outcome = obstacle.outcome if obstacle is not None else None
+            await lanes.heed(self.ledger, lane, lease, outcome)
         return obstacle
 
-    async def _send_batch(self, batch: Sequence[StoredTransaction]) -> SendOutcome | None:
+    async def _send_batch(
+        self, lane: Lane, lease: Lease, batch: Sequence[StoredTransaction]
+    ) -> Obstacle | None:
+        crash("settle.sending")
         outcomes = await self.chain.send([item.signed for item in batch])
         crash("settle.broadcast")
         answered = list(zip(batch, outcomes, strict=True))
-        await self._mark([item.id for item, outcome in answered if outcome.meaning in _OUT])
-        obstacles = [(item, outcome) for item, outcome in answered if outcome.meaning not in _OUT]
-        for item, outcome in obstacles[:1]:
+        taken = [item.id for item, outcome in answered if outcome.meaning in _OUT]
+        await self._mark(lane, lease, taken)
+        obstacles = [Obstacle(*each) for each in answered if each[1].meaning not in _OUT]
+        for first in obstacles[:1]:
+            item, outcome = first.transaction, first.outcome
             _log.warning(
                 "settle.not_taken",
+                lane=lane.address,
                 tx=item.signed.tx_hash,
                 nonce=item.nonce,
                 meaning=outcome.meaning,
                 said=outcome.text,
                 others=len(obstacles) - 1,
             )
-        return obstacles[0][1] if obstacles else None
+        return obstacles[0] if obstacles else None
 
-    async def _mark(self, transaction_ids: Sequence[int]) -> None:
+    async def _mark(self, lane: Lane, lease: Lease, transaction_ids: Sequence[int]) -> None:
         if not transaction_ids:
             return
-        at_ms = self.clock.now_ms()
+        cargo, at_ms = self.cargoes[lane.purpose], self.clock.now_ms()
         await self.ledger.write(
-            lambda connection: transitions.mark_broadcast(connection, transaction_ids, at_ms)
+            partial(_mark, lease=lease, cargo=cargo, ids=transaction_ids, at_ms=at_ms)
         )
+        crash("settle.noted_sent")
         self.wakeups.events.ring()
         self.wakeups.bound.ring()
+
+
+def _mark(
+    connection: Connection, *, lease: Lease, cargo: Cargo, ids: Sequence[int], at_ms: int
+) -> None:
+    leases.guard(connection, lease)
+    cargo.mark_broadcast(connection, ids, at_ms)
 
 
 def batches(transactions: Sequence[StoredTransaction]) -> Iterator[list[StoredTransaction]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Final
+from typing import Final, NamedTuple
 
 from eth_abi.abi import decode
 from eth_abi.exceptions import DecodingError
@@ -43,6 +43,9 @@ _AUTHORIZATION_STATE: Final = _selector("authorizationState(address,bytes32)")
 _RESULT_BYTES: Final = 512
 _RESULT_HEAD_BYTES: Final = 64
 
+_ERROR: Final = _selector("Error(string)")
+"""What `require` with a text fails with (Solidity, "Panic via assert and Error via require")."""
+
 NAME: Final = _selector("name()")
 VERSION: Final = _selector("version()")
 SYMBOL: Final = _selector("symbol()")
@@ -69,24 +72,39 @@ def transfer_with_authorization(
     )
 
 
-def aggregate3(calls: Sequence[tuple[str, bytes]]) -> bytes:
-    """Call data for Multicall3: (contract, call data) each, any of which may fail by itself."""
-    rows = [_call3(contract, data) for contract, data in calls]
+def aggregate3(calls: Sequence[tuple[str, bytes]], *, may_fail: bool = True) -> bytes:
+    """Call data for Multicall3: (contract, call data) each; `may_fail`: any of them by itself."""
+    rows = [_call3(contract, data, may_fail) for contract, data in calls]
     ends = accumulate((len(row) for row in rows), initial=len(rows) * 32)
     offsets = [uint_word(start) for start, _ in zip(ends, rows, strict=False)]
     return b"".join((_AGGREGATE3, uint_word(32), uint_word(len(rows)), *offsets, *rows))
 
 
-def _call3(contract: str, data: bytes) -> bytes:
+def _call3(contract: str, data: bytes, may_fail: bool) -> bytes:
     """The tuple (address, allowFailure, bytes): its bytes begin after three words."""
     padding = bytes(-len(data) % 32)
     return b"".join(
-        (address_word(contract), uint_word(1), uint_word(96), uint_word(len(data)), data, padding)
+        (
+            address_word(contract),
+            uint_word(int(may_fail)),
+            uint_word(96),
+            uint_word(len(data)),
+            data,
+            padding,
+        )
     )
 
 
-def decode_aggregate3(reply: bytes, expected: int) -> list[bytes | None]:
-    """What each call returned, None for one that failed; ChainError unless there are so many."""
+class CallResult(NamedTuple):
+    """What one call of an aggregate3 came to."""
+
+    succeeded: bool
+    data: bytes
+    """What it returned, or what it failed with."""
+
+
+def decode_results(reply: bytes, expected: int) -> list[CallResult]:
+    """The result of each call; ChainError unless there are so many."""
     # Rows are found by offsets, so a megabyte may say thousands of times "that megabyte".
     if len(reply) > _RESULT_HEAD_BYTES + _RESULT_BYTES * expected:
         raise ChainError(f"aggregate3 gave {len(reply)} bytes for {expected} calls")
@@ -96,7 +114,23 @@ def decode_aggregate3(reply: bytes, expected: int) -> list[bytes | None]:
         raise ChainError("the node's answer is no result of aggregate3") from exc
     if len(rows) != expected:
         raise ChainError(f"aggregate3 gave {len(rows)} results for {expected} calls")
-    return [data if succeeded else None for succeeded, data in rows]
+    return [CallResult(succeeded, data) for succeeded, data in rows]
+
+
+def decode_aggregate3(reply: bytes, expected: int) -> list[bytes | None]:
+    """What each call returned, None for one that failed; ChainError unless there are so many."""
+    results = decode_results(reply, expected)
+    return [result.data if result.succeeded else None for result in results]
+
+
+def revert_reason(data: bytes) -> str:
+    """Why a call failed, as its contract says it; empty when it says nothing that can be read."""
+    if data[:4] == _ERROR:
+        try:
+            return decode_text(data[4:])
+        except ChainError:
+            return ""
+    return "0x" + data[:4].hex() if data else ""
 
 
 def balance_of(account: str) -> bytes:

@@ -17,7 +17,6 @@ from typing import NamedTuple, Protocol
 from sqlalchemy import Connection
 
 from taprail_gateway.ledger.leases import Lease
-from taprail_gateway.ledger.queries import Lane
 from taprail_gateway.ledger.transitions import Attempt
 from taprail_gateway.settle.replies import Block
 
@@ -71,7 +70,7 @@ class Cargo(Protocol):
         """About what one item uses in a full transaction."""
         ...
 
-    async def prepare(self, lane: Lane, lease: Lease, limit: int, head: Block) -> Load:
+    async def prepare(self, lease: Lease, limit: int, head: Block) -> Load:
         """Claim so many durably, leave out what would fail, and make the calls for the rest.
 
         Nothing has a transaction after it: whatever it took is taken again next time. Raises

@@ -282,9 +282,14 @@ class Chain:
             answers = await node.batch(asked)
         except ChainError as exc:
             self._note(node, exc)
-            whole = SendOutcome(classify(exc.reply), exc.reply.text[:200])
+            is_strange = isinstance(exc, WrongChainError)
+            meaning = SendClass.WRONG_CHAIN if is_strange else classify(exc.reply)
+            whole = SendOutcome(meaning, exc.reply.text[:200])
             return [whole] * len(transactions)
-        return [_outcome(sent, got) for sent, got in zip(transactions, answers, strict=True)]
+        outcomes = [_outcome(sent, got) for sent, got in zip(transactions, answers, strict=True)]
+        if any(outcome.meaning is SendClass.WRONG_CHAIN for outcome in outcomes):
+            node.checked = False
+        return outcomes
 
 
 def _outcome(sent: SignedTransaction, answer: Answer) -> SendOutcome:
@@ -306,7 +311,7 @@ def _best(outcomes: Sequence[SendOutcome]) -> SendOutcome:
 def _rank(outcome: SendOutcome) -> int:
     if outcome.meaning in IN_POOL:
         return 0
-    last = (SendClass.AMBIGUOUS, SendClass.PERMANENT)
+    last = (SendClass.AMBIGUOUS, SendClass.WRONG_CHAIN, SendClass.PERMANENT)
     return 1 if outcome.meaning not in last else 2 + last.index(outcome.meaning)
 
 

@@ -1,4 +1,4 @@
-"""What a node's words about a transaction mean: one table, the only place that reads them.
+"""What a node's words about a transaction or a call mean: the only place that reads them.
 
 A refusal is a hint about what to try next, never proof about the money: in every class the nonce
 and the stored bytes are kept, and only the chain itself decides what became of a payment. Words
@@ -20,6 +20,8 @@ class SendClass(StrEnum):
     """The node answered with the hash of exactly these bytes."""
     PERMANENT = "permanent"
     """These bytes can never run; a person has to look."""
+    WRONG_CHAIN = "wrong_chain"
+    """The node is on another chain than the transaction: it says nothing about ours."""
     KNOWN = "known"
     """The node had the bytes already: as good as taken, and no proof that they will be mined."""
     NONCE_LOW = "nonce_low"
@@ -66,9 +68,10 @@ _TABLE: Final = (
             "oversized data",
             "invalid sender",
             "invalid signature",
-            "invalid chain id",
         ),
     ),
+    # Every transaction of ours names the chain that was checked at start.
+    _Row(SendClass.WRONG_CHAIN, ("invalid chain id",)),
     _Row(
         SendClass.KNOWN,
         ("already known", "alreadyknown", "known transaction", "already imported"),
@@ -111,6 +114,66 @@ def classify(reply: NodeReply) -> SendClass:
     return SendClass.AMBIGUOUS
 
 
+class CallClass(StrEnum):
+    """What it means that the token refuses an authorization that it was asked to try."""
+
+    EXPIRED = "expired"
+    """The time of the trial itself had run out: nothing about the payment."""
+    TOKEN_PAUSED = "token_paused"  # noqa: S105 - no password
+    """The token carries out nothing at all, for nobody."""
+    REFUSED = "refused"
+    """This payment would fail."""
+
+
+class CallRefusal(NamedTuple):
+    """Why the token refused; the words are for people."""
+
+    meaning: CallClass
+    words: str
+
+
+# Texts of FiatTokenV2_2 and of its like, lower case.
+_REFUSALS: Final = (
+    ("authorization is expired", CallRefusal(CallClass.EXPIRED, "its authorization expired")),
+    ("pausable: paused", CallRefusal(CallClass.TOKEN_PAUSED, "the token is paused")),
+    (
+        "exceeds balance",
+        CallRefusal(CallClass.REFUSED, "the account's balance does not cover it"),
+    ),
+    (
+        "authorization is used",
+        CallRefusal(CallClass.REFUSED, "its authorization was used or cancelled"),
+    ),
+    (
+        "invalid signature",
+        CallRefusal(CallClass.REFUSED, "the token does not accept the account's signature"),
+    ),
+    (
+        "blacklisted",
+        CallRefusal(CallClass.REFUSED, "the token has blocked the account, or the merchant's"),
+    ),
+)
+_SHOWN_CHARS: Final = 120
+_CALL_FAILED: Final = ("revert", "out of gas", "outofgas", "opcode", "evm error")
+
+
+def call_failed(reply: NodeReply) -> bool:
+    """Whether a node's error to `eth_call` is the call's own failure, and not the node's."""
+    text = reply.text.lower()
+    return any(known in text for known in _CALL_FAILED)
+
+
+def refusal(text: str) -> CallRefusal:
+    """What a token's reason means, in words for people; its own where the table has none."""
+    lower = text.lower()
+    for known, meant in _REFUSALS:
+        if known in lower:
+            return meant
+    shown = "".join(char for char in text[:_SHOWN_CHARS] if char.isprintable())
+    words = f"the token refuses it: {shown}" if shown else "the token refuses it without a reason"
+    return CallRefusal(CallClass.REFUSED, words)
+
+
 class ChainError(LinkError):
     """A node did not answer, or not with what was asked for: nothing may be concluded from it."""
 
@@ -125,6 +188,13 @@ class WrongChainError(ChainError):
     """A node is on another chain than the one that was configured."""
 
     code = "wrong_chain"
+
+
+class TokenPausedError(TapRailError):
+    """The token carries out nothing for anybody: nothing is sent until its issuer lets it."""
+
+    code = "token_paused"
+    retryable = True
 
 
 class FeeCapError(TapRailError):

@@ -1,36 +1,23 @@
-"""What a transaction may cost: gas by table, fees by the block's base fee. Pure arithmetic.
+"""What a transaction offers per gas: by the base fee, and by how long it may have to wait. Pure.
 
-It never asks a node to estimate: for `aggregate3` with allowFailure `eth_estimateGas` finds the
-limit at which the outer call succeeds while the payments inside silently fail.
-
-Twice the base fee stays minable through at least five full blocks of rises (EIP-1559: at most 1/8
-a block). What has become too cheap after that is signed once more with `bumped` fees (see `stuck`).
+A full block raises the base fee by an eighth (EIP-1559), so what waits behind other blocks needs a
+max fee that outlives them; what has become too cheap all the same is signed once more with `bumped`
+fees (see `stuck`). How much gas a transaction may use is the business of `gas`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from taprail_gateway.settle.errors import FeeCapError
 
 WEI_PER_GWEI: Final = 10**9
 
-# Measured with the published USDC code (FiatTokenV2_2 behind its proxy), which costs more than any
-# other EIP-3009 token that was tried: 92 k for one payment through aggregate3, 58 k each for ten
-# payees, 52 k each for fifty; 86 k direct; 17.1 k more for a payee's first tokens ever (a zero
-# storage slot is written: EIP-2929 and EIP-2200).
-_BATCH_BASE_GAS: Final = 50_000
-_PAYMENT_GAS: Final = 57_000
-_SMALL_BATCH_PAYMENT_GAS: Final = 62_000
-_SMALL_BATCH: Final = 10
-_DIRECT_GAS: Final = 110_000
-_NEW_PAYEE_GAS: Final = 17_100
+_BLOCKS_TO_SPARE: Final = 6
+"""Full blocks of strangers that a fee outlives beside our own queue: twice the base fee."""
 
-# EIP-7825: no transaction may have a higher gas limit.
-_MAX_TRANSACTION_GAS: Final = 2**24
-# A limit that fills the block waits for an empty one; half a block leaves room to be fitted in.
-_BLOCK_SHARE: Final = 2
+_MOST_BLOCKS: Final = 48
+"""Of rises counted: 1.125^48 is 285-fold, beyond what any cap in its senses allows."""
 
 
 class Fees(NamedTuple):
@@ -40,15 +27,20 @@ class Fees(NamedTuple):
     priority_fee_wei: int
 
 
-def quote(base_fee_wei: int, priority_fee_wei: int, cap_wei: int) -> Fees:
-    """Twice the base fee and the tip, at most the cap; FeeCapError when that cannot be mined."""
+def quote(base_fee_wei: int, priority_fee_wei: int, cap_wei: int, *, blocks_ahead: int = 0) -> Fees:
+    """Fees that stay minable while so many full blocks of our own queue go before, and some more.
+
+    At most the cap; FeeCapError when even the next block asks for more.
+    """
     if base_fee_wei + priority_fee_wei > cap_wei:
         raise FeeCapError(
             f"the chain asks {_gwei(base_fee_wei + priority_fee_wei)} gwei per gas, "
             f"over the cap of {_gwei(cap_wei)}",
             fix="wait until it falls, or raise max_fee_cap_gwei",
         )
-    return Fees(min(2 * base_fee_wei + priority_fee_wei, cap_wei), priority_fee_wei)
+    rises = min(blocks_ahead + _BLOCKS_TO_SPARE, _MOST_BLOCKS)
+    highest_base_wei = -(-base_fee_wei * 9**rises // 8**rises)
+    return Fees(min(highest_base_wei + priority_fee_wei, cap_wei), priority_fee_wei)
 
 
 def bumped(old: Fees, wanted: Fees, cap_wei: int) -> Fees | None:
@@ -69,30 +61,6 @@ def bumped(old: Fees, wanted: Fees, cap_wei: int) -> Fees | None:
 def _raised(wei: int) -> int:
     # The 1 is for a tip of nothing, which no share of itself would ever raise.
     return max(wei + 1, -(-wei * 9 // 8))
-
-
-def gas_limit(payees: Sequence[str]) -> int:
-    """Gas limit of a transaction with one payment per payee given; a lone one goes direct.
-
-    Every distinct payee is counted as if these were its first tokens: unused gas is given back,
-    too little loses the whole batch.
-    """
-    new_payees_gas = _NEW_PAYEE_GAS * len(set(payees))
-    if len(payees) == 1:
-        return _DIRECT_GAS + new_payees_gas
-    each = _PAYMENT_GAS if len(payees) > _SMALL_BATCH else _SMALL_BATCH_PAYMENT_GAS
-    return _BATCH_BASE_GAS + each * len(payees) + new_payees_gas
-
-
-def full_batch_gas(payments: int) -> int:
-    """About what a transaction of so many payments uses; limits are higher, blocks fill by use."""
-    return _BATCH_BASE_GAS + _PAYMENT_GAS * payments
-
-
-def payments_that_fit(wanted: int, block_gas_limit: int) -> int:
-    """How many of the wanted payments one transaction may hold on a chain with such blocks."""
-    room = min(block_gas_limit // _BLOCK_SHARE, _MAX_TRANSACTION_GAS) - _BATCH_BASE_GAS
-    return max(1, min(wanted, room // (_SMALL_BATCH_PAYMENT_GAS + _NEW_PAYEE_GAS)))
 
 
 def _gwei(wei: int) -> str:

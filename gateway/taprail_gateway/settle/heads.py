@@ -21,6 +21,8 @@ _EARLY: Final = 0.15
 _LOOK_SHARE: Final = 0.1
 _MIN_LOOK_S: Final = 0.05
 _MAX_LOOK_S: Final = 0.2
+# Two clocks of a machine drift apart by less within an hour; more is somebody setting one.
+_CLOCK_STEP_S: Final = 5.0
 # A late block is looked for less and less often: a stopped chain must not be hammered.
 _PATIENCE: Final = 1.5
 
@@ -73,6 +75,33 @@ class LatestHead:
     def not_older_than(self, age_s: float, now_s: float) -> Block | None:
         """The head if it was seen within that time; else None."""
         return self._block if now_s - self._seen_s <= age_s else None
+
+
+class Health:
+    """For how long the chain has been seen without a gap, by a clock that nobody sets."""
+
+    def __init__(self) -> None:
+        self._since_s: float | None = None
+        self._wall_ahead_s = 0.0
+
+    def worked(self, now_ms: int, now_s: float) -> None:
+        """A pass went through."""
+        if self._since_s is None or self._was_set(now_ms, now_s):
+            self._since_s = now_s
+            self._wall_ahead_s = now_ms / 1000 - now_s
+
+    def failed(self) -> None:
+        """A pass did not."""
+        self._since_s = None
+
+    def lasted_s(self, now_ms: int, now_s: float) -> float:
+        """Seconds; none after the wall clock was set, by which deadlines are told."""
+        if self._since_s is None or self._was_set(now_ms, now_s):
+            return 0.0
+        return now_s - self._since_s
+
+    def _was_set(self, now_ms: int, now_s: float) -> bool:
+        return abs(now_ms / 1000 - now_s - self._wall_ahead_s) > _CLOCK_STEP_S
 
 
 class StallWatch:

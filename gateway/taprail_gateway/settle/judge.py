@@ -1,7 +1,8 @@
 """What the chain's facts mean for a payment: pure decisions, one function for each question.
 
 The facts come from one confirmed block or earlier. A decision against a payment needs every fact
-in hand: whoever could not read one of them must not ask here.
+in hand: whoever could not read one of them must not ask here. What can never be taken back, that a
+payment has failed, moreover wants a final block that is deep enough (`is_proven`).
 """
 
 from __future__ import annotations
@@ -16,8 +17,17 @@ from taprail_gateway.ledger.queries import BoundPayment
 from taprail_gateway.ledger.transitions import Confirmed
 from taprail_gateway.settle.executions import Fate, Place, Transfer
 
-MAX_BINDINGS: Final = 3
+MAX_LEFT_OUT: Final = 3
 """Transactions that may be final without a payment before a person has to look at it."""
+
+MAX_BINDINGS: Final = 10
+"""Those included that never had their chance: an outage, or a wallet without gas, must not cost a
+merchant who was told yes, but nothing goes round for ever."""
+
+PROOF_DEPTH: Final = 7
+"""Blocks that must lie between the confirmed block and one that proves a failure, because a failure
+is not taken back when its block is: the longest reorg that Ethereum's beacon chain has had (25 May
+2022). A finalized block needs none."""
 
 _BURNT: Final = "its authorization was used up by its holder"
 _EXPIRED: Final = "its authorization expired without being used"
@@ -33,8 +43,9 @@ class Step(Enum):
     GIVE_UP = auto()
     RETRY = auto()
     DISPROVE = auto()
+    REJECT = auto()
     LEAVE = auto()
-    """Given up already, and its transaction is done with: the proof rule decides later."""
+    """Nothing now, and its transaction is done with: the proof rule decides later."""
     WAIT = auto()
     """The facts do not tell: ask again, and keep its transaction open."""
 
@@ -47,6 +58,8 @@ class Facts:
     """The token: its nonce was used, or cancelled."""
     fate: Place | Fate
     """The logs: by what."""
+    left_out: int = 0
+    """Transactions that had their chance to pay it and are final without, all told."""
 
     @property
     def is_unclear(self) -> bool:
@@ -106,12 +119,13 @@ def left_out(payment: BoundPayment, facts: Facts, why: str) -> Judgement:
         return Judgement(Step.LEAVE)
     if facts.fate is Fate.BURNT:
         return Judgement(Step.GIVE_UP, reason=_BURNT)
-    if payment.bindings >= MAX_BINDINGS:
-        return Judgement(Step.GIVE_UP, reason=f"{payment.bindings} transactions went by: {why}")
+    if is_at_its_end(left_out=facts.left_out, bindings=payment.bindings):
+        times = max(facts.left_out, 1)
+        return Judgement(Step.GIVE_UP, reason=f"{times} transactions went by: {why}")
     return Judgement(Step.UNBIND, reason=why)
 
 
-def expired(payment: BoundPayment, facts: Facts) -> Judgement:
+def expired(payment: BoundPayment, facts: Facts, *, is_proven: bool) -> Judgement:
     """A payment that was given up, at a final block past the end of all that was signed for it.
 
     Paid after all, or not by any of that: an unspent nonce past that end is a proof by itself,
@@ -123,17 +137,37 @@ def expired(payment: BoundPayment, facts: Facts) -> Judgement:
         return Judgement(Step.CONFIRM, place=facts.fate)
     if facts.is_unclear:
         return Judgement(Step.WAIT)
-    if facts.fate is Fate.BURNT:
-        return Judgement(Step.DISPROVE, reason=_BURNT)
-    if payment.bindings < MAX_BINDINGS:
+    burnt = facts.fate is Fate.BURNT
+    if not burnt and not is_at_its_end(left_out=facts.left_out, bindings=payment.bindings):
         return Judgement(Step.RETRY, reason=_EXPIRED)
-    return Judgement(Step.DISPROVE, reason=_EXPIRED)
+    if not is_proven:
+        return Judgement(Step.LEAVE)
+    return Judgement(Step.DISPROVE, reason=_BURNT if burnt else _EXPIRED)
 
 
-def why_left_out(payment: BoundPayment, *, outer_ran: bool, balances: Mapping[str, int]) -> str:
-    """The reason for people, as far as the facts at hand tell."""
+def refused(payment: BoundPayment, facts: Facts, *, is_proven: bool) -> Judgement:
+    """A pending payment that failed its preflights too often.
+
+    It may have been carried out by somebody else: what was signed for it is public. Else it fails
+    once a final block is past the end of all that was ever signed for it, the preflights included.
+    """
+    if isinstance(facts.fate, Place):
+        return Judgement(Step.CONFIRM, place=facts.fate)
+    if facts.is_unclear:
+        return Judgement(Step.WAIT)
+    if not is_proven:
+        return Judgement(Step.LEAVE)
+    burnt = facts.fate is Fate.BURNT
+    return Judgement(Step.REJECT, reason=_BURNT if burnt else payment.failure_reason or _EXPIRED)
+
+
+def why_left_out(payment: BoundPayment, *, outcome: str, balances: Mapping[str, int]) -> str:
+    """The reason for people, as far as the facts at hand tell; `outcome`: of its transaction."""
     if balances.get(payment.payer, payment.amount_units) < payment.amount_units:
         return "the account's balance does not cover it"
-    if not outer_ran:
-        return "its transaction did not run"
-    return "its call failed inside the transaction"
+    return outcome
+
+
+def is_at_its_end(*, left_out: int, bindings: int) -> bool:
+    """Whether a payment that is not paid goes round no more."""
+    return left_out >= MAX_LEFT_OUT or bindings >= MAX_BINDINGS

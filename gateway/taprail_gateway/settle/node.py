@@ -73,7 +73,10 @@ class Node:
             response_class=_BoundedResponse,
             raise_for_status=True,
         )
-        await self._provider.cache_async_session(self._session)
+        # web3 looks its session up under a lock that a thread waits for. A call that is cancelled
+        # meanwhile never gives that lock back, and every later call would hang.
+        manager: Any = self._provider._request_session_manager
+        manager.async_cache_and_return_session = self._our_session
 
     async def close(self) -> None:
         """Close all connections."""
@@ -81,6 +84,9 @@ class Node:
             await self._session.close()
         # The provider's pool of threads serves its locks; web3 has no call that ends it.
         self._provider._request_session_manager.session_pool.shutdown(wait=False)
+
+    async def _our_session(self, *_: object, **__: object) -> aiohttp.ClientSession | None:
+        return self._session
 
     async def batch(self, asked: Sequence[Call]) -> list[Answer]:
         """One answer per call, in order, whatever the node did to the order; or ChainError."""

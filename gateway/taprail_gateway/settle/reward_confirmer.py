@@ -8,8 +8,8 @@ What goes wrong here is bounded for each mint, told by an alert, and touches no 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Final
@@ -17,21 +17,24 @@ from typing import Final
 import structlog
 from sqlalchemy import Connection
 
-from taprail_common.clock import Clock
 from taprail_common.crash import crash
-from taprail_common.payment_state import SETTLED, PaymentEvent
+from taprail_common.payment_state import PaymentEvent
 from taprail_gateway.backoff import Backoff
-from taprail_gateway.ledger import leases, mints, queries
+from taprail_gateway.ledger import leases, mints, queries, under_way
 from taprail_gateway.ledger.alerts import clear_alert, raise_alert
-from taprail_gateway.ledger.database import Ledger
-from taprail_gateway.ledger.leases import Lease
+from taprail_gateway.ledger.leases import Lease, LeaseLostError
 from taprail_gateway.ledger.mints import Mint
 from taprail_gateway.ledger.nonces import finish_transaction
-from taprail_gateway.ledger.queries import Lane, OpenTransaction, RawAttempt
-from taprail_gateway.settle.chain import Chain
+from taprail_gateway.ledger.queries import Lane
 from taprail_gateway.settle.lanes import PauseCause, pause
+from taprail_gateway.settle.mined import AtHand, Landed, MinedReader
 from taprail_gateway.settle.mint_calls import rewarded
+from taprail_gateway.settle.office import Office
+from taprail_gateway.settle.reorgs import ReorgWatch
 from taprail_gateway.settle.replies import Block, Receipt
+from taprail_gateway.settle.stuck import Rescuer
+from taprail_gateway.settle.view import HeldLane
+from taprail_gateway.wakeups import Wakeups
 
 MAX_BINDINGS: Final = 6
 """Transactions for one mint: with the waits below a quarter of an hour passes on average."""
@@ -42,119 +45,171 @@ BACKOFF: Final = Backoff(first_ms=60_000, longest_ms=60 * 60_000)
 HINDERED_ALERT: Final = "rewards_hindered"
 
 _MAX_TRANSACTIONS: Final = 200
-"""Looked at in one pass; what exceeds them is for the next."""
+"""Of a lane, looked at in one pass; what exceeds them is for the next."""
 
 _BLOCKS_WITHOUT_RECEIPT: Final = 3
 """A node's receipts may lag behind its nonces; then a nonce without any is a stranger's."""
+
+_SHOWN: Final = 20
+"""Ids in one line of the log."""
 
 _log = structlog.get_logger("settle.rewards")
 
 
 @dataclass(frozen=True, slots=True)
-class _Mined:
-    """A transaction whose nonce is mined at the confirmed block, and the mints in it."""
+class _Judged:
+    """A transaction that is done with: the mints that it made, and those that it did not."""
 
-    transaction: OpenTransaction
-    receipt: Receipt | None
-    mints: list[Mint]
-
-    @property
-    def why_not(self) -> str:
-        """Why a mint that is not in its logs was not made."""
-        if self.receipt is None:
-            return "its nonce was used by a transaction that is not ours"
-        if self.receipt.succeeded:
-            return "its transaction was replaced by one that does nothing"
-        return f"the contract refused it in {self.receipt.tx_hash}"
+    landed: Landed
+    made: list[str]
+    left_out: list[Mint]
 
 
-@dataclass
 class RewardConfirmer:
-    """Judges the mints of one gateway's rewards lanes; `look` once in every pass for each."""
+    """Judges the mints of one gateway's rewards lanes. `tick` looks once."""
 
-    ledger: Ledger
-    chain: Chain
-    contract: str
-    clock: Clock
-    random: Random
-    _first_without_receipt: dict[int, int] = field(default_factory=dict, init=False)
+    def __init__(
+        self,
+        office: Office,
+        contract: str,
+        rescuer: Rescuer,
+        wakeups: Wakeups,
+    ) -> None:
+        self._office = office
+        self._ledger = office.ledger
+        self._chain = office.chain
+        self._clock = office.clock
+        self._keeper = office.keeper
+        self._contract = contract
+        self._rescuer = rescuer
+        self._random = Random()  # noqa: S311 - spreads retries; nobody is to be kept from guessing it
+        self._mined = MinedReader(office.chain)
+        self._reorgs = ReorgWatch(office.ledger, office.chain, office.clock, wakeups, office.keeper)
+        self._first_without_receipt: dict[int, int] = {}
+        self._done_for: str | None = None
 
-    async def look(self, lane: Lane, lease: Lease, block: Block, mined: int) -> bool:
-        """Judge what the lane has mined up to a confirmed block; whether anything is under way.
+    async def tick(self) -> None:
+        """Look at the head, and do a pass if it is new.
 
-        `mined` is the lane's count of mined transactions at that block. Raises ChainError,
-        StorageError or LeaseLostError; nothing is lost by that.
+        Raises ChainError or StorageError; nothing is lost by that.
         """
-        open_ones, lost = await self.ledger.read(partial(_situation, lane=lane.address))
-        if lost:
-            await self._take_back(lease, lost)
-        final = [item for item in open_ones if item.nonce < mined][:_MAX_TRANSACTIONS]
-        if final:
-            known = await self._read_receipts(lane, final, block)
-            await self.ledger.write(partial(self._store, lease, block, known))
-            crash("rewards.judged")
-            _tell(self.contract, known)
-        return bool(open_ones)
+        if not await self._ledger.read(self._our_lanes):
+            return
+        head = await self._chain.head()
+        if head.block_hash == self._done_for:
+            return
+        block = await self._office.final_block(head)
+        if block is not None:
+            await self._pass(head, block)
+        self._done_for = head.block_hash
 
-    async def _take_back(self, lease: Lease, lost: Sequence[str]) -> None:
-        """What was minted in a block that is gone is sent again; `reorgs` has seen to the rest."""
-        at_ms = self.clock.now_ms()
+    async def _pass(self, head: Block, block: Block) -> None:
+        lanes = await self._look(head, block)
+        await self._reorgs.look(block, lanes)
+        for held in lanes:
+            try:
+                await self._take_back(held)
+                await self._settle(held, block)
+                await self._rescuer.look(held.lane, held.lease, head, held.mined_at_head)
+            except LeaseLostError:
+                self._keeper.lose(held.lane.address)
+
+    async def _look(self, head: Block, block: Block) -> list[HeldLane]:
+        """What is mined of our lanes. The chain is asked before the ledger is read again: what is
+        mined by then was stored before."""
+        addresses = [lane.address for lane in await self._ledger.read(self._our_lanes)]
+        numbers = sorted({block.number, head.number})
+        counts = await self._chain.watermarks(addresses, numbers)
+        mined = dict(zip(addresses, counts, strict=True))
+        leases_now = dict(self._keeper.leases)
+        return [
+            HeldLane(
+                lane,
+                leases_now[lane.address],
+                mined_at_head=mined[lane.address][-1],
+                mined=mined[lane.address][0],
+            )
+            for lane in await self._ledger.read(self._our_lanes)
+            if lane.address in mined and lane.address in leases_now
+        ]
+
+    def _our_lanes(self, connection: Connection) -> list[Lane]:
+        return [
+            lane
+            for lane in queries.all_lanes(connection)
+            if lane.purpose == "rewards" and lane.address in self._keeper.leases
+        ]
+
+    async def _take_back(self, held: HeldLane) -> None:
+        """What was minted in a block that is gone is under way again, with its transaction."""
+        lost = await self._ledger.read(partial(mints.completed_in_open, lane=held.lane.address))
+        if not lost:
+            return
+        at_ms = self._clock.now_ms()
 
         def work(connection: Connection) -> None:
-            leases.guard(connection, lease)
+            leases.guard(connection, held.lease)
             mints.apply(connection, PaymentEvent.REORG, lost, at_ms)
 
-        await self.ledger.write(work)
-        _log.error("rewards.reorg", payments=list(lost))
+        await self._ledger.write(work)
+        _log.error("rewards.reorg", mints=len(lost), payments=lost[:_SHOWN])
 
-    async def _read_receipts(
-        self, lane: Lane, final: Sequence[OpenTransaction], block: Block
-    ) -> list[_Mined]:
-        """Those of the transactions whose outcome is certain at this block."""
-        ids = [item.id for item in final]
-        versions, travelling = await self.ledger.read(partial(_travellers, ids=ids))
-        hashes = [version.tx_hash for each in versions.values() for version in each]
-        receipts = await self.chain.receipts(hashes)
-        known = []
-        for item in final:
-            landed = [receipts[v.tx_hash] for v in versions[item.id] if v.tx_hash in receipts]
-            receipt = landed[0] if landed else None
-            if receipt is not None and receipt.block_number > block.number:
-                continue
-            if receipt is None and not await self._is_foreign(lane, item, block):
-                continue
-            self._first_without_receipt.pop(item.id, None)
-            known.append(_Mined(item, receipt, travelling[item.id]))
-        return known
+    async def _settle(self, held: HeldLane, block: Block) -> None:
+        at_hand, travelling = await self._ledger.read(partial(_at_hand, held=held))
+        if not at_hand:
+            return
+        receipts = await self._mined.landed(at_hand, block)
+        judged = [
+            self._judge(Landed(item, receipt), travelling[item.transaction.id])
+            for item in at_hand
+            if (receipt := receipts.get(item.transaction.id)) is not None
+            or await self._is_strangers(item, block)
+        ]
+        if judged:
+            await self._ledger.write(partial(self._store, held.lease, block, judged))
+            crash("rewards.judged")
+            _tell(judged)
 
-    async def _is_foreign(self, lane: Lane, item: OpenTransaction, block: Block) -> bool:
-        first = self._first_without_receipt.setdefault(item.id, block.number)
+    def _judge(self, landed: Landed, travelling: Sequence[Mint]) -> _Judged:
+        self._first_without_receipt.pop(landed.at_hand.transaction.id, None)
+        logs = landed.receipt.logs if landed.receipt is not None else ()
+        found = rewarded(self._contract, logs)
+        return _Judged(
+            landed,
+            [mint.payment_id for mint in travelling if mint.payment_id in found],
+            [mint for mint in travelling if mint.payment_id not in found],
+        )
+
+    async def _is_strangers(self, item: AtHand, block: Block) -> bool:
+        """Whether a nonce without any receipt of ours must be a stranger's; raises the alarm."""
+        first = self._first_without_receipt.setdefault(item.transaction.id, block.number)
         if block.number - first < _BLOCKS_WITHOUT_RECEIPT:
             return False
-        text = f"nonce {item.nonce} was used by a transaction that is not ours"
-        await pause(self.ledger, lane, PauseCause.FOREIGN_NONCE, text)
+        text = f"nonce {item.transaction.nonce} was used by a transaction that is not ours"
+        await pause(self._ledger, item.held.lane, PauseCause.FOREIGN_NONCE, text)
         return True
 
     # --- one commit -----------------------------------------------------------------------------
 
     def _store(
-        self, lease: Lease, block: Block, known: Sequence[_Mined], connection: Connection
+        self, lease: Lease, block: Block, judged: Sequence[_Judged], connection: Connection
     ) -> None:
         leases.guard(connection, lease)
-        at_ms = self.clock.now_ms()
-        for item in known:
-            made, left_out = _sorted_out(self.contract, item)
-            if item.receipt is not None and made:
-                _confirm(connection, made, item.receipt, at_ms)
+        at_ms = self._clock.now_ms()
+        for item in judged:
+            receipt, why = item.landed.receipt, item.landed.outcome
+            if receipt is not None and item.made:
+                _confirm(connection, item.made, receipt, at_ms)
                 clear_alert(connection, HINDERED_ALERT, lease.lane, at_ms)
-            if left_out:
-                self._send_round_again(connection, left_out, at_ms, item.why_not)
-                text = f"rewards of lane {lease.lane} were not minted: {item.why_not}"
+            if item.left_out:
+                self._send_round_again(connection, item.left_out, at_ms, why)
+                text = f"rewards of the lane {lease.lane} were not minted: {why}"
                 raise_alert(connection, HINDERED_ALERT, lease.lane, "warning", text, at_ms)
-            finish_transaction(connection, item.transaction.id, block.number, block.block_hash)
+            transaction = item.landed.at_hand.transaction.id
+            finish_transaction(connection, transaction, block.number, block.block_hash)
 
     def _send_round_again(
-        self, connection: Connection, left_out: Sequence[Mint], at_ms: int, reason: str
+        self, connection: Connection, left_out: Sequence[Mint], at_ms: int, why: str
     ) -> None:
         """Later, those of a transaction together; what was tried too often is given up."""
         tries = min(mint.bindings for mint in left_out)
@@ -163,19 +218,12 @@ class RewardConfirmer:
             PaymentEvent.UNBIND,
             [mint.payment_id for mint in left_out],
             at_ms,
-            due_at_ms=at_ms + BACKOFF.wait_ms(tries, self.random),
-            failure_reason=reason,
+            due_at_ms=at_ms + BACKOFF.wait_ms(tries, self._random),
+            failure_reason=why,
         )
         spent = [mint.payment_id for mint in left_out if mint.bindings >= MAX_BINDINGS]
         if spent:
-            mints.fail(connection, spent, at_ms, f"tried {MAX_BINDINGS} times, at last {reason}")
-
-
-def _sorted_out(contract: str, item: _Mined) -> tuple[list[str], list[Mint]]:
-    """The mints that a transaction has made, by their ids, and those that it has not."""
-    found = rewarded(contract, item.receipt.logs) if item.receipt is not None else set()
-    made = [mint.payment_id for mint in item.mints if mint.payment_id in found]
-    return made, [mint for mint in item.mints if mint.payment_id not in found]
+            mints.fail(connection, spent, at_ms, f"tried {MAX_BINDINGS} times; at last {why}")
 
 
 def _confirm(connection: Connection, made: Sequence[str], receipt: Receipt, at_ms: int) -> None:
@@ -190,29 +238,24 @@ def _confirm(connection: Connection, made: Sequence[str], receipt: Receipt, at_m
     )
 
 
-def _situation(connection: Connection, *, lane: str) -> tuple[list[OpenTransaction], list[str]]:
-    """A lane's open transactions, and what stands as minted in one of them: its block is gone."""
-    return queries.open_transactions(connection, lane), mints.completed_in_open(connection, lane)
+def _at_hand(
+    connection: Connection, *, held: HeldLane
+) -> tuple[list[AtHand], Mapping[int, list[Mint]]]:
+    """The lane's transactions that are mined, and the mints in each that are not settled."""
+    mined = under_way.open_transactions_between(
+        connection, held.lane.address, 0, held.mined, _MAX_TRANSACTIONS
+    )
+    ids = [item.id for item in mined]
+    versions = under_way.versions(connection, ids)
+    at_hand = [AtHand(held, item, [], versions[item.id]) for item in mined]
+    return at_hand, mints.unsettled(connection, ids)
 
 
-def _travellers(
-    connection: Connection, *, ids: Sequence[int]
-) -> tuple[dict[int, list[RawAttempt]], dict[int, list[Mint]]]:
-    """Every version of each transaction, and the mints in it that are not settled."""
-    unsettled = {
-        transaction: [mint for mint in travelling if mint.state not in SETTLED]
-        for transaction, travelling in mints.mints_of(connection, ids).items()
-    }
-    return queries.raw_attempts(connection, ids), unsettled
-
-
-def _tell(contract: str, known: Sequence[_Mined]) -> None:
-    for item in known:
-        made, left_out = _sorted_out(contract, item)
-        nonce = item.transaction.nonce
-        if made:
-            _log.info("rewards.minted", mints=len(made), nonce=nonce)
-        if left_out:
-            _log.warning(
-                "rewards.not_minted", mints=len(left_out), nonce=nonce, reason=item.why_not
-            )
+def _tell(judged: Sequence[_Judged]) -> None:
+    for item in judged:
+        nonce = item.landed.at_hand.transaction.nonce
+        if item.made:
+            _log.info("rewards.minted", mints=len(item.made), nonce=nonce)
+        if item.left_out:
+            why = item.landed.outcome
+            _log.warning("rewards.not_minted", mints=len(item.left_out), nonce=nonce, reason=why)

@@ -21,7 +21,6 @@ from taprail_gateway.ledger.alerts import clear_alert, raise_alert
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.leases import Lease
 from taprail_gateway.ledger.mints import Mint
-from taprail_gateway.ledger.queries import Lane
 from taprail_gateway.ledger.transitions import Attempt
 from taprail_gateway.settle import mint_calls
 from taprail_gateway.settle.cargo import Load, Parcel, Waiting
@@ -62,16 +61,16 @@ class RewardCargo:
     def gas_each(self) -> int:
         return mint_calls.gas_each(MINTS_PER_TRANSACTION)
 
-    async def prepare(self, lane: Lane, lease: Lease, limit: int, head: Block) -> Load:
-        if not await is_minter(self.chain, self.contract, lane.address):
-            await self._tell(lane.address)
+    async def prepare(self, lease: Lease, limit: int, head: Block) -> Load:
+        if not await is_minter(self.chain, self.contract, lease.lane):
+            await self._tell(lease.lane)
             return Load(claimed=0)
         now_ms = self.clock.now_ms()
 
         def claim(connection: Connection) -> list[Mint]:
             leases.guard(connection, lease)
-            clear_alert(connection, NOT_MINTER_ALERT, lane.address, now_ms)
-            return mints.claim(connection, lane.address, limit, now_ms)
+            clear_alert(connection, NOT_MINTER_ALERT, lease.lane, now_ms)
+            return mints.claim(connection, lease.lane, limit, now_ms)
 
         claimed = await self.ledger.write(claim)
         size = mint_calls.mints_that_fit(MINTS_PER_TRANSACTION, head.gas_limit // _BLOCK_SHARE)

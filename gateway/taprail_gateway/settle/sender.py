@@ -1,14 +1,29 @@
-"""The send loop's one step: claim, sign, store, broadcast. It never waits for a receipt.
+"""One lane's send loop: claim, sign, store, broadcast. It never waits for a receipt.
 
 What is in the ledger comes first: transactions that were stored and not taken by a node are sent
-again before anything new is signed, and after a start all that is not mined. New payments get a
-transaction, its nonce and its signed bytes in one commit, and only then do the bytes leave.
+again before anything new is signed, and after a start all that is not mined. What is new gets a
+transaction, its nonce and its signed bytes in one commit, and only then do the bytes leave. While
+one batch is on its way to the nodes, the next is claimed, tried out and stored; but there is never
+more than one on its way, so the nodes see the nonces in their order.
+
+A process may end at any of these points, and the next goes on from the ledger:
+
+    settle.lane_started     the lane has its first nonce
+    settle.claimed          payments have their lane, and the end of what is signed to try them out
+    settle.tried_out        the nodes have said what would fail
+    settle.put_off          what would fail waits
+    settle.bound            transactions are stored with their nonces, nothing has left
+    settle.sending          before each request with transactions
+    settle.broadcast        the nodes have answered
+    settle.noted_sent       the ledger knows what they took
+    settle.lane_paused, settle.lane_resumed, settle.given_back
+    settle.version_stored   a dearer version or a no-op is stored (see `stuck`)
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -16,34 +31,28 @@ from typing import Final
 import structlog
 from sqlalchemy import Connection
 
-from taprail_common.clock import Clock
 from taprail_common.crash import crash
-from taprail_common.eip3009 import TransferAuthorization
-from taprail_gateway.custody import Custody
-from taprail_gateway.ledger import claims, leases, queries, transitions
-from taprail_gateway.ledger.database import Ledger
-from taprail_gateway.ledger.leases import Lease
-from taprail_gateway.ledger.queries import Lane, PendingPayment
-from taprail_gateway.ledger.transitions import Attempt
-from taprail_gateway.settle import calls, fees
-from taprail_gateway.settle.accounts import wrapped_keys
-from taprail_gateway.settle.broadcast import Broadcaster, StoredTransaction, stored_transactions
-from taprail_gateway.settle.chain import Chain, TokenInfo
+from taprail_gateway.ledger import leases, nonces, queries, transitions
+from taprail_gateway.ledger.leases import Lease, LeaseLostError
+from taprail_gateway.ledger.queries import Lane
+from taprail_gateway.settle.broadcast import StoredTransaction, stored_transactions
+from taprail_gateway.settle.cargo import Cargo, Load
+from taprail_gateway.settle.drafts import Draft, draft
 from taprail_gateway.settle.errors import SendClass
-from taprail_gateway.settle.fees import Fees
-from taprail_gateway.settle.heads import LatestHead
-from taprail_gateway.settle.lane_keeper import LaneKeeper
-from taprail_gateway.settle.lanes import PauseCause, heed, pause, the_lane
-from taprail_gateway.settle.live import LiveSettings, QueueMode
+from taprail_gateway.settle.lanes import PauseCause, cause_of, heed, pause, resume
+from taprail_gateway.settle.live import QueueMode
+from taprail_gateway.settle.office import Office
+from taprail_gateway.settle.outbound import Outbound
 from taprail_gateway.settle.replies import Block
-from taprail_gateway.settle.signer import SignedTransaction, sign_authorization, sign_transaction
-
-MAX_OPEN_BLOCKS: Final = 4
-"""Under way at once, in full blocks: a fee of twice the base fee outlives five (EIP-1559: an eighth
-more after each), and what a fee has outgrown waits until the chain is quiet again."""
 
 # Base fee and time of the head are used within this: the fee doubles at worst in six blocks.
 _HEAD_AGE_S: Final = 3.0
+
+_BATCHES_PER_TICK: Final = 50
+"""Then the loop draws breath: obstacles are told, settings and leases looked at."""
+
+_AT_ONCE: Final = 200
+"""Stored transactions read at a time: 5 MB of full ones."""
 
 _log = structlog.get_logger("settle.sender")
 
@@ -58,105 +67,96 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class _Situation:
-    """What the ledger holds for the sender, from one snapshot."""
+    """What the ledger holds for the lane, from one snapshot."""
 
     lane: Lane
-    open_count: int
-    unsent: list[StoredTransaction]
+    lowest_open: int | None
+    """The lowest nonce that is not final; None: nothing is under way."""
     waiting: int
     oldest_ms: int | None
+    under_way: int
+    """Items bound and not settled; counted only where something waits."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """What a lane has claimed, with what it takes to sign it."""
+class LaneSender:
+    """Sends from one lane. `tick` does one step; whoever calls it again need know nothing of it."""
 
-    lane: Lane
-    pending: list[PendingPayment]
-    payer_keys: Mapping[str, bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """A signed transaction that is about to be stored."""
-
-    nonce: int
-    payment_ids: list[str]
-    signed: SignedTransaction
-    attempt: Attempt
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What all transactions of one step have in common."""
-
-    token: TokenInfo
-    multicall: str
-    fees: Fees
-    valid_before_s: int
-    payments_per_transaction: int
-
-
-class Sender:
-    """One lane's sender. `tick` does one step; whoever calls it again need know nothing of it."""
-
-    def __init__(
-        self,
-        ledger: Ledger,
-        chain: Chain,
-        custody: Custody,
-        live: LiveSettings,
-        clock: Clock,
-        broadcaster: Broadcaster,
-        head: LatestHead,
-        keeper: LaneKeeper,
-    ) -> None:
-        self._ledger = ledger
-        self._chain = chain
-        self._custody = custody
-        self._live = live
-        self._keeper = keeper
-        self._clock = clock
-        self._broadcaster = broadcaster
-        self._head = head
-        self._must_resend_all = True
+    def __init__(self, office: Office, address: str, cargo: Cargo) -> None:
+        self.address = address
+        self._office = office
+        self._cargo = cargo
+        self._ledger = office.ledger
+        self._live = office.live
+        self._clock = office.clock
+        self._resumed_for: Lease | None = None
+        self._unsent_from = 0
+        """Below this nonce nothing is left that no node has taken."""
+        self._let_go_for: str | None = None
 
     async def tick(self) -> Tick:
-        """Send what was interrupted, then one batch of what is new.
+        """Send what was interrupted, then what is new, batch by batch.
 
-        Raises ChainError, StorageError or FeeCapError; nothing is lost by that.
+        Raises ChainError, StorageError, FeeCapError or TokenPausedError; nothing is lost by that.
         """
-        if self._must_resend_all:
-            await self._resume()
-        situation = await self._ledger.read(self._look)
-        if situation.unsent:
-            obstacle = await self._send(situation.lane, situation.unsent)
-            return Tick(may_be_more=True, obstacle=obstacle)
-        if situation.lane.paused_because is not None:
-            if not situation.open_count:
-                # Nothing is left whose taking could tell that the wallet was topped up: try anew.
-                await heed(self._ledger, situation.lane, None)
-            return Tick(obstacle=f"the lane is paused ({situation.lane.paused_because})")
-        if self._live.queue_mode is QueueMode.PAUSED:
+        lease = self._office.keeper.leases.get(self.address)
+        if lease is None:
             return Tick()
-        if not situation.waiting or situation.open_count >= await self._open_limit():
+        try:
+            if lease != self._resumed_for:
+                obstacle = await self._resume(lease)
+                if obstacle is not None:
+                    return Tick(may_be_more=True, obstacle=obstacle)
+            return await self._go_on(lease)
+        except LeaseLostError:
+            self._office.keeper.lose(self.address)
             return Tick()
-        if self._should_gather(situation):
-            return Tick()
-        if situation.lane.next_nonce is None:
-            self._must_resend_all = True  # a new lane: the chain says where its nonces begin
-            return Tick(may_be_more=True)
-        batch = await self._claim(situation.lane)
-        if not batch.pending:
-            return Tick()
-        stored = await self._bind(batch, situation.lane.next_nonce)
-        obstacle = await self._send(situation.lane, stored)
-        return Tick(
-            may_be_more=len(batch.pending) == self._live.now.payment_batch_size,
-            obstacle=obstacle,
-        )
 
-    def _should_gather(self, situation: _Situation) -> bool:
+    async def _go_on(self, lease: Lease) -> Tick:
+        unsent = await self._ledger.read(self._unsent)
+        found = await self._ledger.read(self._look)
+        await self._let_go(found.lane, lease)
+        if unsent:
+            obstacle = await self._send(found.lane, lease, unsent)
+            return Tick(may_be_more=True, obstacle=obstacle)
+        if found.lane.paused_because is not None:
+            return await self._wait_for_cure(found, lease)
+        if found.lane.next_nonce is None:
+            self._resumed_for = None  # a new lane: the chain says where its nonces begin
+            return Tick(may_be_more=True)
+        async with Outbound(partial(self._send, found.lane, lease)) as outbound:
+            for _ in range(_BATCHES_PER_TICK):
+                load = await self._take_on(found, lease, outbound)
+                if load is None:
+                    return Tick(obstacle=await outbound.settled())
+                found = await self._ledger.read(self._look)
+            return Tick(may_be_more=True, obstacle=await outbound.settled())
+
+    async def _take_on(
+        self, found: _Situation, lease: Lease, outbound: Outbound[StoredTransaction]
+    ) -> Load | None:
+        """Store one more batch and see it off; None when there is nothing more to do now."""
+        room = self._room(found)
+        if room == 0:
+            return None
+        head = await self._current_head()
+        load = await self._cargo.prepare(lease, room, head)
+        stored = await self._bind(found, lease, load, head)
+        if await outbound.settled() is not None:
+            return None  # what has been stored is sent when its elders have been taken
+        outbound.put(stored)
+        return load if load.claimed == room else None
+
+    def _room(self, found: _Situation) -> int:
+        """How many items to take on now."""
+        settings = self._live.now
+        if self._live.queue_mode is QueueMode.PAUSED or found.lane.paused_because is not None:
+            return 0
+        if not found.waiting or self._should_gather(found):
+            return 0
+        left = settings.max_in_flight_payments - found.under_way
+        return max(0, min(settings.payment_batch_size, left))
+
+    def _should_gather(self, found: _Situation) -> bool:
         """Whether a few payments wait for more, because a block has to be waited for anyway.
 
         With nothing under way a lone payment goes at once. While a transaction waits for its block,
@@ -164,191 +164,156 @@ class Sender:
         cost half the gas. The confirmer rings as soon as the way is free.
         """
         settings = self._live.now
-        if not situation.open_count or situation.waiting >= settings.payments_per_transaction:
+        if found.lowest_open is None or found.waiting >= settings.payments_per_transaction:
             return False
+        oldest_ms = found.oldest_ms
         longest_ms = settings.payment_batch_interval_ms
-        oldest_ms = situation.oldest_ms
         return oldest_ms is None or self._clock.now_ms() - oldest_ms < longest_ms
 
     # --- what is stored already ---------------------------------------------------------------
 
-    async def _resume(self) -> None:
+    async def _resume(self, lease: Lease) -> str | None:
         """After a start, or when a node misses lower nonces: send again all that is not mined."""
-        lane = await self._ledger.read(the_lane)
+        lane = await self._ledger.read(self._lane)
         head = await self._current_head()
-        (mined,) = await self._chain.transaction_counts(lane.address, [head.number])
+        (mined,) = await self._office.chain.transaction_counts(lane.address, [head.number])
         if lane.next_nonce is None:
             await self._ledger.write(
-                partial(_start_lane, lease=self._lease(lane), first_nonce=mined)
+                partial(transitions.start_lane, lease=lease, first_nonce=mined)
             )
+            crash("settle.lane_started")
             _log.info("settle.lane_started", lane=lane.address, first_nonce=mined)
         elif mined > lane.next_nonce:
             text = f"{mined} transactions are mined, only {lane.next_nonce} are ours"
-            await pause(self._ledger, lane, PauseCause.FOREIGN_NONCE, text)
-        open_ones = await self._ledger.read(partial(_open_from, lane=lane.address, nonce=mined))
-        if open_ones:
-            _log.info("settle.resending", lane=lane.address, transactions=len(open_ones))
-        self._must_resend_all = False
-        await self._send(lane, open_ones)
+            await pause(self._ledger, lane, PauseCause.FOREIGN_NONCE, text, lease=lease)
+        self._resumed_for = lease
+        while part := await self._ledger.read(partial(self._open_from, nonce=mined)):
+            _log.info("settle.resending", lane=lane.address, transactions=len(part))
+            obstacle = await self._send(lane, lease, part)
+            if obstacle is not None:
+                return obstacle
+            mined = part[-1].nonce + 1
+        return None
 
-    def _look(self, connection: Connection) -> _Situation:
-        lane = the_lane(connection)
-        under_way = queries.open_transactions(connection, lane.address)
-        limit = self._live.now.payment_batch_size
-        waiting, oldest_ms = queries.pending_count(
-            connection, lane.address, limit, self._clock.now_ms()
-        )
-        return _Situation(
-            lane=lane,
-            open_count=len(under_way),
-            unsent=stored_transactions(
-                connection, [item for item in under_way if item.status == "signed"]
-            ),
-            waiting=waiting,
-            oldest_ms=oldest_ms,
-        )
-
-    async def _claim(self, lane: Lane) -> _Batch:
-        limit, now_ms = self._live.now.payment_batch_size, self._clock.now_ms()
-        lease = self._lease(lane)
-
-        def work(connection: Connection) -> _Batch:
-            leases.guard(connection, lease)
-            pending = claims.claim(connection, lane.address, limit, now_ms)
-            keys = wrapped_keys(connection, [item.payer for item in pending])
-            return _Batch(lane, pending, keys)
-
-        return await self._ledger.write(work)
-
-    def _lease(self, lane: Lane) -> Lease:
-        return self._keeper.leases[lane.address]
-
-    async def _send(self, lane: Lane, transactions: Sequence[StoredTransaction]) -> str | None:
-        outcome = await self._broadcaster.send(lane, transactions)
-        if outcome is None:
+    async def _send(
+        self, lane: Lane, lease: Lease, transactions: Sequence[StoredTransaction]
+    ) -> str | None:
+        obstacle = await self._office.broadcaster.send(lane, lease, transactions)
+        if obstacle is None:
             return None
-        # A node that misses a nonce gets the lane again from its head.
-        self._must_resend_all = outcome.meaning is SendClass.NONCE_HIGH
-        return f"a transaction was not taken ({outcome.meaning}: {outcome.text})"
+        if obstacle.outcome.meaning is SendClass.NONCE_HIGH:
+            self._resumed_for = None  # a node that misses a nonce gets the lane from its head
+        return str(obstacle)
+
+    async def _let_go(self, lane: Lane, lease: Lease) -> None:
+        """Let other lanes have what a paused one has claimed: once for each pause."""
+        if lane.paused_because is not None and self._let_go_for != lane.paused_because:
+            await self._ledger.write(partial(self._give_back, lease=lease))
+            crash("settle.given_back")
+        self._let_go_for = lane.paused_because
+
+    async def _wait_for_cure(self, found: _Situation, lease: Lease) -> Tick:
+        """A paused lane with nothing to send: is the cause gone?"""
+        if cause_of(found.lane) is PauseCause.FOREIGN_NONCE:
+            await self._step_over_strangers(found, lease)
+        elif found.lowest_open is None:
+            # Nothing is left whose taking could tell that the wallet was topped up: try anew.
+            await heed(self._ledger, found.lane, lease, None)
+        return Tick(obstacle=f"the lane is paused ({found.lane.paused_because})")
+
+    async def _step_over_strangers(self, found: _Situation, lease: Lease) -> None:
+        """Go on behind nonces that strangers have used, once nothing more is under way.
+
+        What counts as final must agree with the head: a nonce that a reorg gave free again would
+        leave a gap that nothing of ours could fill.
+        """
+        if found.lowest_open is not None or found.lane.next_nonce is None:
+            return
+        head = await self._office.chain.head()
+        final = await self._office.final_block(head)
+        if final is None:
+            return
+        at_head, at_final = await self._office.chain.transaction_counts(
+            self.address, [head.number, final.number]
+        )
+        if at_head == at_final and at_final >= found.lane.next_nonce:
+            await resume(self._ledger, found.lane, lease, skip_to_nonce=at_final)
 
     # --- what is new --------------------------------------------------------------------------
 
-    async def _bind(self, batch: _Batch, first_nonce: int) -> list[StoredTransaction]:
-        """Sign and store a batch: after this commit the payments may be on chain."""
-        terms = await self._terms()
-        # In a thread: some milliseconds of signing must not hold up the answer to a tap.
-        drafts = await asyncio.to_thread(draft, self._custody, terms, batch, first_nonce)
+    async def _bind(
+        self, found: _Situation, lease: Lease, load: Load, head: Block
+    ) -> list[StoredTransaction]:
+        """Sign and store: after this commit the payments may be on chain."""
+        lane, first_nonce = found.lane, found.lane.next_nonce
+        if not load.parcels or first_nonce is None:
+            return []
+        ahead = found.under_way * self._cargo.gas_each() // head.gas_limit
+        fees = await self._office.fee_watch.quote(head, ahead)
+        key = self._office.custody.unwrap(lane.address, lane.wrapped_key)
+        drafts = await asyncio.to_thread(
+            draft, key, self._office.chain.token.chain_id, fees, load.parcels, first_nonce
+        )
         at_ms = self._clock.now_ms()
-        store = partial(_store, self._lease(batch.lane), drafts, terms.valid_before_s, at_ms)
-        ids = await self._ledger.write(store)
+        ids = await self._ledger.write(
+            partial(self._store, lease=lease, drafts=drafts, at_ms=at_ms)
+        )
         crash("settle.bound")
-        self._broadcaster.wakeups.events.ring()
+        self._office.broadcaster.wakeups.events.ring()
         for item in drafts:
             _log.info(
-                "settle.bound", tx=item.signed.tx_hash, nonce=item.nonce, payments=item.payment_ids
+                "settle.bound", tx=item.signed.tx_hash, nonce=item.nonce, payments=item.parcel.ids
             )
         return [
             StoredTransaction(id_, item.nonce, item.signed)
             for id_, item in zip(ids, drafts, strict=True)
         ]
 
-    async def _terms(self) -> Terms:
-        head = await self._current_head()
-        settings = self._live.now
-        # The token goes by its chain's time, which may be ahead of ours.
-        now_s = max(self._clock.now_ms() // 1000, head.time_s)
-        return Terms(
-            token=self._chain.token,
-            multicall=self._chain.multicall,
-            fees=fees.quote(head.base_fee_wei, settings.priority_fee_wei, settings.max_fee_cap_wei),
-            valid_before_s=now_s + settings.authorization_validity_s,
-            payments_per_transaction=fees.payments_that_fit(
-                settings.payments_per_transaction, head.gas_limit
-            ),
-        )
-
-    async def _open_limit(self) -> int:
-        """How many transactions may be under way at once."""
-        head = await self._current_head()
-        size = fees.payments_that_fit(self._live.now.payments_per_transaction, head.gas_limit)
-        return max(1, MAX_OPEN_BLOCKS * head.gas_limit // fees.full_batch_gas(size))
-
     async def _current_head(self) -> Block:
-        known = self._head.not_older_than(_HEAD_AGE_S, self._clock.monotonic_s())
-        if known is not None:
-            return known
-        head = await self._chain.head()
-        self._head.saw(head, self._clock.monotonic_s())
-        return head
+        return await self._office.current_head(_HEAD_AGE_S)
 
+    # --- the ledger: each inside one snapshot or commit -----------------------------------------
 
-def draft(custody: Custody, terms: Terms, batch: _Batch, first_nonce: int) -> list[_Draft]:
-    """Sign transactions for all pending payments, with the lane's next nonces."""
-    lane = batch.lane
-    lane_key = custody.unwrap(lane.address, lane.wrapped_key)
-    size = terms.payments_per_transaction
-    groups = [batch.pending[at : at + size] for at in range(0, len(batch.pending), size)]
-    drafts = []
-    for nonce, group in enumerate(groups, start=first_nonce):
-        signed_calls = [_signed_call(custody, terms, batch, item) for item in group]
-        to, data = _one_call(terms, signed_calls)
-        gas = fees.gas_limit([item.payee for item in group])
-        signed = sign_transaction(
-            lane_key,
-            chain_id=terms.token.chain_id,
-            nonce=nonce,
-            fees=terms.fees,
-            gas=gas,
-            to=to,
-            data=data,
+    def _look(self, connection: Connection) -> _Situation:
+        lane = self._lane(connection)
+        now_ms, settings = self._clock.now_ms(), self._live.now
+        limit = max(settings.payment_batch_size, settings.payments_per_transaction)
+        waiting, oldest_ms = self._cargo.waiting(connection, self.address, limit, now_ms)
+        most = settings.max_in_flight_payments
+        return _Situation(
+            lane=lane,
+            lowest_open=nonces.lowest_open(connection, self.address),
+            waiting=waiting,
+            oldest_ms=oldest_ms,
+            under_way=self._cargo.under_way(connection, self.address, most) if waiting else 0,
         )
-        attempt = Attempt(signed.tx_hash, signed.raw, gas, *terms.fees)
-        drafts.append(_Draft(nonce, [item.id for item in group], signed, attempt))
-    return drafts
 
+    def _lane(self, connection: Connection) -> Lane:
+        (lane,) = (it for it in queries.all_lanes(connection) if it.address == self.address)
+        return lane
 
-def _signed_call(custody: Custody, terms: Terms, batch: _Batch, payment: PendingPayment) -> bytes:
-    authorization = TransferAuthorization(
-        payer=payment.payer,
-        payee=payment.payee,
-        amount_units=payment.amount_units,
-        valid_after_s=0,
-        valid_before_s=terms.valid_before_s,
-        nonce=bytes.fromhex(payment.id.removeprefix("0x")),
-    )
-    payer_key = custody.unwrap(payment.payer, batch.payer_keys[payment.payer])
-    signature = sign_authorization(payer_key, authorization, terms.token.domain_separator)
-    return calls.transfer_with_authorization(authorization, signature)
-
-
-def _one_call(terms: Terms, signed_calls: Sequence[bytes]) -> tuple[str, bytes]:
-    """Where the transaction goes and what it says: a lone payment straight to the token."""
-    if len(signed_calls) == 1:
-        return terms.token.address, signed_calls[0]
-    return terms.multicall, calls.aggregate3([(terms.token.address, it) for it in signed_calls])
-
-
-def _store(
-    lease: Lease, drafts: Sequence[_Draft], valid_before_s: int, at_ms: int, connection: Connection
-) -> list[int]:
-    return [
-        transitions.bind(
-            connection,
-            lease,
-            nonce=item.nonce,
-            payment_ids=item.payment_ids,
-            attempt=item.attempt,
-            valid_before_s=valid_before_s,
-            at_ms=at_ms,
+    def _unsent(self, connection: Connection) -> list[StoredTransaction]:
+        """What is stored and was taken by no node yet: the oldest of it."""
+        next_nonce = self._lane(connection).next_nonce
+        open_ones = nonces.open_from(
+            connection, self.address, self._unsent_from, _AT_ONCE, status="signed"
         )
-        for item in drafts
-    ]
+        if not open_ones and next_nonce is not None:
+            self._unsent_from = next_nonce
+        return stored_transactions(connection, open_ones)
 
+    def _open_from(self, connection: Connection, *, nonce: int) -> list[StoredTransaction]:
+        open_ones = nonces.open_from(connection, self.address, nonce, _AT_ONCE)
+        return stored_transactions(connection, open_ones)
 
-def _start_lane(connection: Connection, *, lease: Lease, first_nonce: int) -> None:
-    transitions.start_lane(connection, lease, first_nonce)
+    def _store(
+        self, connection: Connection, *, lease: Lease, drafts: Sequence[Draft], at_ms: int
+    ) -> list[int]:
+        return [
+            self._cargo.store(connection, lease, it.nonce, it.parcel, it.attempt, at_ms)
+            for it in drafts
+        ]
 
-
-def _open_from(connection: Connection, *, lane: str, nonce: int) -> list[StoredTransaction]:
-    under_way = queries.open_transactions(connection, lane)
-    return stored_transactions(connection, [item for item in under_way if item.nonce >= nonce])
+    def _give_back(self, connection: Connection, *, lease: Lease) -> int:
+        leases.guard(connection, lease)
+        return self._cargo.give_back(connection, self.address)

@@ -42,6 +42,8 @@ class SettlementSettings(Settings):
     """The send loop looks at least this often; a new payment wakes it at once."""
     payments_per_transaction: int = Field(default=50, ge=1, le=100)
     """Most payments in one transaction; fewer where the block's gas asks for it."""
+    max_in_flight_payments: int = Field(default=10_000, ge=1, le=100_000)
+    """Of one lane, sent and not settled; what comes beyond them waits."""
     confirmation_batch_size: int = Field(default=200, ge=1, le=1_000)
     """Transactions that one look of the confirm loop takes up."""
     confirmation_interval_ms: int = Field(default=2_000, ge=100, le=60_000)

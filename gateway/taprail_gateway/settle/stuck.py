@@ -21,19 +21,19 @@ from sqlalchemy import Connection, func, select, update
 from taprail_common.clock import Clock
 from taprail_common.crash import crash
 from taprail_gateway.custody import Custody
-from taprail_gateway.ledger import leases, queries, transitions
+from taprail_gateway.ledger import leases, nonces, queries, transitions
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.leases import Lease
 from taprail_gateway.ledger.queries import Lane, OpenTransaction, RawAttempt
 from taprail_gateway.ledger.schema import bindings, chain_transactions
 from taprail_gateway.ledger.transitions import Attempt
 from taprail_gateway.settle import fees
-from taprail_gateway.settle.broadcast import Broadcaster, StoredTransaction
+from taprail_gateway.settle.broadcast import Broadcaster, Obstacle, StoredTransaction
 from taprail_gateway.settle.chain import MAX_BATCH
-from taprail_gateway.settle.errors import FeeCapError
+from taprail_gateway.settle.errors import FeeCapError, SendClass
+from taprail_gateway.settle.fee_watch import FeeWatch
 from taprail_gateway.settle.fees import Fees
 from taprail_gateway.settle.heads import StallWatch
-from taprail_gateway.settle.lanes import PauseCause
 from taprail_gateway.settle.live import LiveSettings
 from taprail_gateway.settle.replies import Block
 from taprail_gateway.settle.signer import (
@@ -44,11 +44,14 @@ from taprail_gateway.settle.signer import (
 )
 
 PATIENCE_BLOCKS: Final = 5
-"""Blocks that the lowest transaction may miss, although its fee would do, before it is bumped."""
+"""Blocks for each version that the lowest transaction may miss, although its fee would do, before
+it is bumped."""
 
 MAX_VERSIONS: Final = 12
-"""Of one transaction: eleven rises of an eighth make 3.6 times the first fee; what that does not
-bring into a block is not held up by its price."""
+"""Of one call: eleven rises of an eighth make 3.6 times the first fee; what that does not bring
+into a block is not held up by its price. A no-op in its place may rise as often again."""
+
+_TOO_CHEAP: Final = frozenset({SendClass.UNDERPRICED, SendClass.FEE_LOW})
 
 _log = structlog.get_logger("settle.stuck")
 
@@ -68,8 +71,8 @@ class Case:
     is_lowest: bool
     is_noop: bool
     """Its newest version is a no-op already."""
-    is_refused: bool
-    """A node said that these bytes can never run."""
+    answer: SendClass | None
+    """Why the nodes did not take its newest version the last time, if they did not."""
     versions: int
     missed_blocks: int
     """By the lowest transaction of the lane since it became the lowest."""
@@ -83,12 +86,16 @@ class Case:
 
 def plan(case: Case) -> Means:
     """The means for one transaction of a lane that does not move."""
-    if not case.is_noop and (case.expired or (case.is_refused and case.is_lowest)):
+    can_never_run = case.is_lowest and case.answer is SendClass.PERMANENT
+    if not case.is_noop and (case.expired or can_never_run):
         return Means.NOOP
-    if case.versions >= MAX_VERSIONS:
+    is_late = case.is_lowest and case.missed_blocks >= PATIENCE_BLOCKS * case.versions
+    is_too_cheap = case.priced_out or case.answer in _TOO_CHEAP
+    if not (is_late or is_too_cheap or case.asked):
         return Means.RESEND
-    late = case.is_lowest and case.missed_blocks >= PATIENCE_BLOCKS
-    return Means.BUMP if case.priced_out or late or case.asked else Means.RESEND
+    if case.versions < MAX_VERSIONS * (2 if case.is_noop else 1):
+        return Means.BUMP
+    return Means.NOOP if is_late and not case.is_noop else Means.RESEND
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,20 @@ class _Stuck:
     transaction: OpenTransaction
     versions: list[RawAttempt]
     valid_until_s: int | None
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether an operator wants it to be sent anew."""
+        return self.transaction.rescue_asked_at_ms is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """What a look stands on."""
+
+    head: Block
+    lowest_nonce: int | None
+    missed_blocks: int
 
 
 @dataclass
@@ -109,55 +130,76 @@ class Rescuer:
     live: LiveSettings
     clock: Clock
     broadcaster: Broadcaster
+    fee_watch: FeeWatch
     _watches: dict[str, StallWatch] = field(default_factory=dict, init=False)
+    _obstacles: dict[str, Obstacle] = field(default_factory=dict, init=False)
+    """Lane → what was not taken the last time, and why."""
 
     async def look(self, lane: Lane, lease: Lease, head: Block, mined: int) -> None:
-        """Help the lowest transactions that are not mined at the head, if the lane does not move.
+        """Help the lowest transactions that are not mined at the head, if the lane does not move,
+        and those that an operator wants to be sent anew.
 
         `mined` is the lane's count of mined transactions at the head. Raises StorageError; what a
         node does is no error.
         """
-        open_ones = await self.ledger.read(partial(_open_from, lane=lane.address, nonce=mined))
+        lowest, asked = await self.ledger.read(partial(_open_ones, lane=lane.address, nonce=mined))
         watch = self._watches.setdefault(lane.address, StallWatch())
-        lowest = open_ones[0].nonce if open_ones else None
-        stalled = watch.is_stalled(lowest, head.number)
-        if not stalled and not any(item.rescue_asked_at_ms for item in open_ones):
+        first = lowest[0].nonce if lowest else None
+        is_stalled = watch.is_stalled(first, head.number)
+        by_nonce = {item.nonce: item for item in [*(lowest if is_stalled else []), *asked]}
+        if not by_nonce:
+            self._obstacles.pop(lane.address, None)
             return
+        cases = await self.ledger.read(
+            partial(_read_cases, transactions=[by_nonce[nonce] for nonce in sorted(by_nonce)])
+        )
+        await self._send_again(lane, lease, [_newest(it, None) for it in cases if it.is_asked])
         missed = watch.missed_blocks(head.number)
-        part = open_ones[:MAX_BATCH]
-        cases = await self.ledger.read(partial(_read_cases, transactions=part))
-        to_send = await self._prepare(lane, lease, cases, head, missed)
+        to_send = await self._prepare(lane, lease, cases, _Moment(head, first, missed))
         _log.warning(
             "settle.stalled",
             lane=lane.address,
-            nonce=lowest,
+            nonce=first,
             missed_blocks=missed,
             sent=len(to_send),
         )
-        await self.broadcaster.send(lane, to_send)
+        await self._send_again(lane, lease, to_send)
+
+    async def _send_again(
+        self, lane: Lane, lease: Lease, transactions: Sequence[StoredTransaction]
+    ) -> None:
+        obstacle = await self.broadcaster.send(lane, lease, transactions)
+        self._obstacles.pop(lane.address, None)
+        if obstacle is not None:
+            self._obstacles[lane.address] = obstacle
 
     async def _prepare(
-        self, lane: Lane, lease: Lease, cases: Sequence[_Stuck], head: Block, missed: int
+        self, lane: Lane, lease: Lease, cases: Sequence[_Stuck], now: _Moment
     ) -> list[StoredTransaction]:
         """The newest version of each, new ones signed and stored where the plan wants them."""
         new: dict[int, Attempt] = {}
+        wanted = await self._wanted(now.head)
+        obstacle = self._obstacles.get(lane.address)
         for stuck in cases:
-            case = _case(stuck, cases[0], lane, head, missed)
-            attempt = self._version(lane, stuck, plan(case), head)
+            case = _case(stuck, now, obstacle)
+            attempt = self._version(lane, stuck, plan(case), wanted)
             if attempt is not None:
                 new[stuck.transaction.id] = attempt
-        asked = [item.transaction.id for item in cases if item.transaction.rescue_asked_at_ms]
+        asked = [item.transaction.id for item in cases if item.is_asked]
         if new or asked:
             at_ms = self.clock.now_ms()
             await self.ledger.write(partial(_store, lease=lease, new=new, asked=asked, at_ms=at_ms))
             crash("settle.version_stored")
         return [_newest(stuck, new.get(stuck.transaction.id)) for stuck in cases]
 
-    def _version(self, lane: Lane, stuck: _Stuck, means: Means, head: Block) -> Attempt | None:
-        if means is Means.RESEND:
+    def _version(
+        self, lane: Lane, stuck: _Stuck, means: Means, wanted: Fees | None
+    ) -> Attempt | None:
+        if means is Means.RESEND or wanted is None:
             return None
         newest = stuck.versions[-1]
-        price = self._price(newest, head)
+        old = Fees(newest.max_fee_wei, newest.priority_fee_wei)
+        price = fees.bumped(old, wanted, self.live.now.max_fee_cap_wei)
         if price is None:
             return None
         key = self.custody.unwrap(lane.address, lane.wrapped_key)
@@ -178,30 +220,27 @@ class Rescuer:
         gas = NOOP_GAS if noop else newest.gas_limit
         return Attempt(signed.tx_hash, signed.raw, gas, *price, kind="noop" if noop else "payload")
 
-    def _price(self, newest: RawAttempt, head: Block) -> Fees | None:
-        """What a replacement of this version costs; None over the cap: then it has to wait."""
-        settings = self.live.now
-        cap_wei = settings.max_fee_cap_wei
+    async def _wanted(self, head: Block) -> Fees | None:
+        """What the chain asks now; None when that is over the cap: then all has to wait."""
         try:
-            wanted = fees.quote(head.base_fee_wei, settings.priority_fee_wei, cap_wei)
+            return await self.fee_watch.quote(head)
         except FeeCapError:
             return None
-        old = Fees(newest.max_fee_wei, newest.priority_fee_wei)
-        return fees.bumped(old, wanted, cap_wei)
 
 
-def _case(stuck: _Stuck, lowest: _Stuck, lane: Lane, head: Block, missed: int) -> Case:
+def _case(stuck: _Stuck, now: _Moment, obstacle: Obstacle | None) -> Case:
     newest = stuck.versions[-1]
     until_s = stuck.valid_until_s
+    said_of_it = obstacle is not None and obstacle.transaction.signed.tx_hash == newest.tx_hash
     return Case(
-        is_lowest=stuck is lowest,
+        is_lowest=stuck.transaction.nonce == now.lowest_nonce,
         is_noop=newest.kind == "noop",
-        is_refused=(lane.paused_because or "").startswith(f"{PauseCause.PERMANENT}:"),
+        answer=obstacle.outcome.meaning if obstacle is not None and said_of_it else None,
         versions=len(stuck.versions),
-        missed_blocks=missed,
-        priced_out=newest.max_fee_wei < head.base_fee_wei + newest.priority_fee_wei,
-        expired=until_s is not None and until_s <= head.time_s,
-        asked=stuck.transaction.rescue_asked_at_ms is not None,
+        missed_blocks=now.missed_blocks,
+        priced_out=newest.max_fee_wei < now.head.base_fee_wei + newest.priority_fee_wei,
+        expired=until_s is not None and until_s <= now.head.time_s,
+        asked=stuck.is_asked,
     )
 
 
@@ -211,8 +250,14 @@ def _newest(stuck: _Stuck, new: Attempt | None) -> StoredTransaction:
     return StoredTransaction(stuck.transaction.id, stuck.transaction.nonce, signed)
 
 
-def _open_from(connection: Connection, *, lane: str, nonce: int) -> list[OpenTransaction]:
-    return [item for item in queries.open_transactions(connection, lane) if item.nonce >= nonce]
+def _open_ones(
+    connection: Connection, *, lane: str, nonce: int
+) -> tuple[list[OpenTransaction], list[OpenTransaction]]:
+    """The lowest that are not mined, and the lowest that an operator asks for."""
+    return (
+        nonces.open_from(connection, lane, nonce, MAX_BATCH),
+        nonces.open_from(connection, lane, nonce, MAX_BATCH, rescue_asked=True),
+    )
 
 
 def _read_cases(connection: Connection, *, transactions: Sequence[OpenTransaction]) -> list[_Stuck]:

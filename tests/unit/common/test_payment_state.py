@@ -20,7 +20,7 @@ S, E = PaymentState, PaymentEvent
 
 # Written out from the design, not derived from the table under test.
 ALLOWED = {
-    S.PENDING: {E.BIND: S.PROCESSING, E.REJECT: S.FAILED},
+    S.PENDING: {E.BIND: S.PROCESSING, E.REJECT: S.FAILED, E.CONFIRM: S.COMPLETED},
     S.PROCESSING: {
         E.BROADCAST: S.SENT,
         E.CONFIRM: S.COMPLETED,
@@ -33,7 +33,7 @@ ALLOWED = {
         E.RETRY: S.PENDING,
         E.DISPROVE: S.FAILED,
     },
-    S.COMPLETED: {E.REORG: S.SENT},
+    S.COMPLETED: {E.REORG: S.SENT, E.REORG_UNBOUND: S.PENDING},
     S.FAILED: {},
 }
 

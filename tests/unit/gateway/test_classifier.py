@@ -15,7 +15,7 @@ SAID = [
     (-32003, "intrinsic gas too high -- tx.gas_limit > env.block.gas_limit", SendClass.PERMANENT),
     (-32000, "oversized data: transaction size 140000, limit 131072", SendClass.PERMANENT),
     (-32000, "invalid sender", SendClass.PERMANENT),
-    (-32003, "invalid chain id for signer", SendClass.PERMANENT),
+    (-32003, "invalid chain id for signer", SendClass.WRONG_CHAIN),
     # known
     (-32000, "already known", SendClass.KNOWN),
     (-32010, "AlreadyKnown", SendClass.KNOWN),

@@ -17,10 +17,13 @@ from taprail_gateway.settle.calls import (
 from taprail_gateway.settle.executions import Fate, Place, Transfer, executed, fate
 from taprail_gateway.settle.judge import (
     MAX_BINDINGS,
+    MAX_LEFT_OUT,
+    TRAVELLING,
     Facts,
     Step,
     expired,
     left_out,
+    refused,
     transfer_of,
     why_left_out,
 )
@@ -106,13 +109,16 @@ def test_the_fate_of_an_authorization(logs: list[Log], expected: Place | Fate) -
 
 
 def payment(state: PaymentState = PaymentState.SENT, bindings: int = 1) -> BoundPayment:
-    return BoundPayment(NONCE, PAYER, PAYEE, 100, state, bindings, 0, 1)
+    return BoundPayment(NONCE, PAYER, PAYEE, 100, state, bindings, 0, 1, 600, "a preflight said no")
 
 
-PAID = Facts(True, HERE)
+PAID = Facts(True, HERE, MAX_LEFT_OUT)
 UNSPENT = Facts(False, Fate.UNSEEN)
+LEFT_OUT = Facts(False, Fate.UNSEEN, MAX_LEFT_OUT)
+NEARLY = Facts(False, Fate.UNSEEN, MAX_LEFT_OUT - 1)
 BURNT = Facts(True, Fate.BURNT)
-UNCLEAR = Facts(True, Fate.UNSEEN)
+UNCLEAR = Facts(True, Fate.UNSEEN, MAX_LEFT_OUT)
+PENDING = PaymentState.PENDING
 GIVEN_UP = PaymentState.CONFIRMATION_FAILED
 
 
@@ -125,6 +131,9 @@ GIVEN_UP = PaymentState.CONFIRMATION_FAILED
         (PaymentState.SENT, 1, UNSPENT, Step.UNBIND),
         (PaymentState.PROCESSING, MAX_BINDINGS - 1, UNSPENT, Step.UNBIND),
         (PaymentState.SENT, MAX_BINDINGS, UNSPENT, Step.GIVE_UP),
+        (PaymentState.SENT, 5, NEARLY, Step.UNBIND),
+        (PaymentState.SENT, 3, LEFT_OUT, Step.GIVE_UP),
+        (GIVEN_UP, 3, LEFT_OUT, Step.LEAVE),
         (PaymentState.SENT, 1, BURNT, Step.GIVE_UP),
         (GIVEN_UP, 1, UNSPENT, Step.LEAVE),
         (GIVEN_UP, 1, BURNT, Step.LEAVE),
@@ -141,29 +150,59 @@ def test_a_payment_that_its_transaction_left_out(
 
 
 @pytest.mark.parametrize(
-    ("bindings", "facts", "step"),
+    ("bindings", "facts", "before_proof", "with_proof"),
     [
-        (1, PAID, Step.CONFIRM),
-        (1, UNSPENT, Step.RETRY),
-        (MAX_BINDINGS - 1, UNSPENT, Step.RETRY),
-        (MAX_BINDINGS, UNSPENT, Step.DISPROVE),
-        (MAX_BINDINGS, PAID, Step.CONFIRM),
-        (1, BURNT, Step.DISPROVE),
-        (1, UNCLEAR, Step.WAIT),
+        (1, PAID, Step.CONFIRM, Step.CONFIRM),
+        (MAX_BINDINGS, PAID, Step.CONFIRM, Step.CONFIRM),
+        (1, UNSPENT, Step.RETRY, Step.RETRY),
+        (MAX_BINDINGS - 1, NEARLY, Step.RETRY, Step.RETRY),
+        (MAX_BINDINGS, UNSPENT, Step.LEAVE, Step.DISPROVE),
+        (3, LEFT_OUT, Step.LEAVE, Step.DISPROVE),
+        (1, BURNT, Step.LEAVE, Step.DISPROVE),
+        (1, UNCLEAR, Step.WAIT, Step.WAIT),
     ],
 )
 def test_a_given_up_payment_whose_authorizations_are_over(
-    bindings: int, facts: Facts, step: Step
+    bindings: int, facts: Facts, before_proof: Step, with_proof: Step
 ) -> None:
-    assert expired(payment(GIVEN_UP, bindings), facts).step is step
+    given_up = payment(GIVEN_UP, bindings)
+    assert expired(given_up, facts, is_proven=False).step is before_proof
+    assert expired(given_up, facts, is_proven=True).step is with_proof
+
+
+@pytest.mark.parametrize(
+    ("facts", "before_proof", "with_proof", "reason"),
+    [
+        (PAID, Step.CONFIRM, Step.CONFIRM, ""),
+        (UNSPENT, Step.LEAVE, Step.REJECT, "a preflight said no"),
+        (BURNT, Step.LEAVE, Step.REJECT, "its authorization was used up by its holder"),
+        (UNCLEAR, Step.WAIT, Step.WAIT, ""),
+    ],
+)
+def test_a_pending_payment_that_failed_its_preflights(
+    facts: Facts, before_proof: Step, with_proof: Step, reason: str
+) -> None:
+    pending = payment(PENDING, 0)
+    assert refused(pending, facts, is_proven=False).step is before_proof
+    judgement = refused(pending, facts, is_proven=True)
+    assert (judgement.step, judgement.reason) == (with_proof, reason)
+
+
+def test_nothing_is_held_against_a_payment_before_its_facts_are_clear() -> None:
+    for state in (*TRAVELLING, GIVEN_UP, PENDING):
+        steps = {
+            left_out(payment(state, MAX_BINDINGS), UNCLEAR, "why").step,
+            expired(payment(state, MAX_BINDINGS), UNCLEAR, is_proven=True).step,
+            refused(payment(state, MAX_BINDINGS), UNCLEAR, is_proven=True).step,
+        }
+        assert steps == {Step.WAIT}
 
 
 def test_the_reason_is_the_best_that_is_known() -> None:
     poor, rich = {PAYER: 99}, {PAYER: 100}
-    assert "balance" in why_left_out(payment(), outer_ran=True, balances=poor)
-    assert "balance" in why_left_out(payment(), outer_ran=False, balances=poor)
-    assert "did not run" in why_left_out(payment(), outer_ran=False, balances=rich)
-    assert "its call failed" in why_left_out(payment(), outer_ran=True, balances=rich)
+    assert "balance" in why_left_out(payment(), outcome="it did not run", balances=poor)
+    assert why_left_out(payment(), outcome="it did not run", balances=rich) == "it did not run"
+    assert why_left_out(payment(), outcome="it did not run", balances={}) == "it did not run"
 
 
 def test_a_payment_is_looked_for_under_its_own_id() -> None:

@@ -68,7 +68,10 @@ def change_transactions() -> None:
         )
     partial_index("ix_chain_transactions_open", "chain_transactions", ["lane", "nonce"], is_open)
     partial_index(
-        "ix_chain_transactions_final", "chain_transactions", ["block_number"], "status = 'final'"
+        "ix_chain_transactions_final",
+        "chain_transactions",
+        ["lane", "block_number"],
+        "status = 'final'",
     )
     op.create_index(op.f("ix_bindings_chain_transaction_id"), "bindings", ["chain_transaction_id"])
     with changing("attempts") as batch:
@@ -119,6 +122,9 @@ def change_payments() -> None:
         )
     partial_index("ix_payments_open", "payments", ["state", "lane", "rank_ms"], IS_OPEN)
     partial_index("ix_payments_completed", "payments", ["block_number"], "state = 'completed'")
+    partial_index(
+        "ix_payments_refused", "payments", ["id"], "state = 'pending' AND preflights >= 3"
+    )
     fill_payments()
 
 

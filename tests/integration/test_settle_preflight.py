@@ -1,0 +1,189 @@
+"""What would fail is found out before it costs gas, and spoils nothing for the others."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from taprail_common.payment_state import PaymentState
+from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.settle import code_sizes
+from taprail_gateway.settle.errors import ChainError, TokenPausedError
+from taprail_hwsim.dev_chain import DevChain
+from tests.support import eip3009
+from tests.support.rpc_proxy import RpcProxy, running_proxy
+from tests.support.settle_shop import BALANCE_UNITS, Shop, blocks, open_shop
+
+pytestmark = pytest.mark.chain
+
+STRANGER = "0x" + "57" * 20
+BURNS_ALL_GAS = "0x5b600056"
+"""JUMPDEST, PUSH1 0, JUMP: round and round."""
+
+
+@pytest_asyncio.fixture
+async def shop(chain: DevChain, ledger: Ledger, tmp_path: Path) -> AsyncIterator[Shop]:
+    async with open_shop(chain, ledger, tmp_path / "master.key") as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture
+async def proxy(shop: Shop) -> AsyncIterator[RpcProxy]:
+    async with running_proxy(shop.chain.rpc_url) as running:
+        yield running
+
+
+def empty(shop: Shop, card: int = 0) -> None:
+    """Take all that an account has, behind the gateway's back."""
+    all_of_it = shop.authorization(
+        eip3009.nonce(1), card=card, payee=STRANGER, amount_units=BALANCE_UNITS
+    )
+    shop.execute(all_of_it)
+
+
+async def test_what_the_balance_does_not_cover_costs_no_gas_and_is_tried_again(shop: Shop) -> None:
+    good = await shop.sell(4, card=1)
+    [bad] = await shop.sell(card=0)
+    empty(shop)
+    settlement = await shop.settlement()
+    await settlement.sender.tick()
+    assert shop.states(good) == {"sent": 4}
+    put_off = shop.payment(bad)
+    assert (put_off.state, put_off.preflights) == (PaymentState.PENDING, 1)
+    assert put_off.failure_reason == "the account's balance does not cover it"
+    assert put_off.signed_until_s > 0, "the trial's signature counts for the proof"
+
+    await settlement.sender.tick()
+    assert shop.payment(bad).preflights == 1, "not before its time"
+    shop.chain.mint(shop.account(), 100)
+    shop.clock.ahead_ms += 2_000
+    await blocks(shop, settlement)
+    await settlement.sender.tick()
+    await blocks(shop, settlement)
+    assert shop.payment(bad).state is PaymentState.COMPLETED
+    assert shop.payment(bad).failure_reason is None
+    shop.assert_books_balance()
+
+
+async def test_tries_come_further_and_further_apart_and_end(shop: Shop) -> None:
+    [bad] = await shop.sell()
+    empty(shop)
+    settlement = await shop.settlement()
+    for tries, wait_ms in enumerate((2_000, 8_000, 32_000), start=1):
+        await settlement.sender.tick()
+        assert shop.payment(bad).preflights == tries
+        shop.clock.ahead_ms += wait_ms - 1_000
+        await settlement.sender.tick()
+        assert shop.payment(bad).preflights == tries
+        shop.clock.ahead_ms += 1_000
+    shop.clock.ahead_ms += 3_600_000
+    await settlement.sender.tick()
+    assert shop.payment(bad).preflights == 3
+    assert shop.transactions() == []
+
+
+async def test_two_payments_of_one_balance_are_tried_together(shop: Shop) -> None:
+    half = BALANCE_UNITS // 2
+    first, second = await shop.sell(2, amount_units=half)
+    shop.execute(shop.authorization(eip3009.nonce(1), payee=STRANGER, amount_units=1))
+    settlement = await shop.settlement()
+    await settlement.sender.tick()
+    assert shop.payment(first).state is PaymentState.SENT
+    assert shop.payment(second).preflights == 1
+
+
+async def test_a_payer_with_code_goes_alone_and_takes_nobody_along(shop: Shop) -> None:
+    shop.chain.node.call("anvil_setCode", shop.account(0), BURNS_ALL_GAS)
+    ids = await shop.sell(2, card=0) + await shop.sell(3, card=1)
+    settlement = await shop.settlement()
+    await settlement.sender.tick()
+    assert shop.states(ids) == {"sent": 5}
+    together = {shop.payment(each).chain_transaction_id for each in ids[2:]}
+    alone = {shop.payment(each).chain_transaction_id for each in ids[:2]}
+    assert (len(together), len(alone)) == (1, 2)
+    assert together.isdisjoint(alone)
+    await blocks(shop, settlement, 2)
+    assert shop.states(ids) == {"completed": 5}
+
+
+async def test_sizes_of_code_are_those_of_eth_getcode(shop: Shop) -> None:
+    chain = await shop.connect()
+    delegated = "0xef0100" + "11" * 20  # EIP-7702
+    shop.chain.node.call("anvil_setCode", STRANGER, delegated)
+    asked = [shop.account(0), STRANGER, shop.chain.token_address.lower(), shop.lane]
+    question = code_sizes.question(asked, "latest")
+    answer = shop.chain.node.call(question[0], *question[1])
+    coded = code_sizes.with_code(asked, bytes.fromhex(answer[2:]))
+    assert coded == {
+        each for each in asked if shop.chain.node.call("eth_getCode", each, "latest") != "0x"
+    }
+    assert coded == {STRANGER, shop.chain.token_address.lower()}
+    many = [shop.account(0)] * code_sizes.MAX_ACCOUNTS
+    question = code_sizes.question(many, "latest")
+    answer = shop.chain.node.call(question[0], *question[1])
+    assert code_sizes.with_code(many, bytes.fromhex(answer[2:])) == frozenset()
+    with pytest.raises(ValueError, match="at most"):
+        code_sizes.question([*many, STRANGER], "latest")
+    with pytest.raises(ChainError):
+        code_sizes.with_code(asked, b"\0" * 31)
+    await chain.close()
+
+
+async def test_a_node_that_cannot_try_it_out_sends_nothing_and_drops_nothing(
+    shop: Shop, proxy: RpcProxy
+) -> None:
+    ids = await shop.sell(3)
+    settlement = await shop.settlement(await shop.connect(proxy.url))
+    proxy.answer(lambda _asked: 502, "eth_call", times=2)
+    with pytest.raises(ChainError):
+        await settlement.sender.tick()
+    assert shop.states(ids) == {"pending": 3}
+    assert {shop.payment(each).preflights for each in ids} == {0}
+    assert shop.transactions() == []
+    await settlement.sender.tick()
+    assert shop.states(ids) == {"sent": 3}
+
+
+async def test_an_answer_that_cannot_be_read_is_asked_for_one_by_one(
+    shop: Shop, proxy: RpcProxy
+) -> None:
+    good = await shop.sell(2, card=1)
+    [bad] = await shop.sell(card=0)
+    empty(shop)
+    settlement = await shop.settlement(await shop.connect(proxy.url))
+    huge = "0x" + "ff" * 100_000
+
+    def swell(given: list[dict[str, object]]) -> list[dict[str, object]]:
+        return [given[0], {**given[1], "result": huge}]
+
+    proxy.change(swell, "eth_call")
+    await settlement.sender.tick()
+    assert shop.states(good) == {"sent": 2}
+    assert shop.payment(bad).failure_reason == "the account's balance does not cover it"
+
+
+async def test_a_paused_token_holds_everything_up_and_fails_nothing(
+    shop: Shop, proxy: RpcProxy
+) -> None:
+    ids = await shop.sell(2)
+    settlement = await shop.settlement(await shop.connect(proxy.url))
+    text = b"Pausable: paused"
+    failed = bytes.fromhex("08c379a0") + bytes([0] * 31 + [32]) + bytes([0] * 31 + [len(text)])
+    failed += text.ljust(32, b"\0")
+    row = bytes(32) + bytes([0] * 31 + [64]) + bytes([0] * 31 + [len(failed)])
+    row += failed + bytes(-len(failed) % 32)
+    words = bytes([0] * 31 + [32]) + bytes([0] * 31 + [2])
+    words += bytes([0] * 31 + [64]) + (64 + len(row)).to_bytes(32, "big") + row + row
+
+    def paused(given: list[dict[str, object]]) -> list[dict[str, object]]:
+        return [given[0], {**given[1], "result": "0x" + words.hex()}]
+
+    proxy.change(paused, "eth_call")
+    with pytest.raises(TokenPausedError):
+        await settlement.sender.tick()
+    assert {shop.payment(each).preflights for each in ids} == {0}
+    await settlement.sender.tick()
+    assert shop.states(ids) == {"sent": 2}
