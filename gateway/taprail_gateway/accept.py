@@ -4,7 +4,8 @@ Inside the commit, for each request in the order of arrival: a verdict that was 
 given again, byte for byte; else the request is decided on the ledger's rows (`authorize`), and the
 verdict is stored together with everything that makes it true: the payment, its hold, the day's
 spend and the card's counter. A decline is stored too: it is final, so a later delivery of the same
-request can never charge.
+request can never charge. While the gateway drains, what would be accepted is told to ask again
+later, and leaves no trace; what can never be charged gets its final answer all the same.
 """
 
 from __future__ import annotations
@@ -168,12 +169,13 @@ class _Group:
         before = self._given.get(item.key)
         if before is not None:
             return before.answer if before.request_body == item.body else _REUSED
-        if self._acceptor.is_draining():
-            return _DRAINING
         facts = self._book.facts(item.request)
         if item.user_id is not None and facts.card and facts.card.user_id != item.user_id:
             return _NOT_YOURS
-        answer = self._decide(item, facts)
+        decision = self._acceptor.judge(item, facts, self._now_ms)
+        if decision.declined is None and self._acceptor.is_draining():
+            return _DRAINING
+        answer = self._carry_out(item, facts, decision)
         # A second delivery in the same group is answered like a later one.
         again = Answer(answer.http_status, answer.body, answer.signature)
         self._given[item.key] = _Given(item.body, again)
@@ -188,8 +190,7 @@ class _Group:
         if self._verdicts:
             _INSERT_VERDICT.run_each(connection, self._verdicts)
 
-    def _decide(self, item: AcceptItem, facts: Facts) -> Answer:
-        decision = self._acceptor.judge(item, facts, self._now_ms)
+    def _carry_out(self, item: AcceptItem, facts: Facts, decision: Decision) -> Answer:
         moment = verdicts.Moment(self._time, self._acceptor.elapsed_ms(item))
         if facts.card is not None and decision.counter is not None:
             self._book.advance(facts.card, decision.counter)

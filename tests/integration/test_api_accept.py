@@ -366,3 +366,31 @@ async def test_a_gateway_that_drains_takes_nothing_new_and_still_answers_what_it
     assert gateway.ledger.read_now(queries.open_counts)[PaymentState.PENDING] == 1
     again = await gateway.post(accepted.request)
     assert (again.status, again.body) == (200, accepted.body)
+
+
+async def test_a_gateway_that_drains_says_for_good_what_can_no_longer_be_charged(
+    gateway: TestGateway,
+) -> None:
+    card = gateway.card()
+    gateway.services.acceptor.is_draining = lambda: True
+    early = await gateway.pay(card)
+    assert early.status == 503
+    assert counter_of(gateway, card) == 0  # the tap is not used up: it may be charged yet
+    gateway.clock.ahead_ms = 20_000  # past acceptUntil, which the terminal cannot change
+    late = await gateway.post(early.request)
+    assert (late.status, reason(late)) == (400, "accept_until_passed")
+    late.verify(gateway.public_key)
+    gateway.services.acceptor.is_draining = lambda: False
+    again = await gateway.post(early.request)
+    assert (again.status, again.body) == (400, late.body)
+    assert held_units(gateway, card) == spent_units(gateway, card) == 0
+
+
+async def test_after_a_drain_the_same_tap_is_charged_once(gateway: TestGateway) -> None:
+    card = gateway.card()
+    gateway.services.acceptor.is_draining = lambda: True
+    refused = await gateway.pay(card)
+    gateway.services.acceptor.is_draining = lambda: False
+    accepted = await gateway.post(refused.request)
+    assert (refused.status, accepted.status) == (503, 200)
+    assert spent_units(gateway, card) == 3 * UNIT

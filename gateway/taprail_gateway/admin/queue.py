@@ -62,7 +62,8 @@ def pause(context: typer.Context, reason: Reason, as_json: Json = False) -> None
 def drain(context: typer.Context, reason: Reason, as_json: Json = False) -> None:
     """Accept nothing new, and finish what there is: before a gateway is taken out of service.
 
-    Terminals are told to ask again later (503, never a decline); `queue status` shows what is left.
+    Terminals are told to ask again later (503, never a decline) while a tap may still be charged,
+    and get their final answer when it cannot be any more. `queue status` shows what is left.
     """
     _switch(session_of(context), QueueMode.DRAINING, reason, as_json=as_json)
 
