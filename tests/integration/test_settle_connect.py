@@ -80,6 +80,8 @@ async def test_a_contract_that_is_no_such_token_is_refused(
 async def test_a_domain_separator_that_does_not_match_is_refused(
     chain: DevChain, connect: Connect
 ) -> None:
+    if chain.published.token is not None:
+        pytest.skip("the published token makes its separator of the name that it has now")
     chain.node.call("anvil_setStorageAt", chain.token_address, NAME_SLOT, OTHER_NAME)
     assert eip3009.read_string(chain, "name()") == "Other Dollar"
     with pytest.raises(OperatorError, match="DOMAIN_SEPARATOR"):

@@ -22,6 +22,8 @@ pytestmark = pytest.mark.chain
 STRANGER = "0x" + "57" * 20
 BURNS_ALL_GAS = "0x5b600056"
 """JUMPDEST, PUSH1 0, JUMP: round and round."""
+SAYS_YES = "0x631626ba7e60e01b60005260206000f3"
+"""Gives back ERC-1271's word for a valid signature, whatever it is asked."""
 
 
 @pytest_asyncio.fixture
@@ -96,7 +98,7 @@ async def test_two_payments_of_one_balance_are_tried_together(shop: Shop) -> Non
 
 
 async def test_a_payer_with_code_goes_alone_and_takes_nobody_along(shop: Shop) -> None:
-    shop.chain.node.call("anvil_setCode", shop.account(0), BURNS_ALL_GAS)
+    shop.chain.node.call("anvil_setCode", shop.account(0), SAYS_YES)
     ids = await shop.sell(2, card=0) + await shop.sell(3, card=1)
     settlement = await shop.settlement()
     await settlement.sender.tick()
@@ -107,6 +109,22 @@ async def test_a_payer_with_code_goes_alone_and_takes_nobody_along(shop: Shop) -
     assert together.isdisjoint(alone)
     await blocks(shop, settlement, 2)
     assert shop.states(ids) == {"completed": 5}
+
+
+async def test_a_payer_whose_code_burns_all_gas_harms_nobody_else(shop: Shop) -> None:
+    """A token that asks the payer's code refuses it; one that does not lets it pay."""
+    shop.chain.node.call("anvil_setCode", shop.account(0), BURNS_ALL_GAS)
+    [burns] = await shop.sell(card=0)
+    others = await shop.sell(3, card=1)
+    settlement = await shop.settlement()
+    await settlement.sender.tick()
+    assert shop.states(others) == {"sent": 3}
+    assert len({shop.payment(each).chain_transaction_id for each in others}) == 1
+    assert shop.payment(burns).chain_transaction_id not in {
+        shop.payment(each).chain_transaction_id for each in others
+    }
+    await blocks(shop, settlement, 2)
+    assert shop.states(others) == {"completed": 3}
 
 
 async def test_sizes_of_code_are_those_of_eth_getcode(shop: Shop) -> None:

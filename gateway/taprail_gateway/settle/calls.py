@@ -153,7 +153,8 @@ def decode_uint(word: bytes | None) -> int:
 def decode_text(data: bytes) -> str:
     """A string that a call returned; ChainError when it returned something else."""
     try:
-        (text,) = decode(["string"], data)
+        # Not strict: old compilers leave something else than zeros behind a text (USDC's own).
+        (text,) = decode(["string"], data, strict=False)
     except (DecodingError, OverflowError, UnicodeDecodeError) as exc:
         raise ChainError("a contract did not answer with a text") from exc
     return str(text)

@@ -102,3 +102,10 @@ def test_the_topics_are_the_published_ones() -> None:
     assert calls.TRANSFER_TOPIC.startswith("0xddf252ad1be2c89b69c2b068fc378daa")
     assert calls.AUTHORIZATION_USED_TOPIC.startswith("0x98de503528ee59b575ef0c0a2576a824")
     assert calls.AUTHORIZATION_CANCELED_TOPIC.startswith("0x1cdd46ff242716cdaa72d159d339a485")
+
+
+def test_a_reason_with_anything_behind_its_text_is_read_all_the_same() -> None:
+    text = b"ERC20: transfer amount exceeds balance"
+    words = (32).to_bytes(32, "big") + len(text).to_bytes(32, "big")
+    padded = text.ljust(63, b"\0") + b"\x41"  # as FiatTokenV2_2 says it
+    assert calls.revert_reason(bytes.fromhex("08c379a0") + words + padded) == text.decode()
