@@ -46,6 +46,7 @@ from taprail_gateway.ledger.schema_office import (
     operator_actions,
     settings,
 )
+from taprail_gateway.ledger.schema_signed import card_authorizations
 
 __all__ = [
     "REFUSED_AFTER",
@@ -58,6 +59,7 @@ __all__ = [
     "bindings",
     "callback_is_waiting",
     "callbacks",
+    "card_authorizations",
     "card_spend",
     "cards",
     "chain_transactions",
@@ -83,7 +85,7 @@ __all__ = [
     "verdicts",
 ]
 
-VERSION: Final = "0002"
+VERSION: Final = "0003"
 """Of this schema: the newest in `migrations/versions`, which a test compares."""
 
 meta: Final = Table(
@@ -142,13 +144,13 @@ accounts: Final = Table(
     "accounts",
     metadata,
     Column("address", Address, primary_key=True),
-    Column("wrapped_key", LargeBinary, nullable=False, comment="secp256k1, wrapped"),
+    Column("wrapped_key", LargeBinary, comment="secp256k1, wrapped; unset: only its card has it"),
     Column("balance_units", BigInteger, nullable=False, server_default="0"),
     Column("balance_block", BigInteger, nullable=False, server_default="0"),
     Column("held_units", BigInteger, nullable=False, server_default="0"),
     Column("created_at_ms", BigInteger, nullable=False),
     CheckConstraint("held_units >= 0", "held"),
-    comment="Prepaid accounts in custody: the chain's balance at a block, and what of it is held",
+    comment="Payers' accounts: the chain's balance at a block, and what of it is held",
 )
 account_is_unread: Final = accounts.c.balance_block == literal_column("0", BigInteger)
 Index(
@@ -164,7 +166,13 @@ cards: Final = Table(
     Column("uuid", Id, primary_key=True),
     Column("name", String(200), nullable=False),
     Column("profile", String(16), nullable=False),
-    Column("uid_digest", String(64), nullable=False, unique=True, comment="keyed hash of the UID"),
+    Column(
+        "uid_digest",
+        String(64),
+        nullable=False,
+        unique=True,
+        comment="keyed hash of the UID, or of a signing card's address",
+    ),
     Column("user_id", ForeignKey("users.id"), nullable=False),
     Column("account", ForeignKey("accounts.address"), nullable=False),
     Column("status", String(16), nullable=False),
@@ -174,7 +182,7 @@ cards: Final = Table(
     Column("sun_counter", BigInteger, nullable=False, server_default="0"),
     Column("key_version", Integer, nullable=False, server_default="1"),
     Column("created_at_ms", BigInteger, nullable=False),
-    CheckConstraint(in_list("profile", ["sun", "uid"]), "profile"),
+    CheckConstraint(in_list("profile", ["sun", "uid", "signed"]), "profile"),
     CheckConstraint(in_list("status", ["active", "frozen", "expired"]), "status"),
 )
 
