@@ -1,4 +1,4 @@
-"""The table of what signing cards have signed. Part of `schema`, under whose name it is imported."""
+"""The table of what signing cards have signed. Part of `schema`, where everybody imports it."""
 
 from __future__ import annotations
 

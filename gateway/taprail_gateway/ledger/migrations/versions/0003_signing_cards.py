@@ -28,7 +28,8 @@ def upgrade() -> None:
         batch.create_table_comment(
             "Payers' accounts: the chain's balance at a block, and what of it is held",
             existing_comment=(
-                "Prepaid accounts in custody: the chain's balance at a block, and what of it is held"
+                "Prepaid accounts in custody: the chain's balance at a block,"
+                " and what of it is held"
             ),
         )
     with changing("cards") as batch:
