@@ -42,6 +42,7 @@ _CHOICES: Final[dict[str, list[Any]]] = {
     "callbacks.status": ["waiting", "done", "dead"],
     "mints.state": ["completed", "sent", "pending"],
     "alerts.level": ["info", "warning", "error"],
+    "activity.kind": ["card", "terminal"],
 }
 
 _SERVER_DEFINITIONS: Final = """

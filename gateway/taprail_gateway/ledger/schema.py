@@ -36,6 +36,7 @@ from taprail_gateway.ledger.schema_base import (
     literals,
     metadata,
 )
+from taprail_gateway.ledger.schema_cards import activity, audit_links
 from taprail_gateway.ledger.schema_office import (
     alert_is_open,
     alerts,
@@ -53,9 +54,11 @@ __all__ = [
     "VERSION",
     "account_is_unread",
     "accounts",
+    "activity",
     "alert_is_open",
     "alerts",
     "attempts",
+    "audit_links",
     "bindings",
     "callback_is_waiting",
     "callbacks",
@@ -85,7 +88,7 @@ __all__ = [
     "verdicts",
 ]
 
-VERSION: Final = "0003"
+VERSION: Final = "0004"
 """Of this schema: the newest in `migrations/versions`, which a test compares."""
 
 meta: Final = Table(
