@@ -25,6 +25,7 @@ from taprail_hwsim.dev_chain import MULTICALL3_ADDRESS, DevChainError
 from taprail_hwsim.event_log import TerminalSilentError
 from taprail_hwsim.node_tools import ToolMissingError
 from taprail_hwsim.process import ProgramError
+from taprail_hwsim.published import Published, PublishedError
 from taprail_hwsim.rpc import JsonRpc, RpcRefusedError, RpcUnreachableError
 from taprail_hwsim.stack import Stack, StackOptions
 from taprail_hwsim.up import SimulatorError, ask, run_until_stopped
@@ -45,6 +46,7 @@ _FORESEEN: Final = (
     AnvilError,
     DevChainError,
     ProgramError,
+    PublishedError,
     RpcRefusedError,
     SimulatorError,
     TerminalSilentError,
@@ -189,7 +191,10 @@ def chaos(
     rounds: Annotated[int | None, typer.Option(min=0, help="At most so many rounds.")] = None,
     fault: Annotated[
         list[str] | None,
-        typer.Option(help="Only this one, see --list; `crash`: all crash points. May be repeated."),
+        typer.Option(
+            help="Only this one, see --list; `crash`: all crash points, `reorg`: all depths."
+            " May be repeated."
+        ),
     ] = None,
     payments_per_s: Annotated[float, typer.Option(min=0.1, max=200, help="Offered load.")] = 5.0,
     lanes: Annotated[int, typer.Option(min=1, max=16, help="Wallets that send.")] = 1,
@@ -198,9 +203,24 @@ def chaos(
         str | None, typer.Option(help="Use an anvil that is there; its process is left alone.")
     ] = None,
     token: Annotated[
-        str | None, typer.Option(help="Its token; its first account must be able to mint.")
+        str | None,
+        typer.Option(
+            help="Artifact of the published token to use instead of the lean one; with --rpc-url:"
+            " the address of one whose minter is the node's first account."
+        ),
     ] = None,
-    multicall: Annotated[str, typer.Option(help="Its Multicall3's address.")] = MULTICALL3_ADDRESS,
+    multicall: Annotated[
+        str | None,
+        typer.Option(help="Artifact of the published Multicall3; with --rpc-url: its address."),
+    ] = None,
+    database: Annotated[
+        str,
+        typer.Option(
+            envvar="TAPRAIL_SIM_DATABASE",
+            help="`sqlite`, or a PostgreSQL server on which new databases are made: the URL of one"
+            " that is there, like postgresql://taprail@/postgres?host=/run/postgresql.",
+        ),
+    ] = "sqlite",
     keep: Annotated[Path | None, typer.Option(help="Keep ledgers and logs here.")] = None,
     list_all: Annotated[bool, typer.Option("--list", help="Say which faults there are.")] = False,
     as_json: AsJson = False,
@@ -216,10 +236,13 @@ def chaos(
     if list_all:
         list_troubles(as_json=as_json)
         return
-    if rpc_url is not None:
+    published = Published()
+    if rpc_url is None:
+        published = Published(*(Path(it) if it is not None else None for it in (token, multicall)))
+    else:
         _check_url(rpc_url)
-    if (rpc_url is None) != (token is None):
-        raise OperatorError("--rpc-url and --token are of one chain", fix="give both or neither")
+        if token is None:
+            raise OperatorError("a chain that is there needs its token", fix="give its --token 0x…")
     options = ChaosOptions(
         seed=secrets.randbelow(_SEEDS) if seed is None else seed,
         minutes=minutes,
@@ -229,8 +252,10 @@ def chaos(
         lanes=lanes,
         block_time_s=block_time,
         rpc_url=rpc_url,
-        token=token,
-        multicall=multicall,
+        token=token if rpc_url is not None else None,
+        multicall=multicall if rpc_url is not None and multicall else MULTICALL3_ADDRESS,
+        published=published,
+        database_url=None if database == "sqlite" else database,
         keep=keep,
     )
     try:

@@ -39,12 +39,18 @@ class DevChain:
     """A node of our own (`with`, `async with`, or start/stop) or an existing one (`attach`)."""
 
     published: ClassVar[Published] = Published()
-    """Files of published contracts that every dev chain of this process uses instead of its own."""
+    """Files of published contracts that a dev chain uses instead of its own, unless it is given
+    others."""
 
     def __init__(
-        self, options: AnvilOptions | None = None, *, token_address: str | None = None
+        self,
+        options: AnvilOptions | None = None,
+        *,
+        token_address: str | None = None,
+        published: Published | None = None,
     ) -> None:
         self._anvil: Anvil | None = Anvil(options or AnvilOptions())
+        self._published = published or self.published
         self._node: JsonRpc | None = None
         self._token_address = token_address
         self._multicall_address = MULTICALL3_ADDRESS
@@ -171,10 +177,10 @@ class DevChain:
         """
         owner = self.accounts[0]
         if (name, version, decimals) == ("Dev Dollar", "1", 6):
-            published = self.published.deploy_token(self._transact, owner, symbol)
-            if published is not None:
-                self._token_address = published
-                return published
+            token = self._published.deploy_token(self._transact, owner, symbol)
+            if token is not None:
+                self._token_address = token
+                return token
         arguments = abi.encode_values(
             ["string", "string", "uint8", "string", "address"],
             [name, symbol, decimals, version, owner],
@@ -287,7 +293,7 @@ class DevChain:
 
     def _furnish(self, rpc_url: str) -> Self:
         self._node = JsonRpc(rpc_url)
-        code = self.published.multicall_code() or load_artifact("DevMulticall3").deployed_bytecode
+        code = self._published.multicall_code() or load_artifact("DevMulticall3").deployed_bytecode
         self._node.call("anvil_setCode", self._multicall_address, code)
         return self
 

@@ -8,6 +8,7 @@ simulator is only what surrounds it: the copper, the panel, the node.
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -25,6 +26,7 @@ from taprail_hwsim.null_modem import NullModem
 from taprail_hwsim.panel.remote import RemotePanel
 from taprail_hwsim.pn532 import Pn532Simulator
 from taprail_hwsim.process import Program, ProgramError
+from taprail_hwsim.published import Published
 from taprail_hwsim.rpc_proxy import RpcProxy
 from taprail_hwsim.state_lock import locked
 
@@ -66,6 +68,10 @@ class StackOptions:
     """Crash point (`name@hit`) of the gateway's first run."""
     lanes: int = 1
     """Wallets that send payments."""
+    database_url: str | None = None
+    """An empty database on a PostgreSQL server for the ledger; None: a file in the state folder."""
+    published: Published = field(default_factory=Published)
+    """Contracts to use on a chain of our own instead of the lean ones."""
     proxy_seed: int | None = None
     """With a seed, a fault-injecting proxy stands between gateway and node: `Stack.proxy`."""
 
@@ -273,11 +279,15 @@ class Stack:
 
     def _write_gateway_config(self, port: int) -> None:
         settlement = "".join(f"{k} = {v}\n" for k, v in self.options.settlement.items())
+        url = self.options.database_url
+        database = f"database_url = {json.dumps(url)}" if url is not None else ""
+        self.gateway_config.touch(mode=0o600)  # a database's password may be in there
         self.gateway_config.write_text(
             f"""\
 [gateway]
 port = {port}
 state_dir = "gateway"
+{database}
 block_interval_ms = {round(self.options.block_time_s * 1000)}
 
 [chain]
@@ -333,7 +343,7 @@ async def _chain(options: StackOptions, state_dir: Path) -> AsyncIterator[DevCha
     token_file = state_dir / "token"
     known = token_file.read_text() if token_file.exists() else None
     anvil = AnvilOptions(block_time_s=options.block_time_s, state_path=state_dir / "chain.json")
-    async with DevChain(anvil, token_address=known) as chain:
+    async with DevChain(anvil, token_address=known, published=options.published) as chain:
         if known is None:
             token_file.write_text(chain.deploy_token())
         yield chain

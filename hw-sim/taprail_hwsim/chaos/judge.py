@@ -30,6 +30,8 @@ class Books:
     """To the merchant, since the beginning."""
     ledger_units: int = 0
     invariants_broken: Sequence[str] = ()
+    paused_lanes: Mapping[str, str] = field(default_factory=dict)
+    """Lane to reason: each pause has to end by itself when its cause has."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,12 @@ def judge(sales: Sequence[Sale], books: Books, *, trouble: Sequence[str] = ()) -
         stuck=stuck,
         unasked=[nonce for nonce in moved if nonce not in known],
         unanswered=unanswered,
-        problems=[*_money(approved, books), *books.invariants_broken, *trouble],
+        problems=[*_money(approved, books), *books.invariants_broken, *_lanes(books), *trouble],
     )
+
+
+def _lanes(books: Books) -> list[str]:
+    return [f"{lane} is still paused ({why})" for lane, why in books.paused_lanes.items()]
 
 
 def _money(approved: Mapping[str, Sale], books: Books) -> list[str]:

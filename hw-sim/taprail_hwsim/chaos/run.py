@@ -17,13 +17,15 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 
+from taprail_gateway.ledger.engines import ledger_url, place
 from taprail_hwsim.chaos.crowd import Crowd
+from taprail_hwsim.chaos.databases import Databases
 from taprail_hwsim.chaos.judge import Books, Judgement, judge, still_open
 from taprail_hwsim.chaos.report import BlockCell, Report, RoundResult
 from taprail_hwsim.chaos.schedule import Round, rounds
@@ -32,11 +34,13 @@ from taprail_hwsim.chaos.site import Site, open_site
 from taprail_hwsim.chaos.troubles import carry_out, catalogue, select_names
 from taprail_hwsim.dev_chain import MULTICALL3_ADDRESS
 from taprail_hwsim.process import ProgramError
+from taprail_hwsim.published import Published
 from taprail_hwsim.rpc import RpcError
 from taprail_hwsim.stack import Stack, StackOptions
 
 BLOCKS_TO_SETTLE: Final = 10
-"""After a fault's end: by then nothing may be lost, doubled or stuck."""
+"""After the end of a fault and of the leases of whoever died in it: by then nothing may be lost,
+doubled or stuck."""
 _ANSWER_TIMEOUT_S: Final = 60.0
 """After the load's end, for the last signed verdict."""
 _NODE_TIMEOUT_S: Final = 120.0
@@ -58,6 +62,10 @@ class ChaosOptions:
     rpc_url: str | None = None
     token: str | None = None
     multicall: str = MULTICALL3_ADDRESS
+    published: Published = field(default_factory=Published)
+    """Contracts for a chain of our own."""
+    database_url: str | None = None
+    """A PostgreSQL server, on which each stack's ledger is a new database; None: in files."""
     keep: Path | None = None
 
     def names(self) -> list[str]:
@@ -74,6 +82,13 @@ class ChaosOptions:
         if self.rpc_url is not None:
             words += ["--rpc-url", self.rpc_url, "--token", str(self.token)]
             words += ["--multicall", self.multicall]
+        for option, file in (
+            ("--token", self.published.token),
+            ("--multicall", self.published.multicall),
+        ):
+            words += [] if file is None else [option, str(file)]
+        if self.database_url is not None:
+            words += ["--database", place(ledger_url(self.database_url))]
         return shlex.join(words)
 
 
@@ -99,6 +114,9 @@ class Campaign:
         self._report = Report(options.seed, options.command())
         self._deadline_s = 0.0
         self._left = options.rounds
+        self._databases: Databases | None = None
+        if options.database_url is not None:
+            self._databases = Databases(options.database_url)
 
     async def run(self) -> Report:
         """Until the time, or the number of rounds, is over."""
@@ -127,6 +145,8 @@ class Campaign:
         self._screen.end(self._report)
         if self._report.holds and self._options.keep is None:
             shutil.rmtree(base, ignore_errors=True)
+            if self._databases is not None:
+                self._databases.drop_all()
         return self._report
 
     def _is_over(self) -> bool:
@@ -139,6 +159,8 @@ class Campaign:
             rpc_url=self._options.rpc_url,
             token=self._options.token,
             multicall=self._options.multicall,
+            published=self._options.published,
+            database_url=self._databases.fresh() if self._databases is not None else None,
             block_time_s=self._options.block_time_s,
             with_terminal=False,
             lanes=self._options.lanes,
@@ -179,9 +201,10 @@ async def play(site: Site, crowd: Crowd, round_: Round) -> RoundResult:
         amid = range(trouble_from + 1, site.heads.number + 1)
         async with asyncio.timeout(_NODE_TIMEOUT_S):
             await site.heads.next()
-    await crowd.all_answered(_ANSWER_TIMEOUT_S)
     await site.supervisor.up()
+    await site.leases_end()
     end = site.heads.number
+    await crowd.all_answered(_ANSWER_TIMEOUT_S)
     settled_at = await _settle(site, crowd, end)
     books = await site.audited_books()
     sales = crowd.sales[first_sale:]
@@ -214,10 +237,12 @@ def unfinished(site: Site, round_: Round, what: str) -> RoundResult:
 
 
 async def _settle(site: Site, crowd: Crowd, end: int) -> int:
-    """Wait until all approved payments are completed, at most ten blocks; gives the last block."""
+    """Wait until all approved payments are completed and all lanes go on, at most ten blocks; gives
+    the last block."""
     async with asyncio.timeout(_NODE_TIMEOUT_S):
         while site.heads.number < end + BLOCKS_TO_SETTLE:
-            if not still_open(crowd.sales, await site.books()):
+            books = await site.books()
+            if not still_open(crowd.sales, books) and not books.paused_lanes:
                 break
             await site.heads.next()
     return site.heads.number

@@ -11,6 +11,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 import aiohttp
@@ -31,6 +32,8 @@ from taprail_hwsim.transfers import Transfer, read_transfers
 RESTART_PAUSE_S: Final = 0.5
 """Between two attempts to start the gateway, as a unit's RestartSec."""
 UP_TIMEOUT_S: Final = 90.0
+LEASE_S: Final = 10.0
+"""On a server, what a gateway had that was killed is free for others after so long."""
 _BURIED_BLOCKS: Final = 8
 """Over the set-up before anything is done: deeper than the deepest reorg."""
 _FINAL_BLOCKS: Final = 32
@@ -50,7 +53,8 @@ class Supervisor:
         self._crashed = asyncio.Event()
         self._up = asyncio.Event()
         self._up.set()
-        self.restarts = 0
+        self.died_at_s = 0.0
+        """By the loop's clock, the last time."""
         self.trouble: list[str] = []
         """What nobody wanted: the gateway ended by itself."""
 
@@ -59,6 +63,7 @@ class Supervisor:
         while True:
             code = await self._stack.gateway.ended()
             self._up.clear()
+            self._note_death()
             if self._crash is not None and code == EXIT_CODE:
                 self._note_crash()
             elif not self._wanted:
@@ -102,13 +107,16 @@ class Supervisor:
                 await self._stack.start_gateway(self._crash)
             except ProgramError:
                 # The node may be away too; and a crash point may lie in the start itself.
+                self._note_death()
                 if self._crash is not None and self._stack.gateway.exit_code == EXIT_CODE:
                     self._note_crash()
                 await asyncio.sleep(RESTART_PAUSE_S)
             else:
-                self.restarts += 1
                 self._up.set()
                 return
+
+    def _note_death(self) -> None:
+        self.died_at_s = asyncio.get_running_loop().time()
 
     def _note_crash(self) -> None:
         self._crash = None
@@ -190,9 +198,17 @@ class Site:
 
     # --- books ----------------------------------------------------------------------------------
 
+    async def leases_end(self) -> None:
+        """Wait until the last gateway that died has no lease any more. On a file the next one takes
+        them over at once: its lock proves that nobody else can have them."""
+        if not self._ledger.is_exclusive:
+            now_s = asyncio.get_running_loop().time()
+            await asyncio.sleep(max(0.0, self.supervisor.died_at_s + LEASE_S - now_s))
+
     async def books(self) -> Books:
         """Where ledger and chain are now."""
-        return Books(self._states(), await asyncio.to_thread(self._transfers))
+        transfers = await asyncio.to_thread(self._transfers)
+        return Books(self._states(), transfers, paused_lanes=self._paused_lanes())
 
     async def audited_books(self) -> Books:
         """The same, with the gateway's own audit: `taprail admin check`."""
@@ -208,7 +224,7 @@ class Site:
             raise ProgramError("`taprail admin check` gave no report") from None
         books = await self.books()
         units = report["completedUnits"][worlds.MERCHANT_ID]
-        return Books(books.states, books.transfers, units, report["problems"])
+        return replace(books, ledger_units=units, invariants_broken=report["problems"])
 
     def _states(self) -> dict[str, str]:
         columns = schema.payments.c
@@ -216,6 +232,15 @@ class Site:
         return {
             payment_id: str(state)
             for payment_id, state in self._ledger.read_now(lambda c: c.execute(query).all())
+        }
+
+    def _paused_lanes(self) -> dict[str, str]:
+        columns = schema.lanes.c
+        query = select(columns.address, columns.paused_because).where(
+            columns.paused_because.is_not(None)
+        )
+        return {
+            lane: str(why) for lane, why in self._ledger.read_now(lambda c: c.execute(query).all())
         }
 
     def _transfers(self) -> list[Transfer]:

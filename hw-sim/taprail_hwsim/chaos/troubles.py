@@ -16,12 +16,14 @@ from taprail_hwsim.chaos.crash_points import crash_points
 from taprail_hwsim.chaos.site import Site
 from taprail_hwsim.rpc import RpcError
 from taprail_hwsim.rpc_proxy import FAULTS
+from taprail_hwsim.rpc_proxy.answer_faults import RECEIPT
 from taprail_hwsim.rpc_proxy.table import about as fault_about
 
 WIRE: Final = "wire"
 GATEWAY: Final = "gateway"
 NODE: Final = "node"
 CRASH_PREFIX: Final = "crash:"
+REORG_PREFIX: Final = "reorg:"
 _CRASH_TIMEOUT_S: Final = 12.0
 """For a point to be reached under load: no loop of the gateway looks less often than each 5 s."""
 _QUIET_TIMEOUT_S: Final = 70.0
@@ -50,13 +52,16 @@ class WireTrouble:
 
     rule: str
     seconds: float
+    beside: tuple[str, ...] = ()
+    """Rules without which it would not be met."""
     kind: ClassVar[str] = WIRE
 
     def __str__(self) -> str:
-        return f"{self.rule} for {self.seconds:.1f} s"
+        beside = f" (with {', '.join(self.beside)})" if self.beside else ""
+        return f"{self.rule} for {self.seconds:.1f} s{beside}"
 
     async def carry_out(self, site: Site) -> str:
-        rules = site.proxy.inject(self.rule)
+        rules = site.proxy.inject(self.rule, *self.beside)
         await asyncio.sleep(self.seconds)
         site.proxy.withdraw(rules)
         # What hangs or travels still belongs to the fault: the gateway waits for it.
@@ -83,6 +88,8 @@ _AMOUNTS: Final[Mapping[str, Callable[[random.Random], str]]] = {
 }
 _ALWAYS: Final = frozenset({"strict_nonce", "bump_rule"})
 """Rules of a node, not accidents."""
+_NO_LOGS: Final = "http_502@eth_getLogs"
+"""Receipts are asked for only where logs cannot be had."""
 
 
 def _rate(rng: random.Random) -> str:
@@ -98,7 +105,8 @@ def _wire(name: str) -> Callable[[random.Random], Trouble]:
     def draw(rng: random.Random) -> Trouble:
         amount = _AMOUNTS[name](rng) if name in _AMOUNTS else f":{_rate(rng)}"
         text = name if name in _ALWAYS else name + amount
-        return WireTrouble(text, rng.uniform(2.0, 5.0))
+        beside = (_NO_LOGS,) if FAULTS[name].methods == RECEIPT else ()
+        return WireTrouble(text, rng.uniform(2.0, 5.0), beside)
 
     return draw
 
@@ -205,6 +213,10 @@ class Reorg:
         return f"{len({log['transactionHash'] for log in gone})} transactions undone"
 
 
+def _reorg(depth: int) -> Callable[[random.Random], Trouble]:
+    return lambda _: Reorg(depth)
+
+
 @dataclass(frozen=True)
 class FeeSpike:
     """The base fee of the next block is many times what anything under way offers."""
@@ -281,7 +293,6 @@ _OTHERS: Final[Mapping[str, tuple[str, Draw]]] = {
     ),
     "node_pause": (NodePause.__doc__ or "", lambda rng: NodePause(rng.uniform(0.5, 7.0))),
     "node_restart": (NodeRestart.__doc__ or "", lambda rng: NodeRestart(rng.uniform(0.1, 4.0))),
-    "reorg": (Reorg.__doc__ or "", lambda rng: Reorg(rng.randint(1, _DEEPEST_REORG))),
     "fee_spike": (FeeSpike.__doc__ or "", lambda rng: FeeSpike(rng.choice((5, 20, 60, 150)))),
     "empty_wallet": (EmptyWallet.__doc__ or "", lambda rng: EmptyWallet(rng.uniform(1.0, 6.0))),
     "drop_transaction": (
@@ -296,6 +307,7 @@ def catalogue(*, node_is_ours: bool = True) -> dict[str, Draw]:
     """Every trouble by its name, in a fixed order; without those that a foreign node cannot do."""
     troubles: dict[str, Draw] = {name: _wire(name) for name in FAULTS}
     troubles |= {CRASH_PREFIX + point: _crash(point) for point in crash_points()}
+    troubles |= {REORG_PREFIX + str(depth): _reorg(depth) for depth in range(1, _DEEPEST_REORG + 1)}
     troubles |= {
         name: draw
         for name, (_, draw) in _OTHERS.items()
@@ -310,24 +322,24 @@ def about(name: str) -> str:
         return fault_about(name)
     if name.startswith(CRASH_PREFIX):
         return f"The gateway ends at its crash point {name.removeprefix(CRASH_PREFIX)}."
+    if name.startswith(REORG_PREFIX):
+        return Reorg.__doc__ or ""
     return _OTHERS[name][0]
 
 
 def select_names(wanted: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Those of the names that are wanted; `crash` stands for every crash point, nothing for all.
+    """Those of the names that are wanted; `crash` stands for every crash point, `reorg` for every
+    depth, nothing for all.
 
     Raises ValueError naming what there is not.
     """
     if not wanted:
         return list(names)
+    kinds = {name.partition(":")[0] for name in names}
     for item in wanted:
-        if item not in names and item != CRASH_PREFIX.rstrip(":"):
+        if item not in names and item not in kinds:
             raise ValueError(f"there is no fault {item!r} here")
-    return [
-        name
-        for name in names
-        if name in wanted or (name.startswith(CRASH_PREFIX) and "crash" in wanted)
-    ]
+    return [name for name in names if name in wanted or name.partition(":")[0] in wanted]
 
 
 async def carry_out(trouble: Trouble, site: Site) -> str:

@@ -56,12 +56,22 @@ def test_every_fault_of_the_proxy_takes_part_with_a_rule_that_can_be_read() -> N
             parse_rule(rule.partition(" for ")[0])
 
 
+def test_receipts_are_asked_for_where_they_are_to_be_wrong() -> None:
+    for name in ("null_receipt", "flipped_status", "wrong_block_hash"):
+        (text,) = plan(5, 1, name)
+        assert text.endswith("(with http_502@eth_getLogs)")
+    (text,) = plan(5, 1, "missing_logs")
+    assert "with" not in text
+
+
 def test_faults_are_chosen_by_name() -> None:
     names = list(catalogue())
     crashes = select_names(["crash"], names)
     assert len(crashes) >= 7
     assert {name.partition(":")[0] for name in crashes} == {"crash"}
-    assert select_names(["reorg", "kill"], names) == ["kill", "reorg"]
+    depths = [f"reorg:{depth}" for depth in range(1, 7)]
+    assert select_names(["reorg", "kill"], names) == [*depths, "kill"]
+    assert select_names(["reorg:4"], names) == ["reorg:4"]
     assert select_names([], names) == names
     with pytest.raises(ValueError, match="no fault 'gremlins'"):
         select_names(["gremlins"], names)
@@ -140,6 +150,10 @@ BROKEN: dict[str, tuple[Callable[[], Books], str]] = {
     "sums that differ": (
         lambda: replace(GOOD, ledger_units=201),
         "the ledger says 201 units, the chain 200",
+    ),
+    "a lane that rests": (
+        lambda: replace(GOOD, paused_lanes={"0xabc": "funds: empty"}),
+        "0xabc is still paused (funds: empty)",
     ),
     "broken rules": (lambda: replace(GOOD, invariants_broken=["a hold too much"]), "a hold"),
 }
