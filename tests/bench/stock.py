@@ -32,15 +32,17 @@ async def sell_in_bulk(shop: Shop, count: int, say: Callable[[int], None] = _say
     cards = len(shop.registry.cards)
     for sold in range(0, count, _AT_ONCE):
         turns = [number % cards for number in range(sold, min(sold + _AT_ONCE, count))]
-        await shop.ledger.write(partial(_accept, shop=shop, turns=turns))
+        await shop.ledger.write(partial(accept_in_turn, shop=shop, turns=turns))
         shop.wakeups.pending.ring()
         say(sold + len(turns))
 
 
-def _accept(connection: Connection, shop: Shop, turns: list[int]) -> None:
+def accept_in_turn(connection: Connection, shop: Shop, turns: list[int]) -> list[str]:
+    """Accept a payment by each of these cards (their places in the registry); the payments' ids."""
     for card, times in Counter(turns).items():
         owner, units = shop.registry.cards[card], times * UNITS
         assert transitions.hold(connection, owner.account, units), "too small a balance"
         assert transitions.reserve_spend(connection, owner.uuid, DAY, units, DAILY_LIMIT_UNITS)
     rows = [shop.registry.payment(new_id("req"), card=card, amount_units=UNITS) for card in turns]
     transitions.accept(connection, rows, shop.clock.now_ms())
+    return [str(row["id"]) for row in rows]
