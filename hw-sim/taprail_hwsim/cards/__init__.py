@@ -1,7 +1,19 @@
 """Virtual cards: genuine, cloned and plain. Pure state; the reader brings field and time."""
 
 from taprail_hwsim.cards.base import Card, CardAnswer
+from taprail_hwsim.cards.keycard import KeycardCash, Quirks
 from taprail_hwsim.cards.ntag21x import Ntag21x
 from taprail_hwsim.cards.ntag424 import Ntag424, ReplayedCard
+from taprail_hwsim.cards.strangers import BankCard, SwappedCard
 
-__all__ = ["Card", "CardAnswer", "Ntag21x", "Ntag424", "ReplayedCard"]
+__all__ = [
+    "BankCard",
+    "Card",
+    "CardAnswer",
+    "KeycardCash",
+    "Ntag21x",
+    "Ntag424",
+    "Quirks",
+    "ReplayedCard",
+    "SwappedCard",
+]

@@ -73,8 +73,9 @@ class IsoDepCard(ABC):
         return self._ats
 
     @abstractmethod
-    def apdu(self, command: bytes) -> tuple[str, bytes]:
-        """Run one command APDU; its name, and the response APDU with status word."""
+    def apdu(self, command: bytes) -> tuple[str, bytes] | None:
+        """Run one command APDU; its name, and the response APDU with status word. None: this card
+        never answers."""
 
     @abstractmethod
     def forget_session(self) -> None:
@@ -145,8 +146,10 @@ class IsoDepCard(ABC):
         self._command += information
         if pcb & CHAINING:
             return self._send(bytes([R_CODE | self._number]))  # rule 10
-        name, self._response = self.apdu(self._command)
-        self._command = b""
+        answer, self._command = self.apdu(self._command), b""
+        if answer is None:
+            return None
+        name, self._response = answer
         self._wtx_left = self._wtx_per_apdu
         if self._wtx_left:
             self._waiting = name
