@@ -45,7 +45,7 @@ _AT_ONCE: Final = 50
 """Payments of a round where nothing else is in flight: one full transaction."""
 _NEVER_S: Final = 86_400.0
 """Between two blocks that a node makes by itself."""
-_SMALL_BLOCK_GAS: Final = 4_500_000
+_SMALL_BLOCK_GAS: Final = 4_200_000
 """Takes three transactions of 25 payments, the most that settlement puts into one for such blocks:
 fewer than the fewest that are in flight."""
 _SMALL_BLOCK: Final = {"payments_per_transaction": 25, "max_fee_cap_gwei": 1_000_000}

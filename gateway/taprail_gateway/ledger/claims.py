@@ -74,7 +74,9 @@ def waiting(connection: Connection, lane: str, limit: int, now_ms: int) -> tuple
 def under_way(connection: Connection, lane: str, limit: int) -> int:
     """How many payments are bound to a lane and not settled, counted up to a limit."""
     bound = (PaymentState.PROCESSING.value, PaymentState.SENT.value)
-    some = select(_p.id).where(payment_is_open, _p.state.in_(bound), _p.lane == lane).limit(limit)
+    # Of the index's own columns: it is counted for every batch, and no row has to be fetched.
+    some = select(_p.rank_ms).where(payment_is_open, _p.state.in_(bound), _p.lane == lane)
+    some = some.limit(limit)
     return int(connection.execute(select(func.count()).select_from(some.subquery())).scalar_one())
 
 
