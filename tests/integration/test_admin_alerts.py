@@ -87,4 +87,19 @@ def test_what_was_looked_into_is_cleared_with_who_and_why(config: Path) -> None:
 def test_none_is_said(config: Path) -> None:
     for row in listed(config):
         run(config, "alert", "clear", str(row["id"]))
-    assert "No open alerts" in run(config, "alert", "list")
+    assert "No alert is open." in run(config, "alert", "list")
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "x", "9" * 30])
+def test_a_number_that_no_alert_can_have_is_refused(config: Path, number: str) -> None:
+    result = CliRunner().invoke(app, ["--config", str(config), "alert", "clear", number])
+    assert result.exit_code == 2
+    assert len(listed(config)) == 2
+
+
+def test_a_text_is_shown_as_it_is_whatever_brackets_are_in_it(config: Path) -> None:
+    text = "the node says [/] [red]execution reverted[/red] [0x12]"
+    ledger = open_ledger(config)
+    ledger.write_now(lambda c: alerts.raise_alert(c, "kind", "odd", "error", text, 2))
+    ledger.dispose()
+    assert text in run(config, "alert", "list")

@@ -9,6 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from taprail_gateway.admin import app
+from taprail_gateway.admin.lanes import what_to_do
+from taprail_gateway.ledger.queue_report import LaneReport
+from taprail_gateway.settle.lanes import PauseCause
 
 CONFIG = """
 [chain]
@@ -46,3 +49,30 @@ def test_it_says_what_a_rewards_wallet_needs(config: Path) -> None:
     said = run(config, "lane", "add", "--purpose", "rewards")
     assert "setMinter" in said
     assert "setMinter" not in run(config, "lane", "add")
+
+
+@pytest.mark.parametrize("cause", list(PauseCause))
+def test_every_pause_says_what_ends_it(cause: PauseCause) -> None:
+    cure = what_to_do(paused(f"{cause}: the node's own words"))
+    assert cure is not None
+    assert "lane resume" not in cure, "it resumes by itself"
+
+
+@pytest.mark.parametrize("because", ["operator: moved", "what an older program wrote"])
+def test_a_pause_that_no_loop_lifts_is_lifted_by_hand(because: str) -> None:
+    assert what_to_do(paused(because)) == "taprail admin lane resume 0xab"
+
+
+def test_a_paused_lane_says_why_and_what_to_do(config: Path) -> None:
+    [lane] = json.loads(run(config, "lane", "list", "--json"))
+    run(config, "lane", "pause", lane["address"], "--reason", "its [key] moves")
+    for command in (("lane", "list"), ("queue", "status")):
+        said = run(config, *command)
+        assert "operator: its [key] moves" in said
+        assert f"To do: taprail admin lane resume {lane['address']}." in said
+    run(config, "lane", "resume", lane["address"])
+    assert "To do" not in run(config, "lane", "list")
+
+
+def paused(because: str) -> LaneReport:
+    return LaneReport("0xab", "payments", 1, 0, None, 0, 0, because, None, None)

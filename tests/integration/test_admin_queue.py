@@ -150,8 +150,15 @@ def test_the_status_says_what_is_where(admin: Admin, ledger: Ledger, registry: R
     assert all(each["oldestS"] is None or each["oldestS"] >= 0 for each in status["states"])
     lane = next(each for each in status["lanes"] if each["address"] == LANE)
     assert (lane["next_nonce"], lane["under_way"], lane["paused_because"]) == (1, 1, None)
+    assert (lane["claimed"], lane["in_flight"]) == (0, 0), "what is given up is not in flight"
     assert lane["lease_owner"]
+    nothing = {"waiting": 0, "delayed": 0, "active": 0, "completed": 0, "failed": 0}
+    assert (
+        status["queues"]["mints"] == status["queues"]["callbacks"] == {**nothing, "oldestS": None}
+    )
+    assert status["openAlerts"] == 1
     shown = admin("queue", "status")
+    assert "Open alerts: 1, see `taprail admin alert list`." in shown
     assert LANE in shown
     assert lane["lease_owner"] in shown
 

@@ -204,12 +204,13 @@ async def test_the_report_counts_what_is_open_and_says_who_has_the_lane(
     completed(ledger, registry)
     ledger.write_now(lambda c: claims.claim(c, LANE, 2, NOW_MS))
     ledger.write_now(lambda c: claims.will_sign(c, waiting[:1], VALID_BEFORE_S))
-    report = ledger.read_now(queue_report.report)
+    report = ledger.read_now(partial(queue_report.report, now_ms=NOW_MS))
     counts = {str(each.state): each.count for each in report.states}
     assert counts == {"pending": 3, "processing": 0, "sent": 2, "confirmation_failed": 1}
     assert (report.never_signed, report.unfinished) == (2, 5)
     assert {each.oldest_ms for each in report.states} == {NOW_MS, None}
     (lane,) = report.lanes
     assert (lane.address, lane.next_nonce, lane.under_way, lane.claimed) == (LANE, 3, 3, 2)
+    assert (lane.in_flight, lane.oldest_ms) == (2, NOW_MS)
     assert lane.lease_owner is not None
     assert lane.lease_until_ms is not None

@@ -12,10 +12,11 @@ import pytest
 from sqlalchemy import Connection, insert, select
 
 from taprail_common.payment_state import TRANSITIONS, PaymentEvent, PaymentState, next_state
-from taprail_gateway.ledger import alerts, leases, mints, queries, schema, transitions
+from taprail_gateway.ledger import alerts, leases, mints, outbox, queries, schema, transitions
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.errors import GuardError
 from taprail_gateway.ledger.leases import LeaseLostError
+from taprail_gateway.ledger.side_queues import SideQueue, report
 from taprail_gateway.ledger.transitions import Attempt
 from tests.support.ledger_fixtures import (
     NOW_MS,
@@ -232,3 +233,36 @@ def test_a_pending_payment_has_no_reward_yet(ledger: Ledger, registry: Registry)
     [payment] = accepted(ledger, registry)
     ledger.write_now(lambda c: mints.enqueue(c, payment, Fraction(1), NOW_MS))
     assert claim(ledger) == []
+
+
+@on_both
+def test_the_report_counts_what_waits_is_under_way_and_is_over(
+    ledger: Ledger, registry: Registry
+) -> None:
+    ids = queued(ledger, registry, 7)
+    for payment, state in zip(ids, PaymentState, strict=False):
+        for event in path_to(state):
+            step(ledger, event, payment)
+    reorg(ledger, ids[-1])  # its reward waits for it
+    found = {each.name: each for each in ledger.read_now(partial(report, now_ms=NOW_MS))}
+    assert found["mints"] == SideQueue("mints", 1, 1, 3, 1, 1, oldest_ms=NOW_MS)
+    later = ledger.read_now(partial(report, now_ms=NOW_MS + 1))
+    assert later == list(found.values())
+
+
+@on_both
+def test_callbacks_are_counted_too(ledger: Ledger, registry: Registry) -> None:
+    ledger.write_now(partial(outbox.enable, wanted={"reward": [PaymentState.COMPLETED]}))
+    completed(ledger, registry, 4)
+    done, dead, put_off, _ = ledger.read_now(
+        partial(outbox.due, kind="reward", now_ms=NOW_MS, limit=9)
+    )
+
+    def work(connection: Connection) -> None:
+        outbox.finish(connection, [done.id], NOW_MS)
+        outbox.bury(connection, dead, NOW_MS, "no answer")
+        outbox.put_off(connection, put_off, NOW_MS + 1, "no answer")
+
+    ledger.write_now(work)
+    _mints, callbacks = ledger.read_now(partial(report, now_ms=NOW_MS))
+    assert callbacks == SideQueue("callbacks", 1, 1, 0, 1, 1, oldest_ms=NOW_MS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from dataclasses import asdict
 from typing import Annotated, Final
 
@@ -15,7 +14,6 @@ from taprail_gateway.admin import output
 from taprail_gateway.admin.session import Json, session_of
 from taprail_gateway.ledger import actions
 from taprail_gateway.ledger import alerts as ledger_alerts
-from taprail_gateway.ledger.actions import By
 from taprail_gateway.ledger.errors import GuardError
 
 alerts: Final = typer.Typer(help="What a person should look at.", no_args_is_help=True)
@@ -44,13 +42,15 @@ def list_alerts(
         "subject": "about",
         "text": "what",
     }
-    output.listing(rows, as_json=as_json, columns=columns, what="open alert")
+    output.listing(rows, as_json=as_json, columns=columns, what="alert", none="No alert is open.")
 
 
 @alerts.command("clear")
 def clear(
     context: typer.Context,
-    number: Annotated[int, typer.Argument(help="The alert's number.", min=1)],
+    number: Annotated[
+        int, typer.Argument(help="The alert's number.", min=1, max=ledger_alerts.MAX_ID)
+    ],
     reason: Annotated[
         str | None, typer.Option("--reason", help="What was found, for the record.")
     ] = None,
@@ -58,7 +58,7 @@ def clear(
 ) -> None:
     """Clear an alert that was looked into. One whose cause still holds may be raised again."""
     session = session_of(context)
-    by = By(f"cli:{getpass.getuser()}", session.clock.now_ms(), reason)
+    by = session.by(reason)
 
     def work(connection: Connection) -> None:
         ledger_alerts.close_alert(connection, number, by.at_ms, by.actor)

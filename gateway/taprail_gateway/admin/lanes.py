@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 from sqlalchemy import Connection
@@ -55,12 +55,12 @@ def list_lanes(
     reports = session.read(queue_report.lane_reports)
     wei = _balances(session, reports) if balances else {}
     if as_json:
-        rows = [asdict(report) for report in reports]
+        rows = [lane_row(report) for report in reports]
         output.print_json(
             [{**row, "balance_wei": wei[row["address"]]} if balances else row for row in rows]
         )
         return
-    print_lanes(reports, wei)
+    print_lanes(reports, session.clock.now_ms(), wei)
 
 
 @lanes.command("add")
@@ -127,23 +127,56 @@ def resume(context: typer.Context, address: Address, as_json: Json = False) -> N
     output.done({"address": address.lower(), "was": because}, sentence, as_json=as_json)
 
 
-def print_lanes(reports: Sequence[LaneReport], wei: Mapping[str, int] | None = None) -> None:
-    """The lanes as a table, with their balances if those were asked for."""
+def lane_row(report: LaneReport) -> dict[str, Any]:
+    """A lane for programs: the report, and what a person should do when it is paused."""
+    return {**asdict(report), "what_to_do": what_to_do(report)}
+
+
+def what_to_do(report: LaneReport) -> str | None:
+    """What ends the pause of a lane; None when it has none."""
+    if report.paused_because is None:
+        return None
+    cause, _, _text = report.paused_because.partition(":")
+    return _CURES.get(cause, f"taprail admin lane resume {report.address}")
+
+
+_CURES: Final[Mapping[str, str]] = {
+    "funds": "send it the chain's coin; it resumes by itself",
+    "permanent": "nothing: it resumes when a no-op has taken that transaction's place",
+    "wrong_chain": "see to it that the nodes of chain.rpc_urls are on chain.chain_id;"
+    " it resumes by itself",
+    "foreign_nonce": "find out who else has its key; it resumes by itself, the alert stays",
+}
+"""By `settle.lanes.PauseCause`, whose module would load web3, which takes a second."""
+
+
+def print_lanes(
+    reports: Sequence[LaneReport], now_ms: int, wei: Mapping[str, int] | None = None
+) -> None:
+    """The lanes as a table, with their balances if those were asked for; then what to do."""
     rows = [{**asdict(report), "lease": _lease(report)} for report in reports]
     columns = {
         "address": "lane",
         "purpose": "purpose",
         "next_nonce": "next nonce",
         "claimed": "claimed",
-        "under_way": "under way",
+        "in_flight": "in flight",
+        "under_way": "transactions",
+        "oldestS": "oldest, s",
         "paused_because": "paused because",
         "lease": "gateway, until",
     }
+    for row in rows:
+        since_ms = row["oldest_ms"]
+        row["oldestS"] = None if since_ms is None else max(0, now_ms - since_ms) // 1000
     if wei:
         columns["balance"] = "coin"
         for row in rows:
             row["balance"] = format_amount(wei[row["address"]], _COIN_DECIMALS)
     output.listing(rows, as_json=False, columns=columns, what="lane")
+    for report in reports:
+        if cure := what_to_do(report):
+            output.console().print(f"[yellow]![/] lane {report.address} is paused. To do: {cure}.")
 
 
 def _lease(report: LaneReport) -> str | None:

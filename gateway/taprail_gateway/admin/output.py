@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 # A pipe has no width; nothing that is searched for in it should be cut or folded.
@@ -40,14 +41,20 @@ def record(data: Mapping[str, Any], *, as_json: bool, labels: Mapping[str, str])
 
 
 def listing(
-    rows: Sequence[Mapping[str, Any]], *, as_json: bool, columns: Mapping[str, str], what: str
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    as_json: bool,
+    columns: Mapping[str, str],
+    what: str,
+    none: str | None = None,
 ) -> None:
-    """Several things of a kind: `columns` gives the heads of those entries that people see."""
+    """Several things of a kind: `columns` gives the heads of those entries that people see, `none`
+    the sentence when there is nothing."""
     if as_json:
         print_json(list(rows))
         return
     if not rows:
-        console().print(f"No {what}s yet.")
+        console().print(none or f"No {what}s yet.")
         return
     table = Table(box=box.SIMPLE_HEAD)
     for head in columns.values():
@@ -62,7 +69,7 @@ def done(data: Mapping[str, Any], sentence: str, *, as_json: bool) -> None:
     if as_json:
         print_json(data)
     else:
-        console().print(f"[green]✓[/] {sentence}")
+        console().print(f"[green]✓[/] {escape(sentence)}")
 
 
 _COLOURS: Final = {
@@ -81,9 +88,9 @@ _COLOURS: Final = {
 
 
 def coloured(word: str) -> str:
-    """A state or status in its colour."""
+    """A state or status in its colour; any other text as it is, whatever brackets it holds."""
     colour = _COLOURS.get(word)
-    return f"[{colour}]{word}[/]" if colour else word
+    return f"[{colour}]{word}[/]" if colour else escape(word)
 
 
 def _cell(value: object) -> str:

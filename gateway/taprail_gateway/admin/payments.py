@@ -7,6 +7,7 @@ from functools import partial
 from typing import Annotated, Any, Final
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import Connection, select
 
@@ -64,7 +65,7 @@ def list_payments(
         "terminal_id": "terminal",
         "state": "state",
     }
-    output.listing(rows, as_json=as_json, columns=columns, what="payment")
+    output.listing(rows, as_json=as_json, columns=columns, what="payment", none="No such payment.")
 
 
 @payments.command("show")
@@ -187,7 +188,7 @@ def _print_timeline(payment: Payment, events: list[PaymentEventRow]) -> None:
             rfc3339(event.at_ms),
             event.event,
             output.coloured(event.state),
-            event.detail or "",
+            escape(event.detail or ""),
         )
     output.console().print()
     output.console().print(table)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any, Final
 
 import typer
+from rich.markup import escape
 from sqlalchemy import Connection
 
 from taprail_common.clock import rfc3339
 from taprail_common.errors import OperatorError
-from taprail_common.payment_state import PaymentState
 from taprail_gateway.admin import output
-from taprail_gateway.admin.lanes import print_lanes
+from taprail_gateway.admin.lanes import lane_row, print_lanes
 from taprail_gateway.admin.session import Json, Session, session_of
 from taprail_gateway.ledger import actions, by_hand, queue_report
 from taprail_gateway.ledger.actions import By
 from taprail_gateway.ledger.queue_report import LastChange, QueueReport
+from taprail_gateway.ledger.side_queues import SideQueue
 from taprail_gateway.settle import tuning
 from taprail_gateway.settle.live import QUEUE_MODE, QueueMode
 
@@ -30,23 +32,33 @@ MayReason = Annotated[str | None, typer.Option("--reason", help="Why, for the re
 
 @queue.command("status")
 def status(context: typer.Context, as_json: Json = False) -> None:
-    """Show whether the queue runs, how many payments are where, and the lanes."""
+    """Show whether the queue runs, how many payments are where, what follows from them, the lanes.
+
+    Mints are rewards, callbacks hand on what has happened; neither ever holds up a payment.
+    """
     session = session_of(context)
-    mode, change, report = session.read(_status)
     now_ms = session.clock.now_ms()
+    mode, change, report = session.read(partial(_status, now_ms=now_ms))
     states = [
         {"state": str(each.state), "count": each.count, "oldestS": _age_s(each.oldest_ms, now_ms)}
         for each in report.states
     ]
+    queues = [_queue_row(each, now_ms) for each in report.side_queues]
     if as_json:
         data = {"mode": mode, "changed": asdict(change) if change else None, "states": states}
-        lanes = [asdict(lane) for lane in report.lanes]
-        output.print_json({**data, "neverSigned": report.never_signed, "lanes": lanes})
+        more = {
+            "queues": {row.pop("name"): row for row in queues},
+            "openAlerts": report.open_alerts,
+        }
+        lanes = [lane_row(lane) for lane in report.lanes]
+        output.print_json({**data, "neverSigned": report.never_signed, **more, "lanes": lanes})
         return
     output.console().print(_headline(mode, change, report))
     columns = {"state": "state", "count": "payments", "oldestS": "oldest, s"}
     output.listing(states, as_json=False, columns=columns, what="state")
-    print_lanes(report.lanes)
+    columns = {name: name for name in queues[0]} | {"name": "queue", "oldestS": "oldest, s"}
+    output.listing(queues, as_json=False, columns=columns, what="queue")
+    print_lanes(report.lanes, now_ms)
 
 
 @queue.command("pause")
@@ -139,9 +151,15 @@ def reset_stuck(
     output.done(asdict(stuck), sentence, as_json=as_json)
 
 
-def _status(connection: Connection) -> tuple[str, LastChange | None, QueueReport]:
+def _status(connection: Connection, *, now_ms: int) -> tuple[str, LastChange | None, QueueReport]:
     change = queue_report.last_change(connection, QUEUE_MODE)
-    return _mode(connection), change, queue_report.report(connection)
+    return _mode(connection), change, queue_report.report(connection, now_ms)
+
+
+def _queue_row(queue: SideQueue, now_ms: int) -> dict[str, Any]:
+    row = asdict(queue)
+    row["oldestS"] = _age_s(row.pop("oldest_ms"), now_ms)
+    return row
 
 
 def _mode(connection: Connection) -> str:
@@ -150,12 +168,16 @@ def _mode(connection: Connection) -> str:
 
 def _headline(mode: str, change: LastChange | None, report: QueueReport) -> str:
     if change is None:
-        return f"The queue is [green]{mode}[/]."
-    why = f": {change.reason}" if change.reason else ""
-    line = f"The queue is [yellow]{mode}[/] since {rfc3339(change.at_ms)} by {change.actor}{why}."
+        line = f"The queue is [green]{mode}[/]."
+    else:
+        why = f": {escape(change.reason)}" if change.reason else ""
+        since = f"{rfc3339(change.at_ms)} by {escape(change.actor)}{why}"
+        line = f"The queue is [yellow]{mode}[/] since {since}."
     if mode == QueueMode.DRAINING:
         left = report.unfinished
         line += f" {left} payments are left." if left else " Nothing is left: it may be stopped."
+    if report.open_alerts:
+        line += f" [yellow]Open alerts: {report.open_alerts}[/], see `taprail admin alert list`."
     return line
 
 
@@ -189,8 +211,8 @@ def _switch(session: Session, mode: QueueMode, reason: str | None, *, as_json: b
 def _cancellable(connection: Connection) -> tuple[int, int]:
     """How many pending payments can be cancelled, and how many cannot; refused without a pause."""
     _require_pause(connection)
-    report = queue_report.report(connection)
-    return report.never_signed, report.count(PaymentState.PENDING) - report.never_signed
+    waiting, unsigned = queue_report.pending(connection)
+    return unsigned, waiting - unsigned
 
 
 def _cancel_some(connection: Connection, by: By) -> int:

@@ -34,7 +34,7 @@ def print_review(session: Session, limit: int, *, as_json: bool) -> None:
         "reason": "why",
         "next": "what happens next",
     }
-    output.listing(rows, as_json=False, columns=columns, what="payment for review")
+    output.listing(rows, as_json=False, columns=columns, what="payment", none="Nothing to review.")
 
 
 def what_next(payment: Reviewed, left_out: int, now_ms: int) -> str:

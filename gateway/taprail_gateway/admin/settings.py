@@ -6,6 +6,7 @@ import json
 from typing import Annotated, Any, Final
 
 import typer
+from rich.markup import escape
 from sqlalchemy import Connection
 
 from taprail_common.errors import InputError
@@ -37,7 +38,8 @@ def list_settings(context: typer.Context, as_json: Json = False) -> None:
     if not as_json:
         for row in listed:
             if "passedOver" in row:
-                output.console().print(f"[red]✗[/] {row['name']} as set {row['passedOver']}")
+                why = escape(row["passedOver"])
+                output.console().print(f"[red]✗[/] {row['name']} as set {why}")
 
 
 @settings.command("set")

@@ -6,6 +6,7 @@ import secrets
 from pathlib import Path
 
 import typer
+from rich.markup import escape
 from sqlalchemy import Connection
 
 from taprail_common.errors import OperatorError
@@ -102,7 +103,7 @@ def _print_check(session: Session, problems: list[str], totals: dict[str, int]) 
     columns = {"merchant": "merchant", "completed": "completed"}
     output.listing(rows, as_json=False, columns=columns, what="merchant")
     for problem in problems:
-        output.console().print(f"[red]✗[/] {problem}")
+        output.console().print(f"[red]✗[/] {escape(problem)}")
     if not problems:
         output.console().print("[green]✓[/] every invariant holds")
 

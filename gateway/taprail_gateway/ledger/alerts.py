@@ -26,6 +26,9 @@ MAX_TEXT: Final = 1_000
 
 MAX_LISTED: Final = 1_000
 
+MAX_ID: Final = 2**63 - 1
+"""What both databases can hold as a row's number."""
+
 Level = Literal["info", "warning", "error"]
 
 

@@ -111,7 +111,7 @@ def claim(connection: Connection, lane: str, limit: int, now_ms: int) -> list[Mi
     """What this lane should mint next, at most so many, the oldest first; it keeps them."""
     free = (
         select(_m.payment_id)
-        .where(_is_ready(now_ms), or_(_m.lane.is_(None), _m.lane == lane))
+        .where(is_ready(now_ms), or_(_m.lane.is_(None), _m.lane == lane))
         .order_by(_m.created_at_ms)
         .limit(limit)
         .with_for_update(skip_locked=True, of=mints)
@@ -130,7 +130,7 @@ def give_back(connection: Connection, lane: str) -> int:
 def waiting(connection: Connection, lane: str, limit: int, now_ms: int) -> tuple[int, int | None]:
     """How many mints a lane could take on now, counted up to a limit, and since when (ms)."""
     mine = or_(_m.lane.is_(None), _m.lane == lane)
-    first = select(_m.created_at_ms).where(_is_ready(now_ms), mine).limit(limit).subquery()
+    first = select(_m.created_at_ms).where(is_ready(now_ms), mine).limit(limit).subquery()
     oldest_ms = func.min(first.c.created_at_ms)
     count, since_ms = connection.execute(select(func.count(), oldest_ms).select_from(first)).one()
     return count, since_ms
@@ -140,7 +140,8 @@ def _is_pending() -> ColumnElement[bool]:
     return mint_is_open & (_m.state == PaymentState.PENDING.value)
 
 
-def _is_ready(now_ms: int) -> ColumnElement[bool]:
+def is_ready(now_ms: int) -> ColumnElement[bool]:
+    """Pending, due, and of a payment that is completed."""
     is_paid = (
         select(payments.c.id)
         .where(payments.c.id == _m.payment_id, payments.c.state == PaymentState.COMPLETED.value)
