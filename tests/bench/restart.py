@@ -1,0 +1,114 @@
+"""How soon a gateway that was killed sends again, with as much in flight as it lets there be.
+
+A real process and a node that mines nothing: payments come until the lane is full and some wait.
+Then `kill -9`, and an operator lets the lane have more under way, or there would be nothing new to
+send before the next block. The time runs from the start of the new process, its imports included,
+until the node has a transaction in its pool that it did not have before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from sqlalchemy import Connection, func, select
+
+from taprail_gateway.ledger import schema
+from taprail_gateway.settle.settings import SettlementSettings
+from taprail_hwsim.dev_chain import DevChain
+from taprail_hwsim.stack import taprail_command
+from taprail_hwsim.world import MERCHANT_ACCOUNT
+from tests.bench.market import Market, open_market
+from tests.bench.scenario import Bench, BenchError, Results
+
+_CAP: Final = "max_in_flight_payments"
+IN_FLIGHT: Final = int(SettlementSettings.model_fields[_CAP].default)
+WAITING: Final = 50
+_CARDS: Final = 500
+_CONNECTIONS: Final = 64
+_LOOK_S: Final = 0.01
+_LONGEST_S: Final = 90.0
+_BLOCKS: Final = 30
+"""Of 30 M gas, twice what the payments need."""
+
+
+async def measure(bench: Bench) -> Results:
+    """`restart.*`."""
+    bench.say("a gateway with its cards")
+    async with open_market(bench.sub("market"), cards=_CARDS) as market:
+        chain, gateway = market.stack.chain, market.stack.gateway
+        chain.node.call("evm_setIntervalMining", 0)
+        bench.say(f"{IN_FLIGHT:,} payments in flight, {WAITING} that wait")
+        await market.pay(IN_FLIGHT + WAITING, connections=_CONNECTIONS)
+        await _until_sent(market, IN_FLIGHT)
+        await gateway.kill()
+        await _operator(market, "settings", "set", _CAP, str(2 * IN_FLIGHT))
+        bench.say("a new gateway")
+        results = await _start_again(market)
+        await _until_sent(market, IN_FLIGHT + WAITING)
+        bench.say("all of it into blocks")
+        await asyncio.to_thread(_prove, chain)
+        return results
+
+
+async def _start_again(market: Market) -> Results:
+    known = _pool_nonce(market)
+    began_s = time.monotonic()
+    async with asyncio.TaskGroup() as group:
+        start = group.create_task(_timed_start(market))
+        await _until(lambda: _pool_nonce(market) > known)
+        sending_s = time.monotonic() - began_s
+    return {"restart.sending_s": sending_s, "restart.ready_s": start.result()}
+
+
+async def _timed_start(market: Market) -> float:
+    """Start the gateway; seconds until it says that it takes payments."""
+    began_s = time.monotonic()
+    await market.stack.start_gateway()
+    return time.monotonic() - began_s
+
+
+async def _operator(market: Market, *arguments: str) -> None:
+    command = taprail_command("admin", "--config", str(market.stack.gateway_config), *arguments)
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
+    if await process.wait() != 0:
+        raise BenchError(f"`{' '.join(command)}` failed")
+
+
+# --- what the ledger and the node say -------------------------------------------------------------
+
+
+async def _until_sent(market: Market, count: int) -> None:
+    ledger = market.ledger()
+    try:
+        await _until(lambda: ledger.read_now(_sent) == count)
+    finally:
+        ledger.dispose()
+
+
+def _sent(connection: Connection) -> int:
+    state = schema.payments.c.state
+    return int(connection.scalar(select(func.count()).where(state == "sent")) or 0)
+
+
+def _pool_nonce(market: Market) -> int:
+    """The nonce after the last of the lane's transactions that the node has, mined or not."""
+    lane = market.stack.world.lane
+    answer: str = market.stack.chain.node.call("eth_getTransactionCount", lane, "pending")
+    return int(answer, 16)
+
+
+async def _until(seen: Callable[[], bool]) -> None:
+    async with asyncio.timeout(_LONGEST_S):
+        while not await asyncio.to_thread(seen):  # noqa: ASYNC110 - another process rings no bell
+            await asyncio.sleep(_LOOK_S)
+
+
+def _prove(chain: DevChain) -> None:
+    """What was in flight and what was new has moved money, each payment once."""
+    chain.mine(_BLOCKS)
+    moved = [transfer.nonce for transfer in chain.transfers(to=MERCHANT_ACCOUNT)]
+    if not len(moved) == len(set(moved)) == IN_FLIGHT + WAITING:
+        raise BenchError(f"{len(moved):,} transfers of {len(set(moved)):,} payments")
