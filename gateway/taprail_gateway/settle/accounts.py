@@ -4,26 +4,31 @@ The hot path holds funds against these numbers without asking the chain. Payment
 them in the commit that completes them (see `confirmer`); here is what changes from outside. It is
 seen in the token's logs; should those have missed it, a slice of all accounts is read again at
 every look, so that none is older than some minutes.
+
+One gateway does it for all, by a lease of its own, whether it has a lane or not. Two could do no
+harm, because the ledger takes no balance of an earlier block, but each would ask for everything.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 import structlog
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from taprail_common.crash import crash
-from taprail_gateway.ledger import transitions
+from taprail_gateway.ledger import leases, transitions
 from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.ledger.leases import Lease, LeaseLostError
 from taprail_gateway.ledger.schema import account_is_unread, accounts
 from taprail_gateway.settle.calls import TRANSFER_TOPIC, address_topic, topic_address
 from taprail_gateway.settle.chain import Chain
 from taprail_gateway.settle.errors import ChainError
+from taprail_gateway.settle.lane_keeper import LaneKeeper
 from taprail_gateway.settle.replies import Block
 
 # As many topics as nodes take without complaint; with more accounts, all of the token's transfers
@@ -53,6 +58,11 @@ def _all_addresses(connection: Connection) -> list[str]:
     return list(connection.execute(select(accounts.c.address)).scalars())
 
 
+def _newest_block(connection: Connection) -> int:
+    """The highest block that any balance is of."""
+    return connection.execute(select(func.max(accounts.c.balance_block))).scalar() or 0
+
+
 def unread_addresses(connection: Connection) -> list[str]:
     """Accounts whose balance was never read."""
     unread = select(accounts.c.address).where(account_is_unread)
@@ -67,37 +77,54 @@ def addresses_after(connection: Connection, *, address: str, limit: int) -> list
 
 @dataclass
 class AccountWatch:
-    """Keeps balances as new as the blocks that it is shown."""
+    """Keeps balances as new as the blocks that it is shown, while that is this gateway's to do."""
 
     ledger: Ledger
     chain: Chain
+    keeper: LaneKeeper
+    _lease: Lease | None = field(default=None, init=False)
     _known: set[str] = field(default_factory=set, init=False)
     _seen_block: int | None = field(default=None, init=False)
-    _read_all_until: int = field(default=0, init=False)
+    _overtakes: int | None = field(default=None, init=False)
+    """The block from which on the ledger takes every balance, until all were read."""
     _sliced_until: str = field(default="", init=False)
     _sliced_at_s: float = field(default=0.0, init=False)
 
     def forget(self) -> None:
-        """The branch that the balances were read from is gone: read them all again, until the new
-        one has grown past what was seen, because the ledger takes no balance of an earlier block.
-        """
-        self._read_all_until = max(self._read_all_until, self._seen_block or 0)
-        self._seen_block = None
+        """What was read may be of another branch: read all again."""
+        self._seen_block = self._overtakes = None
 
     async def look(self, block: Block, fresh: Collection[str], now_s: float) -> None:
         """Bring the ledger's balances up to this block, at which those of `fresh` were read.
 
         Raises ChainError, having lost nothing: what the logs did not tell is asked for again.
         """
-        if self._seen_block is None or block.number - self._seen_block > _MAX_LOG_BLOCKS:
-            everyone = await self.ledger.read(_all_addresses)
-            await self._refresh(everyone, block.number)
-            self._known = set(everyone)
-            self._sliced_at_s = now_s
-            _log.info("settle.balances_read", accounts=len(everyone), block=block.number)
-        else:
-            await self._follow(self._seen_block, block, fresh, now_s)
-        self._seen_block = block.number if block.number >= self._read_all_until else None
+        if self._lease != self.keeper.accounts:
+            self._lease = self.keeper.accounts
+            self.forget()
+        if self._lease is None:
+            return
+        try:
+            if self._seen_block is None or block.number - self._seen_block > _MAX_LOG_BLOCKS:
+                await self._read_all(block, now_s)
+            else:
+                await self._follow(self._seen_block, block, fresh, now_s)
+                self._seen_block = block.number
+        except LeaseLostError:
+            self.keeper.lose_accounts()
+
+    async def _read_all(self, block: Block, now_s: float) -> None:
+        """Read every balance; where the ledger has some of later blocks, only what has none yet."""
+        if self._overtakes is None:
+            self._overtakes = await self.ledger.read(_newest_block)
+        if block.number < self._overtakes:
+            await self._refresh(await self.ledger.read(unread_addresses), block.number)
+            return
+        everyone = await self.ledger.read(_all_addresses)
+        await self._refresh(everyone, block.number)
+        self._known, self._sliced_at_s = set(everyone), now_s
+        self._seen_block, self._overtakes = block.number, None
+        _log.info("settle.balances_read", accounts=len(everyone), block=block.number)
 
     async def _follow(
         self, seen_block: int, block: Block, fresh: Collection[str], now_s: float
@@ -146,7 +173,10 @@ class AccountWatch:
             part = addresses[start : start + _BALANCES_PER_WRITE]
             balances = await self.chain.balances(part, block_number)
             crash("confirm.accounts_read")
-            await self.ledger.write(
-                partial(transitions.refresh_balances, balances=balances, block_number=block_number)
-            )
+            await self.ledger.write(partial(self._store, balances=balances, block=block_number))
             crash("confirm.accounts_written")
+
+    def _store(self, connection: Connection, *, balances: Mapping[str, int], block: int) -> None:
+        if self._lease is not None:
+            leases.guard(connection, self._lease)
+        transitions.refresh_balances(connection, balances, block)

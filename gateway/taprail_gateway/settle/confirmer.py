@@ -10,6 +10,7 @@ before a conclusion is drawn from what it could not read; the next pass takes al
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -81,14 +82,14 @@ class Confirmer:
         self._mined = MinedReader(chain)
         self._fates = FateReader(ledger, chain)
         self._reviewer = Reviewer(ledger, chain, live, self._fates, self._record)
-        self._accounts = AccountWatch(ledger, chain)
+        self._accounts = AccountWatch(ledger, chain, keeper)
         self._reorgs = ReorgWatch(ledger, chain, clock, wakeups, keeper)
         self._health = Health()
-        self.rhythm = BlockRhythm(live.now.confirmation_interval_ms / 1000)
+        self.rhythm = BlockRhythm(lambda: self._longest_s)
         self._done_for: str | None = None
         self._done_at_s = 0.0
         self._refreshed: set[str] = set()
-        self._first_block_without_receipt: dict[int, int] = {}
+        self._without_receipt: dict[int, int] = {}
 
     async def tick(self) -> bool:
         """Look at the head, and do a pass if it is new or the last one is long ago.
@@ -101,8 +102,7 @@ class Confirmer:
             crash("confirm.head_read")
             now_s = self._clock.monotonic_s()
             self._head.saw(head, now_s)
-            longest_s = self._live.now.confirmation_interval_ms / 1000
-            if head.block_hash == self._done_for and now_s - self._done_at_s < longest_s:
+            if head.block_hash == self._done_for and now_s - self._done_at_s < self._longest_s:
                 return True
             if head.block_hash != self._done_for:
                 self.rhythm.saw(head, now_s)
@@ -116,6 +116,10 @@ class Confirmer:
             partial(under_way.is_any_open, lanes=list(self._keeper.leases))
         )
 
+    @property
+    def _longest_s(self) -> float:
+        return self._live.now.confirmation_interval_ms / 1000
+
     # --- one pass -----------------------------------------------------------------------------
 
     async def _pass(self, head: Block) -> None:
@@ -126,23 +130,28 @@ class Confirmer:
         if await self._reorgs.look(block, view.lanes):
             self._accounts.forget()
             self._mined.forget()
+            self._without_receipt.clear()
+        known = replace(view, lanes=[it for it in view.lanes if self._reorgs.is_known(it, block)])
         self._refreshed = set()
-        now_s, now_ms = self._clock.monotonic_s(), self._clock.now_ms()
-        stages: list[Callable[[], Awaitable[None]]] = [
-            partial(self._settle, view, now_s),
-            partial(self._rescue, view),
-            partial(self._reviewer.given_up, view, now_s),
-            partial(self._reviewer.refused, view, now_s),
-            partial(self._give_up_overdue, view, now_ms, now_s),
-            lambda: self._accounts.look(block, self._refreshed, now_s),
-        ]
-        await _each_in_turn(stages)
+        now_s = self._clock.monotonic_s()
+        await _each_in_turn(
+            [
+                partial(self._settle, known, now_s),
+                partial(self._rescue, view),
+                partial(self._reviewer.given_up, known, now_s),
+                partial(self._reviewer.refused, known, now_s),
+                lambda: self._accounts.look(block, self._refreshed, now_s),
+            ]
+        )
+        # Only when all went well: nobody is late in a pass that could not see everything.
+        await self._give_up_overdue(known, now_s)
 
     async def _confirmed(self, head: Block) -> Block | None:
         """The newest block that counts as final; None while the chain is too short."""
         wanted = self._live.now.confirmations
         if isinstance(wanted, str):
-            return await self._chain.head(wanted)
+            final = await self._chain.head(wanted)
+            return final if final.number < head.number else head  # a block may have come between
         number = head.number - wanted + 1
         if number < 0:
             return None
@@ -179,8 +188,9 @@ class Confirmer:
 
         await self._for_each_lane(view, look)
 
-    async def _give_up_overdue(self, view: View, now_ms: int, now_s: float) -> None:
+    async def _give_up_overdue(self, view: View, now_s: float) -> None:
         """Only after the chain was seen for as long: no payment is late while nodes are away."""
+        now_ms = self._clock.now_ms()
         if self._health.lasted_s(now_ms, now_s) >= self._live.now.confirmation_timeout_s:
             await self._reviewer.overdue(view, now_ms)
 
@@ -219,7 +229,7 @@ class Confirmer:
         lane = held.lane
         if lane.next_nonce is not None and held.mined > lane.next_nonce:
             text = f"{held.mined} transactions are mined, only {lane.next_nonce} are ours"
-            await pause(self._ledger, lane, PauseCause.FOREIGN_NONCE, text)
+            await pause(self._ledger, lane, PauseCause.FOREIGN_NONCE, text, lease=held.lease)
 
     async def _settle_some(self, at_hand: Sequence[AtHand], block: Block, now_s: float) -> None:
         """Complete at once what the logs show as paid; then find out about the rest."""
@@ -229,6 +239,7 @@ class Confirmer:
         for item in at_hand:
             missing = outcomes.take_paid(item, moved)
             if is_explained(item, moved):
+                self._without_receipt.pop(item.transaction.id, None)
                 outcomes.of(item).finished.append(item.transaction.id)
             else:
                 rest.append(AtHand(item.held, item.transaction, missing, item.versions))
@@ -248,7 +259,7 @@ class Confirmer:
             receipt = receipts.get(item.transaction.id)
             if receipt is None and not await self._is_strangers(item, block):
                 continue
-            self._first_block_without_receipt.pop(item.transaction.id, None)
+            self._without_receipt.pop(item.transaction.id, None)
             if missing:
                 rest = AtHand(item.held, item.transaction, missing, item.versions)
                 left_out.append(Landed(rest, receipt))
@@ -260,11 +271,16 @@ class Confirmer:
 
     async def _is_strangers(self, item: AtHand, block: Block) -> bool:
         """Whether a nonce without any receipt of ours must be a stranger's; raises the alarm."""
-        first = self._first_block_without_receipt.setdefault(item.transaction.id, block.number)
+        first = self._without_receipt.setdefault(item.transaction.id, block.number)
         if block.number - first < _BLOCKS_WITHOUT_RECEIPT:
             return False
         text = f"nonce {item.transaction.nonce} was used by a transaction that is not ours"
-        await pause(self._ledger, item.held.lane, PauseCause.FOREIGN_NONCE, text)
+        held = item.held
+        try:
+            await pause(self._ledger, held.lane, PauseCause.FOREIGN_NONCE, text, lease=held.lease)
+        except LeaseLostError:
+            self._keeper.lose(held.lane.address)
+            return False
         return True
 
     async def _settle_left_out(

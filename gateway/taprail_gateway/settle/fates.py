@@ -58,7 +58,7 @@ class FateReader:
         spent = [payment.id for payment, state in zip(payments, states, strict=True) if state]
         logs: list[Log] = []
         for nonces in chunks(spent[:_MAX_SOUGHT], _NONCES_PER_QUERY):
-            logs += await self._logs_about(nonces, block)
+            logs += await self._logs_about(nonces, block, now_s)
         times = await self.ledger.read(
             partial(under_way.times_left_out, payment_ids=[payment.id for payment in payments])
         )
@@ -72,13 +72,14 @@ class FateReader:
         self._tell_unclear(facts, block, now_s)
         return facts
 
-    async def _logs_about(self, nonces: Sequence[str], block: Block) -> list[Log]:
+    async def _logs_about(self, nonces: Sequence[str], block: Block, now_s: float) -> list[Log]:
         """All logs of the transactions that spent these nonces; none when they cannot be read."""
         try:
             hashes = await self._spenders(nonces, block)
             receipts = await self.chain.receipts(sorted(hashes))
         except ChainError as exc:
-            _log.warning("settle.logs_unread", authorizations=len(nonces), reason=str(exc))
+            if self._told.is_new(exc.message, now_s):
+                _log.warning("settle.logs_unread", authorizations=len(nonces), reason=str(exc))
             return []
         crash("confirm.fates_read")
         return [

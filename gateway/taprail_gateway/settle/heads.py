@@ -8,6 +8,7 @@ clock; the interval is taken from the blocks' own times, which no delay of ours 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from taprail_gateway.settle.replies import Block
@@ -28,9 +29,9 @@ _PATIENCE: Final = 1.5
 
 
 class BlockRhythm:
-    """Says how long to wait before the next look. `longest_s` bounds every wait."""
+    """Says how long to wait before the next look. `longest_s` bounds every wait, and may change."""
 
-    def __init__(self, longest_s: float) -> None:
+    def __init__(self, longest_s: Callable[[], float]) -> None:
         self._longest_s = longest_s
         self._seen: deque[tuple[int, int]] = deque(maxlen=_REMEMBERED)
         self._arrived_s = 0.0
@@ -52,13 +53,13 @@ class BlockRhythm:
 
     def wait_s(self, now_s: float) -> float:
         """Seconds until the next look is worth its call."""
-        interval_s = self.interval_s
+        interval_s, longest_s = self.interval_s, self._longest_s()
         if interval_s is None:
-            return min(_MAX_LOOK_S, self._longest_s)
+            return min(_MAX_LOOK_S, longest_s)
         look_s = min(max(interval_s * _LOOK_SHARE, _MIN_LOOK_S), _MAX_LOOK_S)
         due_s = self._arrived_s + interval_s * (1 - _EARLY) - now_s
         late_s = now_s - self._arrived_s - interval_s * _PATIENCE
-        return min(max(due_s, look_s, late_s * _LOOK_SHARE), self._longest_s)
+        return min(max(due_s, look_s, late_s * _LOOK_SHARE), longest_s)
 
 
 class LatestHead:

@@ -1,7 +1,8 @@
 """Which lanes this gateway may send from: takes their leases, renews them, gives them back.
 
-A lane whose lease is lost is out of `leases` at once; what was begun for it fails at its next
-write, because every write is guarded (see `ledger.leases`).
+Beside them the one lease of whoever follows the accounts' balances for all gateways. What is lost
+is out of `leases` at once; what was begun for it fails at its next write, because every write is
+guarded (see `ledger.leases`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from functools import partial
 from typing import Final
 
 import structlog
-from sqlalchemy import Connection
 
 from taprail_common.clock import Clock
 from taprail_gateway.ledger import leases, queries
@@ -22,11 +22,14 @@ from taprail_gateway.ledger.queries import Lane
 RENEW_MS: Final = 3_000
 """Three times within a lease's life, so that one slow commit loses nothing."""
 
+ACCOUNTS: Final = "accounts"
+"""The lease of the gateway that follows the accounts (see `accounts`)."""
+
 _log = structlog.get_logger("settle.lanes")
 
 
 class LaneKeeper:
-    """The leases of one gateway's lanes; those that it may not take are left to others."""
+    """The leases of one gateway; lanes that it may not take are left to others."""
 
     def __init__(
         self, ledger: Ledger, clock: Clock, owner: str, may_take: Callable[[Lane], bool]
@@ -37,6 +40,7 @@ class LaneKeeper:
         self._may_take = may_take
         self._leases: dict[str, Lease] = {}
         self._purposes: dict[str, str] = {}
+        self._accounts: Lease | None = None
         self._has_looked = False
 
     @property
@@ -49,15 +53,20 @@ class LaneKeeper:
         """Lane address → purpose, of the same lanes."""
         return {address: self._purposes[address] for address in self._leases}
 
+    @property
+    def accounts(self) -> Lease | None:
+        """The right to follow the accounts; None while another gateway has it."""
+        return self._accounts
+
     async def look(self) -> None:
         """Renew what is ours and take what is free; raises StorageError."""
         for address, lease in list(self._leases.items()):
-            try:
-                await self._ledger.write(
-                    partial(leases.renew, lease=lease, now_ms=self._clock.now_ms())
-                )
-            except LeaseLostError:
+            if not await self._renew(lease):
                 self.lose(address)
+        if self._accounts is None:
+            self._accounts = await self._acquire(ACCOUNTS)
+        elif not await self._renew(self._accounts):
+            self.lose_accounts()
         await self._take_free()
         self._has_looked = True
 
@@ -66,10 +75,18 @@ class LaneKeeper:
         if self._leases.pop(address, None) is not None:
             _log.error("settle.lane_lost", lane=address)
 
+    def lose_accounts(self) -> None:
+        """Forget the accounts, which another gateway follows now."""
+        if self._accounts is not None:
+            self._accounts = None
+            _log.warning("settle.accounts_lost")
+
     async def give_back(self) -> None:
-        """Let others have our lanes at once, instead of when the leases end."""
-        while self._leases:
-            _address, lease = self._leases.popitem()
+        """Let others have what is ours at once, instead of when the leases end."""
+        given = [*self._leases.values(), *([self._accounts] if self._accounts else [])]
+        self._leases.clear()
+        self._accounts = None
+        for lease in given:
             try:
                 await self._ledger.write(partial(leases.release, lease=lease))
             except LeaseLostError:
@@ -79,18 +96,28 @@ class LaneKeeper:
         lanes = await self._ledger.read(queries.all_lanes)
         for lane in lanes:
             if lane.address not in self._leases and self._may_take(lane):
-                lease = await self._ledger.write(partial(self._acquire, address=lane.address))
+                lease = await self._acquire(lane_lease(lane.address))
                 if lease is not None:
                     self._leases[lane.address] = lease
                     self._purposes[lane.address] = lane.purpose
                     _log.debug("settle.lane_taken", lane=lane.address, fence=lease.fence)
 
-    def _acquire(self, connection: Connection, *, address: str) -> Lease | None:
-        return leases.acquire(
-            connection,
-            lane_lease(address),
-            self._owner,
-            self._clock.now_ms(),
-            # At the start of the only process on a file, whoever else has a lease is dead.
-            takeover=self._ledger.is_exclusive and not self._has_looked,
+    async def _renew(self, lease: Lease) -> bool:
+        now_ms = self._clock.now_ms()
+        try:
+            await self._ledger.write(partial(leases.renew, lease=lease, now_ms=now_ms))
+        except LeaseLostError:
+            return False
+        return True
+
+    async def _acquire(self, name: str) -> Lease | None:
+        return await self._ledger.write(
+            partial(
+                leases.acquire,
+                name=name,
+                owner=self._owner,
+                now_ms=self._clock.now_ms(),
+                # At the start of the only process on a file, whoever else has a lease is dead.
+                takeover=self._ledger.is_exclusive and not self._has_looked,
+            )
         )

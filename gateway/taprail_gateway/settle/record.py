@@ -71,41 +71,44 @@ class Recorder:
     async def write(self, outcomes: Sequence[Outcome]) -> set[str]:
         """Commit outcomes of one block; a hold is given back with the balance that it left.
 
-        Gives the accounts whose balances were read. Raises the first error when all have had their
-        turn.
+        Gives the accounts whose balances were written. Raises the first error when all have had
+        their turn.
         """
         wanted = [outcome for outcome in outcomes if not outcome.is_empty]
-        payers = {payer for outcome in wanted for payer in outcome.verdicts.payers}
+        if not wanted:
+            return set()
         balances: dict[str, int] = {}
-        if payers:
+        if payers := {payer for outcome in wanted for payer in outcome.verdicts.payers}:
             balances = await self.chain.balances(sorted(payers), wanted[0].block.number)
             crash("confirm.balances_read")
         # Together, so that they share one sync to the disk.
         done = await asyncio.gather(
             *(self._commit(outcome, balances) for outcome in wanted), return_exceptions=True
         )
-        if wanted:
-            self.wakeups.events.ring()
-            self.wakeups.callbacks.ring()
-            # There is room in a lane again, and perhaps payments came back.
-            self.wakeups.pending.ring()
-        for error in done:
-            if error is not None:
-                raise error
-        return payers
+        self.wakeups.events.ring()
+        self.wakeups.callbacks.ring()
+        # There is room in a lane again, and perhaps payments came back.
+        self.wakeups.pending.ring()
+        refreshed: set[str] = set()
+        for each in done:
+            if isinstance(each, BaseException):
+                raise each
+            refreshed |= each
+        return refreshed
 
-    async def _commit(self, outcome: Outcome, balances: Mapping[str, int]) -> None:
+    async def _commit(self, outcome: Outcome, balances: Mapping[str, int]) -> set[str]:
         work = partial(_store, outcome, balances, self.clock.now_ms())
         try:
             await self.ledger.write(work)
         except LeaseLostError:
             self.keeper.lose(outcome.lease.lane)
-            return
+            return set()
         if outcome.verdicts.confirmed:
             crash("settle.completed")
         if outcome.verdicts.others:
             crash("confirm.judged")
         _tell(outcome)
+        return outcome.verdicts.payers
 
 
 def _store(

@@ -57,12 +57,12 @@ class ReorgWatch:
         If so, the ledger has followed it when this returns. Raises ChainError or StorageError;
         what was not taken back by then is found by the next look.
         """
+        self._compared &= {held.lane.address for held in lanes}
         if self._anchor is not None and block.number < self._anchor.number:
             return False  # a node that lags, or a new branch that has still to grow
         is_other = await self._is_other(block)
         if is_other:
             self._compared.clear()
-        self._compared &= {held.lane.address for held in lanes}
         for held in lanes:
             if held.lane.address not in self._compared:
                 try:
@@ -72,6 +72,15 @@ class ReorgWatch:
         # Before anything is concluded at this block: what the pass writes stands in it.
         self._anchor = block
         return is_other
+
+    def is_known(self, held: HeldLane, block: Block) -> bool:
+        """Whether this block is no older than any that the lane's rows stand on.
+
+        On a branch that has still to grow, as at a node that lags, an account's balance cannot be
+        brought up to a payment, because the ledger has it from a higher block of the other branch.
+        """
+        has_grown = self._anchor is not None and block.number >= self._anchor.number
+        return has_grown and held.lane.address in self._compared
 
     async def _is_other(self, block: Block) -> bool:
         anchor = self._anchor

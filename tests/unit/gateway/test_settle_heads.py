@@ -18,14 +18,14 @@ def block(number: int, time_s: int = 0) -> Block:
 
 def learnt(interval_s: float, count: int = 20) -> BlockRhythm:
     """A rhythm that has seen blocks of an interval, the last at monotonic time 100."""
-    rhythm = BlockRhythm(LONGEST_S)
+    rhythm = BlockRhythm(lambda: LONGEST_S)
     for i in range(count):
         rhythm.saw(block(i, int(i * interval_s)), 100 - (count - 1 - i) * interval_s)
     return rhythm
 
 
 def test_the_interval_is_learnt_from_the_blocks_own_times() -> None:
-    assert BlockRhythm(LONGEST_S).interval_s is None
+    assert BlockRhythm(lambda: LONGEST_S).interval_s is None
     assert learnt(1).interval_s == 1
     assert learnt(12).interval_s == 12
     assert learnt(0.25, 33).interval_s == pytest.approx(0.25, rel=0.2)
@@ -42,6 +42,16 @@ def test_a_long_interval_is_waited_for_in_steps() -> None:
     rhythm = learnt(12)
     assert rhythm.wait_s(100.0) == LONGEST_S
     assert rhythm.wait_s(110.1) == pytest.approx(0.2)
+
+
+def test_the_longest_wait_may_change_while_blocks_are_watched() -> None:
+    longest_s = 5.0
+    rhythm = BlockRhythm(lambda: longest_s)
+    rhythm.saw(block(1, 12), 88.0)
+    rhythm.saw(block(2, 24), 100.0)
+    assert rhythm.wait_s(100.0) == 5.0
+    longest_s = 0.5
+    assert rhythm.wait_s(100.0) == 0.5
 
 
 def test_a_stopped_chain_is_asked_less_and_less() -> None:
@@ -65,7 +75,7 @@ def test_a_reorg_begins_anew() -> None:
 def test_every_wait_is_bounded_whatever_the_node_says(
     blocks: list[tuple[int, int]], now_s: float
 ) -> None:
-    rhythm = BlockRhythm(LONGEST_S)
+    rhythm = BlockRhythm(lambda: LONGEST_S)
     for at, (number, time_s) in enumerate(blocks):
         rhythm.saw(block(number, time_s), float(at))
     assert 0.05 <= rhythm.wait_s(now_s) <= LONGEST_S
