@@ -11,7 +11,17 @@ from typing import Annotated, Final
 
 import typer
 
-from taprail_gateway.admin import alerts, cards, lanes, payments, people, queue, settings, setup
+from taprail_gateway.admin import (
+    alerts,
+    cards,
+    lanes,
+    payments,
+    people,
+    queue,
+    rewards,
+    settings,
+    setup,
+)
 from taprail_gateway.admin.session import Session
 
 app: Final = typer.Typer(
@@ -29,6 +39,7 @@ for name, group in (
     ("card", cards.cards),
     ("payment", payments.payments),
     ("lane", lanes.lanes),
+    ("reward", rewards.rewards),
     ("queue", queue.queue),
     ("settings", settings.settings),
     ("alert", alerts.alerts),

@@ -15,6 +15,10 @@ from taprail_gateway.settle.replies import Log
 
 _MINT_BATCH: Final = keccak256(b"mintBatch(bytes32[],address[],uint256[])")[:4]
 _IS_MINTER: Final = keccak256(b"isMinter(address)")[:4]
+_SET_MINTER: Final = keccak256(b"setMinter(address,bool)")[:4]
+
+OWNER: Final = keccak256(b"owner()")[:4]
+"""Call data: whose contract it is."""
 
 MINTED_TOPIC: Final = "0x" + keccak256(b"Minted(bytes32,address,uint256)").hex()
 SKIPPED_TOPIC: Final = "0x" + keccak256(b"Skipped(bytes32)").hex()
@@ -42,6 +46,11 @@ def mint_batch(mints: Sequence[Mint]) -> bytes:
 def is_minter(address: str) -> bytes:
     """Call data: whether an address may mint."""
     return _IS_MINTER + address_word(address)
+
+
+def set_minter(address: str) -> bytes:
+    """Call data of the owner: let an address mint."""
+    return _SET_MINTER + address_word(address) + uint_word(1)
 
 
 def gas_limit(mints: int) -> int:

@@ -44,15 +44,24 @@ async def check_rewards(chain: Chain, contract: str, lanes: Sequence[Lane]) -> N
 
 async def is_minter(chain: Chain, contract: str, address: str) -> bool:
     """Whether an address may mint; OperatorError when the contract knows no such question."""
+    return await _word(chain, contract, mint_calls.is_minter(address)) == 1
+
+
+async def owner_of(chain: Chain, contract: str) -> str:
+    """Who may say who mints; OperatorError when the contract knows no such question."""
+    return f"0x{await _word(chain, contract, mint_calls.OWNER):040x}"
+
+
+async def _word(chain: Chain, contract: str, data: bytes) -> int:
     try:
-        word = await chain.view(contract, mint_calls.is_minter(address))
+        word = await chain.view(contract, data)
     except ChainError as exc:
         if classify(exc.reply) is SendClass.PERMANENT:  # the call reverts: no such function
             raise _no_rewards(contract) from exc
         raise
     if len(word) != 32:
         raise _no_rewards(contract)
-    return calls.decode_uint(word) == 1
+    return calls.decode_uint(word)
 
 
 def _no_rewards(contract: str) -> OperatorError:
