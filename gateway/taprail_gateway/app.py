@@ -31,7 +31,6 @@ from taprail_gateway.config import GatewaySettings
 from taprail_gateway.custody import Custody
 from taprail_gateway.directory import Directory
 from taprail_gateway.estimate import SettlementEstimate, configured_bounds_ms
-from taprail_gateway.ledger import queries
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.proofs import ProofReader
 from taprail_gateway.push import Push
@@ -39,7 +38,7 @@ from taprail_gateway.settle.chain import Chain, TokenInfo
 from taprail_gateway.settle.connect import connect
 from taprail_gateway.settle.engine import Settlement
 from taprail_gateway.settle.live import LiveSettings, QueueMode
-from taprail_gateway.settle.reward_check import check_rewards
+from taprail_gateway.settle.reward_check import check_once
 from taprail_gateway.tokens import Tokens
 from taprail_gateway.wakeups import Wakeups
 
@@ -226,7 +225,7 @@ def _claim(ledger: Ledger, token: TokenInfo, secrets: _Secrets) -> None:
 async def _check_rewards(settings: GatewaySettings, ledger: Ledger, chain: Chain) -> None:
     contract = settings.rewards.contract
     if contract is not None:
-        await check_rewards(chain, contract.lower(), await ledger.read(queries.all_lanes))
+        await check_once(ledger, chain, contract.lower())
 
 
 def _services(

@@ -47,8 +47,8 @@ def test_a_wallet_is_made_for_its_purpose(config: Path) -> None:
 
 def test_it_says_what_a_rewards_wallet_needs(config: Path) -> None:
     said = run(config, "lane", "add", "--purpose", "rewards")
-    assert "setMinter" in said
-    assert "setMinter" not in run(config, "lane", "add")
+    assert "reward grant" in said
+    assert "reward grant" not in run(config, "lane", "add")
 
 
 @pytest.mark.parametrize("cause", list(PauseCause))

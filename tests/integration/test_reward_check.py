@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 import pytest_asyncio
+from sqlalchemy import insert
 
 from taprail_common.errors import OperatorError
+from taprail_gateway.ledger import schema
+from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.queries import Lane
 from taprail_gateway.settle.chain import Chain
 from taprail_gateway.settle.connect import connect
-from taprail_gateway.settle.reward_check import check_rewards
+from taprail_gateway.settle.reward_check import check_once, check_rewards
 from taprail_gateway.settle.settings import ChainSettings
 from taprail_hwsim.dev_chain import DevChain
 from tests.support.reward_points import RewardPoints
@@ -49,14 +51,26 @@ async def test_who_was_never_granted_the_right_is_told_what_to_grant(
     points = RewardPoints.deploy(chain)
     with pytest.raises(OperatorError, match="is no minter") as raised:
         await check_rewards(node, points.address, [PAYING, REWARDING])
-    assert f"setMinter({WALLET}, true)" in str(raised.value.fix)
+    assert WALLET in str(raised.value)
+    assert "taprail admin reward grant" in raised.value.fix
 
 
-async def test_a_right_that_was_taken_away_later_stops_no_payments(
-    chain: DevChain, node: Chain
+async def test_what_was_in_order_once_stops_no_later_start(
+    chain: DevChain, node: Chain, ledger: Ledger
 ) -> None:
     points = RewardPoints.deploy(chain)
-    await check_rewards(node, points.address, [PAYING, replace(REWARDING, next_nonce=7)])
+    lane = {"address": WALLET, "wrapped_key": b"\1", "created_at_ms": 1, "purpose": "rewards"}
+    ledger.write_now(lambda c: c.execute(insert(schema.lanes).values(lane)))
+    with pytest.raises(OperatorError, match="is no minter"):
+        await check_once(ledger, node, points.address)
+    points.grant(WALLET)
+    await check_once(ledger, node, points.address)
+    points.grant(WALLET, allowed=False)
+    await check_once(ledger, node, points.address)
+    chain.node.call("anvil_setCode", points.address, "0x")
+    await check_once(ledger, node, points.address)
+    with pytest.raises(OperatorError, match="there is no contract"):
+        await check_once(ledger, node, "0x" + "ab" * 20)
 
 
 async def test_a_wallet_is_needed(chain: DevChain, node: Chain) -> None:

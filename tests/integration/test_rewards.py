@@ -12,8 +12,13 @@ from taprail_common.payment_state import PaymentState
 from taprail_gateway.ledger import alerts
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.settle.engine import Settlement
+from taprail_gateway.settle.lanes import PAUSED_ALERT
 from taprail_gateway.settle.reward_confirmer import BACKOFF, HINDERED_ALERT, MAX_BINDINGS
-from taprail_gateway.settle.rewards import MINTS_PER_TRANSACTION, NOT_MINTER_ALERT
+from taprail_gateway.settle.rewards import (
+    MINTS_PER_TRANSACTION,
+    NO_CONTRACT_ALERT,
+    NOT_MINTER_ALERT,
+)
 from taprail_hwsim.dev_chain import DevChain
 from tests.support.reward_points import MINT_BATCH
 from tests.support.reward_shop import RewardShop, open_reward_shop
@@ -102,6 +107,59 @@ async def test_a_wallet_that_may_not_mint_waits_with_an_alert_and_heals(
     rewarding.points.grant(rewarding.lane)
     await mint(rewarding, settlement, 2)
     assert rewarding.mint_states() == {"completed": 10}
+    assert open_alerts(rewarding) == []
+    rewarding.assert_each_rewarded_once(ids + more, REWARD_UNITS)
+    rewarding.shop.assert_books_balance()
+
+
+async def test_a_contract_that_is_gone_is_waited_for_with_an_alert(
+    rewarding: RewardShop, chain: DevChain
+) -> None:
+    settlement = await rewarding.settlement()
+    code = chain.node.call("eth_getCode", rewarding.points.address, "latest")
+    chain.node.call("anvil_setCode", rewarding.points.address, "0x")
+    ids = await sold(rewarding, settlement, 3)
+    await mint(rewarding, settlement, 3)
+    assert rewarding.mint_states() == {"pending": 3}
+    assert open_alerts(rewarding) == [NO_CONTRACT_ALERT]
+    chain.node.call("anvil_setCode", rewarding.points.address, code)
+    await mint(rewarding, settlement, 2)
+    assert open_alerts(rewarding) == []
+    rewarding.assert_each_rewarded_once(ids, REWARD_UNITS)
+    rewarding.shop.assert_books_balance()
+
+
+async def test_a_contract_that_goes_while_mints_are_under_way_loses_none(
+    rewarding: RewardShop, chain: DevChain
+) -> None:
+    settlement = await rewarding.settlement()
+    ids = await sold(rewarding, settlement, 3)
+    await settlement.senders[rewarding.lane].tick()
+    code = chain.node.call("eth_getCode", rewarding.points.address, "latest")
+    chain.node.call("anvil_setCode", rewarding.points.address, "0x")
+    await mint(rewarding, settlement, 2)
+    assert rewarding.mint_states() == {"pending": 3}, "mined, and nothing was minted by it"
+    assert open_alerts(rewarding) == [HINDERED_ALERT]
+    chain.node.call("anvil_setCode", rewarding.points.address, code)
+    rewarding.shop.clock.ahead_ms += BACKOFF.longest_ms
+    await mint(rewarding, settlement, 2)
+    assert rewarding.mint_states() == {"completed": 3}
+    rewarding.assert_each_rewarded_once(ids, REWARD_UNITS)
+
+
+async def test_an_empty_wallet_stops_rewards_alone_and_heals(
+    rewarding: RewardShop, chain: DevChain
+) -> None:
+    settlement = await rewarding.settlement()
+    ids = await sold(rewarding, settlement, 3)
+    chain.node.call("anvil_setBalance", rewarding.lane, "0x0")
+    await mint(rewarding, settlement, 2)
+    assert open_alerts(rewarding) == [PAUSED_ALERT]
+    more = await sold(rewarding, settlement, 3)
+    assert rewarding.shop.states(ids + more) == {"completed": 6}
+    chain.fund(rewarding.lane, 10**18)
+    await mint(rewarding, settlement, 4)
+    assert rewarding.mint_states() == {"completed": 6}
     assert open_alerts(rewarding) == []
     rewarding.assert_each_rewarded_once(ids + more, REWARD_UNITS)
     rewarding.shop.assert_books_balance()

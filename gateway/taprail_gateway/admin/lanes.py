@@ -83,7 +83,7 @@ def add(
     address = session.write(work)
     then = "fund it with the chain's coin"
     if purpose is Purpose.REWARDS:
-        then += ", and make it a minter of the rewards contract: setMinter(address, true)"
+        then += ", and make it a minter: taprail admin reward grant"
     data = {"address": address, "purpose": purpose.value}
     output.done(data, f"lane {address} for {purpose}; {then}", as_json=as_json)
 

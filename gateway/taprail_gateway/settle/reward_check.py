@@ -1,19 +1,42 @@
-"""At start: is the rewards contract there, and may our wallets mint?
+"""Before the first start with a rewards contract: is it there, and may our wallets mint?
 
-A contract that is not there, or a wallet that was never granted the right, is a set-up that is not
-finished: it ends the start with what to do. A right that was taken away later is not: it stops the
-rewards and raises an alert (see `rewards`), and must not keep payments from being settled.
+What is not finished then ends the start with what to do. Once it was, that is noted, and no start
+asks again: a contract that has gone since, or a right that was taken away, stops the rewards with
+an alert (see `rewards`) and must not keep payments from being settled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+from sqlalchemy import Connection, delete, insert
 
 from taprail_common.errors import OperatorError
+from taprail_gateway.ledger import queries
+from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.queries import Lane
+from taprail_gateway.ledger.schema import meta
 from taprail_gateway.settle import calls, mint_calls, replies
 from taprail_gateway.settle.chain import Chain
 from taprail_gateway.settle.errors import ChainError, SendClass, classify
+
+_CHECKED: Final = "rewards:checked"
+"""In the ledger's table of facts: the contract that was found in order."""
+
+
+async def check_once(ledger: Ledger, chain: Chain, contract: str) -> None:
+    """Check a contract that this ledger has not rewarded by yet; raises as `check_rewards`."""
+    if (await ledger.read(queries.facts)).get(_CHECKED) == contract:
+        return
+    await check_rewards(chain, contract, await ledger.read(queries.all_lanes))
+    await ledger.write(partial(_note, contract=contract))
+
+
+def _note(connection: Connection, *, contract: str) -> None:
+    connection.execute(delete(meta).where(meta.c.key == _CHECKED))
+    connection.execute(insert(meta).values(key=_CHECKED, value=contract))
 
 
 async def check_rewards(chain: Chain, contract: str, lanes: Sequence[Lane]) -> None:
@@ -25,20 +48,19 @@ async def check_rewards(chain: Chain, contract: str, lanes: Sequence[Lane]) -> N
     if not code:
         raise OperatorError(
             f"there is no contract at the rewards address {contract}",
-            fix="deploy RewardPoints there, or check rewards.contract and chain_id",
+            fix="check rewards.contract and chain_id, or deploy one: taprail admin reward deploy",
         )
-    wallets = [lane for lane in lanes if lane.purpose == "rewards"]
+    wallets = [lane.address for lane in lanes if lane.purpose == "rewards"]
     if not wallets:
         raise OperatorError(
             "the ledger has no wallet to mint rewards from",
             fix="make one: taprail admin lane add --purpose rewards",
         )
-    for lane in wallets:
-        may_mint = await is_minter(chain, contract, lane.address)
-        if not may_mint and lane.next_nonce is None:
+    for wallet in wallets:
+        if not await is_minter(chain, contract, wallet):
             raise OperatorError(
-                f"the wallet {lane.address} is no minter of the rewards contract {contract}",
-                fix=f"have the contract's owner call setMinter({lane.address}, true)",
+                f"the wallet {wallet} is no minter of the rewards contract {contract}",
+                fix="have the contract's owner grant it: taprail admin reward grant",
             )
 
 

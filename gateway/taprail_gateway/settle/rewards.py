@@ -2,7 +2,7 @@
 
 The lane itself calls the rewards contract, never Multicall3: the right to mint would be everyone's.
 The contract skips what it has minted before, so a call may be made again at any time. While the
-lane may not mint, its mints wait, with an alert; that ends by itself when the right is granted.
+lane may not mint, or the contract is gone, its mints wait, with an alert; that ends by itself.
 What the chain made of it is judged by `reward_confirmer`.
 """
 
@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import structlog
 from sqlalchemy import Connection
 
 from taprail_common.clock import Clock
+from taprail_common.errors import OperatorError
 from taprail_gateway.ledger import leases, mints, transitions
 from taprail_gateway.ledger.alerts import clear_alert, raise_alert
 from taprail_gateway.ledger.database import Ledger
@@ -29,6 +31,7 @@ from taprail_gateway.settle.replies import Block
 from taprail_gateway.settle.reward_check import is_minter
 
 NOT_MINTER_ALERT: Final = "rewards_not_minter"
+NO_CONTRACT_ALERT: Final = "rewards_no_contract"
 
 MINTS_PER_TRANSACTION: Final = 50
 """As for payments: more pack worse into what is left of a block."""
@@ -62,14 +65,14 @@ class RewardCargo:
         return mint_calls.gas_each(MINTS_PER_TRANSACTION)
 
     async def prepare(self, lease: Lease, limit: int, head: Block) -> Load:
-        if not await is_minter(self.chain, self.contract, lease.lane):
-            await self._tell(lease.lane)
+        if not await self._may_mint(lease.lane):
             return Load(claimed=0)
         now_ms = self.clock.now_ms()
 
         def claim(connection: Connection) -> list[Mint]:
             leases.guard(connection, lease)
-            clear_alert(connection, NOT_MINTER_ALERT, lease.lane, now_ms)
+            for kind in (NOT_MINTER_ALERT, NO_CONTRACT_ALERT):
+                clear_alert(connection, kind, lease.lane, now_ms)
             return mints.claim(connection, lease.lane, limit, now_ms)
 
         claimed = await self.ledger.write(claim)
@@ -113,16 +116,29 @@ class RewardCargo:
             valid_before_s=0,
         )
 
-    async def _tell(self, lane: str) -> None:
-        at_ms = self.clock.now_ms()
-        text = (
-            f"the wallet {lane} is no minter of the rewards contract {self.contract}: rewards wait"
-            f" until its owner calls setMinter({lane}, true)"
-        )
-        is_new = await self.ledger.write(
-            lambda c: raise_alert(
-                c, NOT_MINTER_ALERT, lane, "error", text, at_ms, needs_review=True
+    async def _may_mint(self, lane: str) -> bool:
+        """Whether the contract lets this lane mint now; raises the alarm when it does not."""
+        try:
+            if await is_minter(self.chain, self.contract, lane):
+                return True
+        except OperatorError as exc:
+            kind, text = NO_CONTRACT_ALERT, f"{exc}: rewards wait until it is there"
+        else:
+            kind = NOT_MINTER_ALERT
+            text = (
+                f"the wallet {lane} is no minter of the rewards contract {self.contract}: rewards"
+                " wait until its owner grants it (taprail admin reward grant)"
             )
+        at_ms = self.clock.now_ms()
+        raised = partial(
+            raise_alert,
+            kind=kind,
+            subject=lane,
+            level="error",
+            text=text,
+            at_ms=at_ms,
+            needs_review=True,
         )
-        if is_new:
-            _log.error("rewards.not_minter", lane=lane, contract=self.contract)
+        if await self.ledger.write(raised):
+            _log.error("rewards.wait", lane=lane, reason=text)
+        return False
