@@ -57,6 +57,21 @@ class TransferAuthorization:
         return keccak256(b"\x19\x01" + domain_separator + struct_hash)
 
 
+@dataclass(frozen=True, slots=True)
+class TokenDomain:
+    """What a token's signatures are for: this contract, on this chain, under this name."""
+
+    name: str
+    version: str
+    chain_id: int
+    address: str
+
+    @property
+    def separator(self) -> bytes:
+        """EIP-712's domain separator."""
+        return domain_separator(self.name, self.version, self.chain_id, self.address)
+
+
 def domain_separator(name: str, version: str, chain_id: int, token: str) -> bytes:
     """EIP-712 domain separator of a token; must equal its `DOMAIN_SEPARATOR()`."""
     return keccak256(

@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from taprail_common.clock import rfc3339
+from taprail_common.eip3009 import TokenDomain
 from taprail_common.errors import InputError
 from taprail_common.ids import IDENTIFIER_PATTERN
 from taprail_common.money import MAX_AMOUNT_UNITS
@@ -40,6 +41,13 @@ TAP_VALIDITY_MS: Final = 15_000
 
 CLOCK_SKEW_MS: Final = 30_000
 """How far a terminal's clock may be from the gateway's before taps are refused."""
+
+SIGNED_VALIDITY_S: Final = 3_600
+"""How long what a card signs is valid, from its tap. It cannot be signed anew, so it must outlive
+a node that is away for a while; until it ends, whoever has it can carry it out."""
+
+SIGNED_LEAST_S: Final = SIGNED_VALIDITY_S // 2
+"""How much of that must be left when it is accepted."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -74,6 +82,7 @@ Timestamp = Annotated[
 ]
 Identifier = Annotated[str, Field(pattern=IDENTIFIER_PATTERN)]
 AmountUnits = Annotated[int, Field(strict=True, gt=0, le=MAX_AMOUNT_UNITS)]
+Address = Annotated[str, Field(pattern=r"^0x[0-9a-f]{40}$")]
 Hex = Annotated[str, Field(pattern=r"^(?:[0-9A-Fa-f]{2})*$", max_length=1024)]
 
 
@@ -102,7 +111,39 @@ class UidProof(_Message):
     uid: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{8,20}$")]
 
 
-CardProof = Annotated[SunProof | UidProof, Field(discriminator="profile")]
+class SignedProof(_Message):
+    """A card's own EIP-3009 authorization of this very transfer, by the key of `payer`.
+
+    Amount and nonce are the request's; `validAfter` is 0. The signature is r and s, the lower one.
+    """
+
+    profile: Literal["signed"] = "signed"
+    payer: Address
+    payee: Address
+    valid_before: Annotated[int, Field(ge=0, lt=2**40)]
+    signature: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
+
+
+CardProof = Annotated[SunProof | UidProof | SignedProof, Field(discriminator="profile")]
+
+
+class SigningTerms(BaseModel):
+    """What a terminal must know for a card to sign: the token's domain, and who is paid."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", alias_generator=to_camel, validate_by_name=True
+    )
+
+    chain_id: Annotated[int, Field(gt=0, lt=2**64)]
+    token: Address
+    token_name: Annotated[str, Field(max_length=100)]
+    token_version: Annotated[str, Field(max_length=20)]
+    payee: Address
+
+    @property
+    def domain_separator(self) -> bytes:
+        """EIP-712's, of this token on this chain."""
+        return TokenDomain(self.token_name, self.token_version, self.chain_id, self.token).separator
 
 
 class TerminalPayment(_Message):

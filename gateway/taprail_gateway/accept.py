@@ -25,7 +25,8 @@ from taprail_gateway import verdicts
 from taprail_gateway.authorize import Case, Decision, Facts, PaymentRequest, Rules, decide, priority
 from taprail_gateway.book import Book
 from taprail_gateway.estimate import SettlementEstimate
-from taprail_gateway.ledger import schema, transitions
+from taprail_gateway.ledger import card_signatures, schema, transitions
+from taprail_gateway.ledger.card_signatures import StoredSignature
 from taprail_gateway.ledger.prepared import Lookup, prepared
 
 APPROVED_STATUS: Final = 200
@@ -164,6 +165,7 @@ class _Group:
         self._time = rfc3339(now_ms)
         self._payments: list[dict[str, object]] = []
         self._verdicts: list[dict[str, object]] = []
+        self._signatures: dict[str, StoredSignature] = {}
 
     def answer(self, item: AcceptItem) -> Answer | Refusal:
         before = self._given.get(item.key)
@@ -187,6 +189,7 @@ class _Group:
         self._book.store(connection)
         if self._payments:
             transitions.accept(connection, self._payments, self._now_ms)
+            card_signatures.store(connection, self._signatures)
         if self._verdicts:
             _INSERT_VERDICT.run_each(connection, self._verdicts)
 
@@ -206,6 +209,10 @@ class _Group:
         card, terminal = facts.card, facts.terminal
         if card is None or terminal is None:
             raise AssertionError("nothing is accepted without a card and a terminal")
+        signed = request.evidence.authorization
+        if signed is not None:
+            stored = StoredSignature(signed.valid_before_s, signed.signature)
+            self._signatures[request.payment_id] = stored
         return {
             "id": request.payment_id,
             "requester": request.requester,
@@ -223,6 +230,7 @@ class _Group:
             "auth_code": auth_code,
             "spend_day": self._book.reserve(card, request.amount_units),
             "tapped_at_ms": request.tapped_at_ms,
+            "signed_until_s": 0 if signed is None else signed.valid_before_s,
         }
 
 

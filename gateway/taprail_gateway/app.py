@@ -18,6 +18,7 @@ from aiohttp import web
 from nacl.signing import SigningKey
 
 from taprail_common.clock import Clock, SystemClock
+from taprail_common.eip3009 import TokenDomain
 from taprail_common.errors import OperatorError
 from taprail_common.signing import fingerprint, gateway_id, load_key_file, public_key_text
 from taprail_gateway import facts, registry
@@ -246,11 +247,12 @@ def _services(
         key=key,
         gateway_id=gateway_id(key.verify_key),
         rules=rules,
-        proofs=ProofReader(keys, custody.uid_digest),
+        proofs=ProofReader(keys, custody.uid_digest, token.domain_separator),
         acceptor=Acceptor(key, rules, ledger.clock, estimate, lambda: _is_draining(live)),
         directory=Directory(ledger),
         tokens=secrets.tokens,
         wakeups=wakeups,
+        token_domain=TokenDomain(token.name, token.version, token.chain_id, token.address),
         explorer_url=settings.gateway.explorer_url,
     )
 

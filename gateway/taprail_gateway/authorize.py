@@ -16,7 +16,13 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from taprail_common.money import format_amount
-from taprail_common.wire import CLOCK_SKEW_MS, TAP_VALIDITY_MS
+from taprail_common.wire import (
+    CLOCK_SKEW_MS,
+    SIGNED_LEAST_S,
+    SIGNED_VALIDITY_S,
+    TAP_VALIDITY_MS,
+)
+from taprail_gateway.card_authorization import CardAuthorization
 
 HIGH_AMOUNT_UNITS: Final = 1_000_000
 """Payments above this are sent first (public contract: priority 10, all others 5)."""
@@ -49,6 +55,8 @@ class Profile(StrEnum):
     """A fresh tap of an NTAG 424 DNA, proved by its MAC."""
     UID = "uid"
     """A serial number, which proves nothing."""
+    SIGNED = "signed"
+    """A card's own signature under this very transfer."""
     APP = "app"
     """No tap: the card's owner asks through an app, with a token."""
 
@@ -57,8 +65,8 @@ class Profile(StrEnum):
 class Evidence:
     """What is known of the card before the ledger is asked; made by `proofs`.
 
-    The card is named by `uid_digest` (taps) or `card_uuid` (apps; a tap may name both, and they
-    must agree). `problem` is set when the proof does not hold by itself.
+    The card is named by `uid_digest` (taps; of its address, where it signs) or `card_uuid` (apps; a
+    tap may name both, and they must agree). `problem` is set when the proof does not hold by itself.
     """
 
     profile: Profile
@@ -67,6 +75,8 @@ class Evidence:
     counter: int | None = None
     key_version: int | None = None
     problem: Reason | None = None
+    authorization: CardAuthorization | None = None
+    """Of a card that signs: what it signed, which holds by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,12 +234,34 @@ def _proved(case: Case) -> Decline | None:
     if evidence.card_uuid is not None and evidence.card_uuid != card.uuid:
         return Decline(Reason.CARD_PROOF_INVALID, "The card's proof is by another card")
     if evidence.profile is Profile.APP:
-        return None
+        return _spends_by_key(card)
     # A card that can prove itself must: else its serial number alone would pay.
     if evidence.profile != card.profile:
         return Decline(Reason.CARD_PROOF_INVALID, f"This card proves itself by {card.profile}")
     if evidence.key_version is not None and evidence.key_version != card.key_version:
         return Decline(Reason.CARD_PROOF_INVALID, "The card's keys were replaced")
+    return None
+
+
+def _spends_by_key(card: Card) -> Decline | None:
+    """Nobody but the card could sign for such an account."""
+    if card.profile == Profile.SIGNED:
+        return Decline(Reason.CARD_PROOF_INVALID, "This card pays by its own signature only")
+    return None
+
+
+def _signed(case: Case) -> Decline | None:
+    """Whether what the card signed is what would be settled; its amount and id were checked."""
+    authorization, terminal = case.request.evidence.authorization, case.facts.terminal
+    if authorization is None:
+        return None
+    left_s = authorization.valid_before_s - case.now_ms // 1000
+    if not SIGNED_LEAST_S <= left_s <= SIGNED_VALIDITY_S + CLOCK_SKEW_MS // 1000:
+        return Decline(Reason.CLOCK_SKEW, "The card has signed for another time")
+    if authorization.payer != _card(case).account:
+        return Decline(Reason.CARD_PROOF_INVALID, "The card has signed for another account")
+    if terminal is not None and authorization.payee != terminal.payee:
+        return Decline(Reason.CARD_PROOF_INVALID, "The card has signed for another merchant")
     return None
 
 
@@ -307,7 +339,7 @@ def _card(case: Case) -> Card:
     return case.facts.card
 
 
-_PROOF_CHECKS: Final[tuple[_Check, ...]] = (_fresh, _known, _proved, _rising, _profile)
+_PROOF_CHECKS: Final[tuple[_Check, ...]] = (_fresh, _known, _proved, _signed, _rising, _profile)
 _RULE_CHECKS: Final[tuple[_Check, ...]] = (
     _terminal,
     _merchant,

@@ -1,8 +1,8 @@
 """What a tap's card proof says: decrypts and checks it, before the ledger is asked.
 
-Answers for the proof by itself: whose card it is (as a keyed digest of the UID) and whether the
-MAC holds. Whether that card is known, and whether its counter rose, is decided by `authorize` on
-what the ledger holds.
+Answers for the proof by itself: whose card it is (as a keyed digest of its UID, or of its address)
+and whether its MAC or its signature holds. Whether that card is known, whether its counter rose and
+whom it may pay is decided by `authorize` on what the ledger holds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Final
 
 from taprail_common import sun
 from taprail_common.errors import InputError
-from taprail_common.wire import SunProof, TerminalPayment, UidProof
+from taprail_common.wire import SignedProof, SunProof, TerminalPayment, UidProof
+from taprail_gateway import card_authorization
 from taprail_gateway.authorize import Evidence, Profile, Reason
 
 _CARDS_CACHED: Final = 10_000
@@ -30,9 +31,16 @@ class IssuerKeys:
 
 
 class ProofReader:
-    """Reads card proofs with the issuer's keys; `uid_digest` is the ledger's name for a UID."""
+    """Reads card proofs with the issuer's keys; `uid_digest` is the ledger's name for a UID, and
+    `token_separator` the EIP-712 domain of the token that cards sign for."""
 
-    def __init__(self, keys: Mapping[int, IssuerKeys], uid_digest: Callable[[bytes], str]) -> None:
+    def __init__(
+        self,
+        keys: Mapping[int, IssuerKeys],
+        uid_digest: Callable[[bytes], str],
+        token_separator: bytes,
+    ) -> None:
+        self._separator = token_separator
         self._keys = dict(sorted(keys.items(), reverse=True))  # most cards have the newest
         self._uid_digest = lru_cache(_CARDS_CACHED)(uid_digest)
         self._card_key = lru_cache(_CARDS_CACHED)(self._derive)
@@ -43,12 +51,24 @@ class ProofReader:
         if isinstance(payment.proof, UidProof):
             digest = self._uid_digest(bytes.fromhex(payment.proof.uid))
             return Evidence(Profile.UID, digest, payment.card_uuid)
+        if isinstance(payment.proof, SignedProof):
+            return self._signed(payment, payment.proof)
         evidence = self._sun(payment.proof, payment.card_uuid)
         if payment.counter not in {None, evidence.counter} and evidence.problem is None:
             return Evidence(
                 Profile.SUN, evidence.uid_digest, problem=Reason.CARD_PROOF_INVALID
             )  # the terminal read another counter than the card encrypted: not one tap
         return evidence
+
+    def _signed(self, payment: TerminalPayment, proof: SignedProof) -> Evidence:
+        digest = self._uid_digest(account_bytes(proof.payer))
+        try:
+            signed = card_authorization.checked(payment, proof, self._separator)
+        except InputError:
+            return Evidence(Profile.SIGNED, digest, problem=Reason.CARD_PROOF_INVALID)
+        if payment.counter is not None:  # such a card has none
+            return Evidence(Profile.SIGNED, digest, problem=Reason.CARD_PROOF_INVALID)
+        return Evidence(Profile.SIGNED, digest, payment.card_uuid, authorization=signed)
 
     def _sun(self, proof: SunProof, card_uuid: str | None) -> Evidence:
         digest: str | None = None
@@ -65,3 +85,8 @@ class ProofReader:
 
     def _derive(self, version: int, uid: bytes) -> bytes:
         return sun.diversify(self._keys[version].sun_master_key, uid)
+
+
+def account_bytes(address: str) -> bytes:
+    """What names a signing card instead of a UID: 20 bytes, which no UID has."""
+    return bytes.fromhex(address.removeprefix("0x"))

@@ -18,8 +18,9 @@ from taprail_common import ids
 from taprail_common.clock import Clock
 from taprail_common.errors import IllegalTransitionError
 from taprail_terminal import checkout
-from taprail_terminal.card_session import CardProof, NotOurs
+from taprail_terminal.charge import Charge, ChargeMaker
 from taprail_terminal.outbox import OutboxRow
+from taprail_terminal.outcome import CardProof, NotOurs
 from taprail_terminal.payments import Payments
 from taprail_terminal.readers.polling import (
     Finished,
@@ -87,11 +88,23 @@ class Terms:
     verdict_timeout_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """The request that the next card is read for. Its id is minted before the tap, for a card that
+    signs, and stays until a card was read: whatever was signed for it can be charged once."""
+
+    request_id: str
+    amount_units: int
+
+
 class Agent:
     """One terminal's sales. `reader`, `feedback` and `payments` are joined by `start`."""
 
-    def __init__(self, terms: Terms, taps: TapLog, timeline: Timeline, clock: Clock) -> None:
+    def __init__(
+        self, terms: Terms, charges: ChargeMaker, taps: TapLog, timeline: Timeline, clock: Clock
+    ) -> None:
         self._terms = terms
+        self._charges = charges
         self._taps = taps
         self._timeline = timeline
         self._clock = clock
@@ -102,6 +115,7 @@ class Agent:
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._card: CardProof | None = None
+        self._offer: _Offer | None = None
         self.state = self._begin(())
 
     # --- life -------------------------------------------------------------------------------
@@ -168,6 +182,7 @@ class Agent:
                 self._card = None
             case SetReader(armed) if self._reader is not None:
                 if armed:
+                    self._make_offer()
                     self._reader.arm()
                 else:
                     self._reader.disarm()
@@ -238,9 +253,25 @@ class Agent:
                 self._timeline.tell("card_removed", at_s=at_s)
                 self.report(CardRemoved())
 
+    def charge(self) -> Charge | None:
+        """What a signing card that is there now shall sign. Called in the reader's thread."""
+        offer = self._offer
+        return None if offer is None else self._charges.make(offer.request_id, offer.amount_units)
+
+    def _make_offer(self) -> None:
+        amount_units = self.state.next_units
+        if amount_units is None or (self._offer and self._offer.amount_units == amount_units):
+            return
+        self._offer = _Offer(ids.new_id("req"), amount_units)
+
     def _sell_to(self, proof: CardProof, at_s: float) -> None:
-        request_id = ids.new_id("req")
-        self._card = proof
+        request_id = self._offer.request_id if self._offer else ids.new_id("req")
+        if proof.request_id not in {None, request_id}:
+            # The till has changed the amount while the card signed for the old one.
+            self._timeline.tell("try_again", at_s=at_s, reason=UNREADABLE)
+            self.report(CardUnreadable(UNREADABLE))
+            return
+        self._card, self._offer = proof, None
         self._taps.name(request_id)
         self._taps.reach("read", request_id, at_s=at_s, profile=proof.proof.profile)
         self.report(CardRead(request_id))

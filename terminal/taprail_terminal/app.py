@@ -23,6 +23,7 @@ from taprail_common.errors import OperatorError
 from taprail_common.money import parse_amount
 from taprail_common.signing import gateway_id
 from taprail_terminal.agent import Agent, Terms
+from taprail_terminal.charge import ChargeMaker
 from taprail_terminal.config import TerminalConfig
 from taprail_terminal.console.commands import COMMAND_NAMES, Commands
 from taprail_terminal.console.selftest import Probes
@@ -92,7 +93,8 @@ class _Parts:
         terms = Terms(
             table.currency, table.decimals, config.fixed_units, table.verdict_timeout_ms / 1000
         )
-        self.agent = Agent(terms, self.taps, self.timeline, clock)
+        charges = ChargeMaker(identity.terminal_id, lambda: self.link.greeting, clock)
+        self.agent = Agent(terms, charges, self.taps, self.timeline, clock)
         self.payments = Payments(
             Seller(table.merchant_id, table.currency),
             identity,
@@ -130,7 +132,7 @@ class _Parts:
         stack.push_async_callback(parts.link.close)
         parts.feedback = _feedback(hardware, parts.agent)
         stack.push_async_callback(asyncio.to_thread, parts.feedback.close)
-        parts.reader = Reader(hardware.reader, parts.agent.on_report)
+        parts.reader = Reader(hardware.reader, parts.agent.on_report, parts.agent.charge)
         return parts
 
 

@@ -1,8 +1,11 @@
 """What is said to a card, and what its answers are worth: a conversation without a reader.
 
 `converse` yields command APDUs and is sent the response APDUs; who carries them is not its matter.
-Answers for reading a SUN proof in three exchanges. Every byte from a card is hostile: lengths are
-checked before they are used, and a card's text is never shown or logged.
+Answers for finding out which of our cards it is and for reading a SUN proof in three exchanges;
+`signing_session` goes on with a card that signs. That kind is asked for first, wherever there is
+something to sign: Keycards have an NDEF application as well, other cards say no in one exchange.
+Every byte from a card is hostile: lengths are checked before they are used, and a card's text is
+never shown or logged.
 Sources: ISO/IEC 7816-4:2013 section 5.3 (status words) and section 7.1 (SELECT), section 7.2.3
 (READ BINARY); NFC Forum Type 4 Tag 1.0 section 4; NFC Forum NDEF 1.0 section 3; NFC Forum URI
 Record Type Definition 1.0 section 3; NXP NT4H2421Gx section 8.2.
@@ -11,11 +14,13 @@ Record Type Definition 1.0 section 3; NXP NT4H2421Gx section 8.2.
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
-from dataclasses import dataclass
 from typing import Final
 
 from taprail_common.wire import SunProof, UidProof
+from taprail_terminal import signing_session
+from taprail_terminal.charge import Charge
+from taprail_terminal.outcome import CardProof, Conversation, Garbled, NotOurs, Outcome
+from taprail_terminal.signing_session import SELECT_CASH
 
 SELECT_NDEF_APPLICATION: Final = bytes.fromhex("00A4040007D276000085010100")
 # NT4H2421Gx section 8.2.2: the NDEF file of an NTAG 424 DNA. Reading the capability container, as
@@ -51,51 +56,35 @@ _MAC: Final = re.compile(rb"[?&]mac=([0-9A-Fa-f]{16})(?=&|#|$)")
 _RANDOM_UID: Final = 0x08
 _UID_BYTES: Final = (4, 7, 10)
 
-
-@dataclass(frozen=True, slots=True)
-class CardProof:
-    """What the card proves of itself; holds identifying values, so it shows none."""
-
-    proof: SunProof | UidProof
-
-    def __repr__(self) -> str:
-        return f"CardProof({self.proof.profile})"
-
-
-@dataclass(frozen=True, slots=True)
-class NotOurs:
-    """A card, but none that this terminal takes; `reason` is for the customer."""
-
-    code: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Garbled:
-    """An answer that no card gives: read again while the card is there. `detail` is for logs."""
-
-    detail: str
-
-
-Outcome = CardProof | NotOurs | Garbled
-Conversation = Generator[bytes, bytes, Outcome]
-
 BANK_CARD: Final = NotOurs("bank_card", "bank cards and phones are not taken here")
 UNKNOWN_CARD: Final = NotOurs("not_our_card", "this card is not for this terminal")
+_NO_STATUS: Final = Garbled("an answer without a status word")
 
 
-def converse() -> Conversation:
+def converse(charge: Charge | None = None) -> Conversation:
     """Read an ISO-DEP card: yields commands, takes responses with their status word.
 
-    A response without a status word is garbled; the caller decides about silence and retries.
+    `charge` is what a signing card shall sign; without one, none is taken. A response without a
+    status word is garbled; the caller decides about silence and retries.
     """
+    if charge is not None:
+        selected = yield SELECT_CASH
+        if len(selected) < len(_OK):
+            return _NO_STATUS
+        if selected.endswith(_OK):
+            return (yield from signing_session.sign(charge, selected))
     selected = yield SELECT_NDEF_APPLICATION
     if len(selected) < len(_OK):
-        return Garbled("an answer without a status word")
+        return _NO_STATUS
     if not selected.endswith(_OK):
-        return (yield from _say_why_not())
+        return (yield from _say_why_not(charge))
     if not (yield SELECT_NDEF_FILE).endswith(_OK):
-        return UNKNOWN_CARD
+        return (yield from _say_why_not(charge))
+    return (yield from _read_sun())
+
+
+def _read_sun() -> Conversation:
+    """Read the URL that an NTAG 424 DNA has just written."""
     head = _content((yield _read_binary(0, READ_BYTES)))
     if head is None or len(head) < _NLEN_BYTES:
         return Garbled("the NDEF file cannot be read")
@@ -125,10 +114,13 @@ def is_random_uid(uid: bytes) -> bool:
     return len(uid) == _UID_BYTES[0] and uid[0] == _RANDOM_UID
 
 
-def _say_why_not() -> Conversation:
-    """One more exchange tells a bank card from any other, because its holder deserves to know."""
-    answer = yield SELECT_BANK_DIRECTORY
-    return BANK_CARD if answer.endswith(_OK) else UNKNOWN_CARD
+def _say_why_not(charge: Charge | None) -> Conversation:
+    """One or two exchanges more tell what card it is, because its holder deserves to know."""
+    if (yield SELECT_BANK_DIRECTORY).endswith(_OK):
+        return BANK_CARD
+    if charge is None and (yield SELECT_CASH).endswith(_OK):
+        return signing_session.NOT_READY
+    return UNKNOWN_CARD
 
 
 def _read_binary(offset: int, length: int) -> bytes:

@@ -24,7 +24,14 @@ from taprail_common.clock import Clock
 from taprail_common.crash import crash
 from taprail_common.errors import InputError, LinkError, OperatorError, SignatureError
 from taprail_common.signing import Domain, gateway_id, verify
-from taprail_common.wire import MAX_BODY_BYTES, SIGNATURE_HEADER, Verdict, parse, to_ms
+from taprail_common.wire import (
+    MAX_BODY_BYTES,
+    SIGNATURE_HEADER,
+    SigningTerms,
+    Verdict,
+    parse,
+    to_ms,
+)
 from taprail_terminal.identity import Identity
 from taprail_terminal.outbox import Evidence, OutboxRow
 
@@ -63,6 +70,8 @@ class Hello(BaseModel):
     merchant_name: str
     currency: str
     decimals: int
+    signing: SigningTerms | None = None
+    """None from a gateway that takes no cards that sign."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,8 @@ class Greeting:
     clock_offset_ms: int
     """The gateway's clock minus ours, half of the round trip taken off."""
     round_trip_ms: int
+    received_s: float
+    """When it came, by the clock that nobody sets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +179,11 @@ class GatewayLink:
             raise LinkError(_words(exc), fix="check the network and gateway_url") from exc
         except (SignatureError, InputError) as exc:
             raise LinkError(f"the gateway's greeting cannot be believed ({exc})") from exc
-        round_trip_ms = round((self._clock.monotonic_s() - started_s) * 1000)
+        received_s = self._clock.monotonic_s()
+        round_trip_ms = round((received_s - started_s) * 1000)
         offset_ms = to_ms(hello.gateway_time) - started_ms - round_trip_ms // 2
         self._check(hello)
-        self.greeting = Greeting(hello, offset_ms, round_trip_ms)
+        self.greeting = Greeting(hello, offset_ms, round_trip_ms, received_s)
         return self.greeting
 
     async def keep_warm(self) -> None:

@@ -21,10 +21,10 @@ from taprail_common.crash import crash
 from taprail_common.errors import IllegalTransitionError, PartError
 from taprail_common.payment_state import PaymentState
 from taprail_common.wire import TAP_VALIDITY_MS, Outcome, TerminalPayment, from_ms
-from taprail_terminal.card_session import CardProof
 from taprail_terminal.gateway_link import Believed, GatewayLink, retry_pauses_s
 from taprail_terminal.identity import Identity
 from taprail_terminal.outbox import Outbox, OutboxRow, RequestState
+from taprail_terminal.outcome import CardProof
 from taprail_terminal.push_link import BelievedNotice
 from taprail_terminal.sale import NOT_SETTLED, Event, NotSent, NotSettled, Result, Sale, Settled
 from taprail_terminal.tap_log import TapLog

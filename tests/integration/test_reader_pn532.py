@@ -14,7 +14,7 @@ from taprail_common.errors import OperatorError
 from taprail_common.wire import SunProof, UidProof
 from taprail_hwsim.cards import Card, Ntag21x, Ntag424
 from taprail_hwsim.pn532 import Pn532Simulator
-from taprail_terminal.card_session import CardProof
+from taprail_terminal.outcome import CardProof
 from taprail_terminal.readers import make_driver
 from taprail_terminal.readers.polling import (
     Finished,

@@ -18,6 +18,7 @@ from nacl.signing import SigningKey, VerifyKey
 from sqlalchemy import Connection, Table, func, select
 
 from taprail_common.clock import SystemClock, rfc3339
+from taprail_common.eip3009 import TokenDomain
 from taprail_common.ids import new_id
 from taprail_common.signing import Domain, gateway_id, public_key_text, sign, verify
 from taprail_common.wire import (
@@ -183,6 +184,9 @@ class TestGateway:
         return {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
 
+TOKEN_DOMAIN = TokenDomain("Test Dollar", "1", 31337, "0x" + "70" * 20)
+
+
 @dataclass(frozen=True)
 class Reply:
     """An answer, with the bytes that it answers."""
@@ -263,11 +267,13 @@ def _build(folder: Path, ledger_url: str, *, accept_uid_cards: bool) -> TestGate
         proofs=ProofReader(
             ledger.read_now(lambda connection: registry.issuer_keys(connection, custody)),
             custody.uid_digest,
+            TOKEN_DOMAIN.separator,
         ),
         acceptor=Acceptor(key, rules, clock, estimate),
         directory=Directory(ledger),
         tokens=Tokens(SECRET),
         wakeups=Wakeups(),
+        token_domain=TOKEN_DOMAIN,
         explorer_url="https://explorer.example/tx/{txHash}",
     )
     push = Push(services, estimate)

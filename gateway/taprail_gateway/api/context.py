@@ -10,6 +10,7 @@ from aiohttp import web
 from nacl.signing import SigningKey
 
 from taprail_common.clock import Clock
+from taprail_common.eip3009 import TokenDomain
 from taprail_gateway.accept import Acceptor
 from taprail_gateway.authorize import Rules
 from taprail_gateway.directory import Directory
@@ -34,6 +35,7 @@ class Services:
     directory: Directory
     tokens: Tokens
     wakeups: Wakeups
+    token_domain: TokenDomain
     explorer_url: str | None = None
     not_ready: Callable[[], list[str]] = list
 

@@ -9,15 +9,16 @@ from aiohttp import web
 from sqlalchemy import bindparam, select
 
 from taprail_common.clock import rfc3339
+from taprail_common.eip3009 import TokenDomain
 from taprail_common.signing import Domain, sign
-from taprail_common.wire import SIGNATURE_HEADER
+from taprail_common.wire import SIGNATURE_HEADER, SigningTerms
 from taprail_gateway.api.context import SERVICES
 from taprail_gateway.api.identify import signed_query
 from taprail_gateway.ledger import schema
 
 _t, _m = schema.terminals.c, schema.merchants.c
 _TERMINAL: Final = (
-    select(_t.status, _t.merchant_id, _m.name)
+    select(_t.status, _t.merchant_id, _m.name, _m.account)
     .join_from(schema.terminals, schema.merchants, _t.merchant_id == _m.id)
     .where(_t.id == bindparam("terminal_id"))
 )
@@ -25,10 +26,10 @@ _TERMINAL: Final = (
 
 async def hello(request: web.Request) -> web.Response:
     """GET /api/terminals/hello: proves to a terminal that this is its gateway and says who it is
-    here. A revoked terminal is told so."""
+    here, with the terms that cards sign under. A revoked terminal is told so."""
     services = request.app[SERVICES]
     query = await signed_query(request)
-    status, merchant_id, merchant_name = await services.ledger.read(
+    status, merchant_id, merchant_name, payee = await services.ledger.read(
         lambda connection: connection.execute(_TERMINAL, {"terminal_id": query.terminal_id}).one()
     )
     answer = {
@@ -40,9 +41,21 @@ async def hello(request: web.Request) -> web.Response:
         "merchantName": merchant_name,
         "currency": services.rules.currency,
         "decimals": services.rules.decimals,
+        "signing": _signing_terms(services.token_domain, payee).model_dump(by_alias=True),
     }
     body = json.dumps(answer).encode()
     signature = sign(services.key, Domain.ANSWER, body, about=query.signed)
     return web.Response(
         body=body, headers={SIGNATURE_HEADER: signature}, content_type="application/json"
+    )
+
+
+def _signing_terms(token: TokenDomain, payee: str) -> SigningTerms:
+    """What the terminal must know before the tap of a card that signs."""
+    return SigningTerms(
+        chain_id=token.chain_id,
+        token=token.address,
+        token_name=token.name,
+        token_version=token.version,
+        payee=payee,
     )

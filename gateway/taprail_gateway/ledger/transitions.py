@@ -122,7 +122,7 @@ class Confirmed:
 _GIVEN: Final = (
     *("id", "requester", "request_id", "terminal_id", "merchant_id", "card_uuid", "user_id"),
     *("payer", "payee", "amount_units", "currency", "profile", "priority", "auth_code"),
-    *("spend_day", "tapped_at_ms"),
+    *("spend_day", "tapped_at_ms", "signed_until_s"),
 )
 _INSERT_PAYMENT: Final = prepared(insert(payments), [*_GIVEN, "state", "created_at_ms", "rank_ms"])
 _INSERT_EVENT: Final = prepared(
@@ -133,7 +133,8 @@ _INSERT_EVENT: Final = prepared(
 def accept(connection: Connection, new: Sequence[Mapping[str, object]], at_ms: int) -> None:
     """Store new payments as `pending`, with their first event.
 
-    Each row holds the columns of `payments` up to `tapped_at_ms`; state and times are set here. Its
+    Each row holds the columns of `payments` up to `tapped_at_ms`; state and times are set here. One
+    that came signed says until when (`signed_until_s`), so that nobody takes it for unsigned. Its
     hold and its spend are the caller's, in the same transaction.
     """
     if not new:
@@ -145,7 +146,8 @@ def accept(connection: Connection, new: Sequence[Mapping[str, object]], at_ms: i
 
 def _started(row: Mapping[str, object], at_ms: int) -> dict[str, object]:
     rank = rank_ms(at_ms, int(str(row["priority"])))
-    return {**row, "state": PaymentState.PENDING.value, "created_at_ms": at_ms, "rank_ms": rank}
+    started = {"state": PaymentState.PENDING.value, "created_at_ms": at_ms, "rank_ms": rank}
+    return {"signed_until_s": 0, **row, **started}
 
 
 def apply(

@@ -57,7 +57,10 @@ ENGLISH: Final[Catalogue] = {
     "reason.terminal_unknown": "Terminal is not set up",
     # Why a card was refused by the terminal itself.
     "reason.bank_card": "Bank cards and phones not accepted",
+    "reason.card_cannot_sign": "Card did not sign",
+    "reason.card_signature_wrong": "Card is faulty",
     "reason.not_our_card": "Card is not for this terminal",
+    "reason.signing_not_ready": "No such cards right now",
     # Why a card has to be tapped again.
     "reason.torn": "Card removed too early",
     "reason.unreadable": "Hold card until the beep",

@@ -14,15 +14,9 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from taprail_common.errors import PartError
-from taprail_terminal.card_session import (
-    CardProof,
-    Garbled,
-    NotOurs,
-    Outcome,
-    converse,
-    is_random_uid,
-    uid_outcome,
-)
+from taprail_terminal.card_session import converse, is_random_uid, uid_outcome
+from taprail_terminal.charge import Charge
+from taprail_terminal.outcome import CardProof, Garbled, NotOurs, Outcome
 from taprail_terminal.readers.base import CardGarbledError, CardSilentError, Driver, FoundCard
 
 READ_ATTEMPTS: Final = 3
@@ -42,6 +36,9 @@ STRIKES: Final = 3
 STRIKE_PAUSE_S: Final = 0.02
 EMPTY_LOOKS: Final = 2
 """A card has left when the field was empty this often in a row."""
+
+ChargeSource = Callable[[], Charge | None]
+"""What a signing card that is here now shall sign; None: nothing. Called in the reader's thread."""
 
 T = TypeVar("T")
 
@@ -93,9 +90,12 @@ Report = Opened | Sensed | Finished | Torn | Unreadable | Gone | Lost
 class Poller:
     """Runs a driver until `stop`; `post(report, at_s)` is called in its thread."""
 
-    def __init__(self, driver: Driver, post: Callable[[Report, float], None]) -> None:
+    def __init__(
+        self, driver: Driver, post: Callable[[Report, float], None], charge: ChargeSource
+    ) -> None:
         self._driver = driver
         self._post_to = post
+        self._charge = charge
         self._wake = threading.Condition()
         self._stopping = False
         self._permit: int | None = None
@@ -172,19 +172,20 @@ class Poller:
     def _read(self, card: FoundCard) -> Outcome | None:
         """Read the card, again if need be; None when it has left."""
         deadline_s = time.monotonic() + SESSION_BUDGET_S
+        charge = self._charge() if card.iso_dep else None
         outcome: Outcome = Garbled("never read")
         for _ in range(READ_ATTEMPTS):
-            outcome = self._attempt(card, max(0.0, deadline_s - time.monotonic()))
+            outcome = self._attempt(card, charge, max(0.0, deadline_s - time.monotonic()))
             if not isinstance(outcome, Garbled):
                 return outcome
             if self._has_left(card):
                 return None
         return outcome
 
-    def _attempt(self, card: FoundCard, budget_s: float) -> Outcome:
+    def _attempt(self, card: FoundCard, charge: Charge | None, budget_s: float) -> Outcome:
         if not card.iso_dep:
             return uid_outcome(card.uid)
-        conversation = converse()
+        conversation = converse(charge)
         try:
             self._timed(lambda: self._driver.start_session(budget_s=budget_s))
             command = next(conversation)

@@ -17,7 +17,16 @@ import structlog
 
 from taprail_common.errors import PartError, TapRailError
 from taprail_terminal.readers.base import Driver
-from taprail_terminal.readers.polling import Gone, Lost, Opened, Poller, Report, Sensed, Torn
+from taprail_terminal.readers.polling import (
+    ChargeSource,
+    Gone,
+    Lost,
+    Opened,
+    Poller,
+    Report,
+    Sensed,
+    Torn,
+)
 
 HANG_LIMIT_S: Final = 2.5
 """Longer than any call of a driver may take, short enough to notice a loss within 3 s."""
@@ -37,10 +46,14 @@ class Reader:
     """A supervised reader. `on_report(report, at_s)` is called in the event loop."""
 
     def __init__(
-        self, make_driver: Callable[[], Driver], on_report: Callable[[Report, float], None]
+        self,
+        make_driver: Callable[[], Driver],
+        on_report: Callable[[Report, float], None],
+        charge: ChargeSource = lambda: None,
     ) -> None:
         self._make_driver = make_driver
         self._on_report = on_report
+        self._charge = charge
         self._armed = False
         self._void = False
         self._sensed = 0
@@ -109,7 +122,7 @@ class Reader:
                 loop.call_soon_threadsafe(ended.set)
 
         try:
-            poller = Poller(self._make_driver(), post)
+            poller = Poller(self._make_driver(), post, self._charge)
         except TapRailError as exc:  # checked at start; a package may still vanish in an upgrade
             return False, str(exc)
         self._poller, self._sensed, self._void = poller, 0, False

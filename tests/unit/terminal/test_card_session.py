@@ -19,13 +19,10 @@ from taprail_terminal.card_session import (
     SELECT_NDEF_APPLICATION,
     SELECT_NDEF_FILE,
     UNKNOWN_CARD,
-    CardProof,
-    Garbled,
-    NotOurs,
-    Outcome,
     converse,
     uid_outcome,
 )
+from taprail_terminal.outcome import CardProof, Garbled, NotOurs, Outcome
 
 OK = b"\x90\x00"
 NOT_FOUND = b"\x6a\x82"

@@ -14,10 +14,10 @@ from nacl.signing import SigningKey
 
 from taprail_common.clock import SystemClock
 from taprail_common.wire import SunProof
-from taprail_terminal.card_session import CardProof
 from taprail_terminal.gateway_link import Expected, GatewayLink
 from taprail_terminal.identity import Identity
 from taprail_terminal.outbox import Outbox, RequestState
+from taprail_terminal.outcome import CardProof
 from taprail_terminal.payments import Payments, Seller
 from taprail_terminal.push_link import believe_notice
 from taprail_terminal.sale import Event, NotSent, NotSettled, Result, Sale, Settled
