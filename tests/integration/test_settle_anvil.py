@@ -153,8 +153,8 @@ async def test_deeper_confirmation_waits_for_its_depth(shop: Shop) -> None:
 
 async def refuse_to_the_end(shop: Shop, settlement: Settlement) -> None:
     """Try out what waits as often as it ever is."""
-    for wait_ms in (0, 2_000, 8_000):
-        shop.clock.ahead_ms += wait_ms
+    for tries in range(schema.REFUSED_AFTER):
+        shop.clock.ahead_ms += 1_000 * 2**tries
         await send_all(settlement)
         await blocks(shop, settlement)
 
@@ -195,7 +195,11 @@ async def test_there_is_no_proof_before_the_last_authorization_has_expired(spike
     await overtake(shop, settlement, lambda: shop.execute(emptying))
     await refuse_to_the_end(shop, settlement)
     refused = shop.payment(bad)
-    assert (refused.state, refused.bindings, refused.preflights) == (PaymentState.PENDING, 1, 3)
+    assert (refused.state, refused.bindings, refused.preflights) == (
+        PaymentState.PENDING,
+        1,
+        schema.REFUSED_AFTER,
+    )
     shop.chain.advance_time(500)
     shop.chain.mine(PROOF_DEPTH)
     await settlement.confirmer.tick()

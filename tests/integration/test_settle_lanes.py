@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from sqlalchemy import insert, update
+from structlog.testing import capture_logs
 
 from taprail_common.errors import OperatorError
 from taprail_common.payment_state import PaymentState
@@ -22,7 +23,7 @@ from taprail_gateway.settle.engine import Settlement
 from taprail_gateway.settle.errors import ChainError
 from taprail_hwsim.dev_chain import DevChain
 from tests.support.rpc_proxy import RpcProxy, running_proxy
-from tests.support.settle_shop import ETHER, Shop, blocks, open_shop, until_settled
+from tests.support.settle_shop import ETHER, WAIT_S, Shop, blocks, open_shop, until_settled
 
 pytestmark = pytest.mark.chain
 
@@ -92,8 +93,7 @@ async def test_running_lanes_settle_and_a_new_one_is_taken_while_they_run(shop: 
         shop.chain.fund(address, ETHER)
         await settlement.take_lanes()
         assert address in settlement.senders
-        pause = update(schema.lanes).where(schema.lanes.c.address != address)
-        await shop.ledger.write(lambda c: c.execute(pause.values(paused_because="by hand")).close())
+        await pause_by_hand(shop, *shop.lanes)
         more = await shop.sell(5, card=1)
         settlement._match_loops()
         await until_settled(shop, more, PaymentState.COMPLETED)
@@ -107,11 +107,45 @@ async def test_running_lanes_settle_and_a_new_one_is_taken_while_they_run(shop: 
 async def test_a_key_that_does_not_open_refuses_the_start(shop: Shop) -> None:
     spoil = update(schema.lanes).where(schema.lanes.c.address == shop.lanes[1])
     await shop.ledger.write(lambda c: c.execute(spoil.values(wrapped_key=b"\1" * 61)).close())
-    settlement = await shop.settlement()
+    with capture_logs() as logs:
+        settlement = await shop.settlement()
+        await settlement.take_lanes()
     assert shop.lanes[1] not in settlement.senders
-    assert any(shop.lanes[1] in line for line in settlement.obstacles())
+    told = [each["loop"] for each in logs if each["event"] == "settle.hindered"]
+    assert told == [f"sender {shop.lanes[1]}"], "once"
     with pytest.raises(OperatorError, match="does not open"):
         await settlement.start()
+
+
+async def pause_by_hand(shop: Shop, *lanes: str) -> None:
+    pause = update(schema.lanes).where(schema.lanes.c.address.in_(lanes))
+    await shop.ledger.write(lambda c: c.execute(pause.values(paused_because="by hand")).close())
+
+
+async def until_hindered(shop: Shop, logs: Sequence[Any], *lanes: str) -> None:
+    """Wait until the send loops of these lanes have met what is in their way."""
+    shop.wakeups.pending.ring()
+    async with asyncio.timeout(WAIT_S):
+        wanted = {f"sender {lane}" for lane in lanes}
+        while not wanted <= {each.get("loop") for each in logs}:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)  # nobody is told of an obstacle
+
+
+async def test_a_lane_in_trouble_sends_no_taps_away_but_all_of_them_do(shop: Shop) -> None:
+    settlement = await shop.settlement()
+    await settlement.start()
+    try:
+        with capture_logs() as logs:
+            await pause_by_hand(shop, *shop.lanes[:2])
+            await until_hindered(shop, logs, *shop.lanes[:2])
+            assert settlement.obstacles() == []
+            await pause_by_hand(shop, *shop.lanes)
+            await until_hindered(shop, logs, *shop.lanes)
+        assert len(settlement.obstacles()) == 3
+        told = [each["loop"] for each in logs if each["event"] == "settle.hindered"]
+        assert len(told) == len(set(told)), "once, not at every try"
+    finally:
+        await settlement.stop()
 
 
 async def test_a_paused_lane_lets_others_have_what_it_claimed(shop: Shop, proxy: RpcProxy) -> None:
@@ -124,8 +158,7 @@ async def test_a_paused_lane_lets_others_have_what_it_claimed(shop: Shop, proxy:
         await paused.tick()
     await free.tick()
     assert shop.states(ids) == {"pending": 5}, "claimed by the other"
-    pause = update(schema.lanes).where(schema.lanes.c.address == paused.address)
-    await shop.ledger.write(lambda c: c.execute(pause.values(paused_because="by hand")).close())
+    await pause_by_hand(shop, paused.address)
     assert (await paused.tick()).obstacle is not None
     await free.tick()
     assert shop.states(ids) == {"sent": 5}

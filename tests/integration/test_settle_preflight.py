@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from taprail_common.payment_state import PaymentState
 from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.ledger.schema import REFUSED_AFTER
 from taprail_gateway.settle import code_sizes
 from taprail_gateway.settle.errors import ChainError, TokenPausedError
 from taprail_hwsim.dev_chain import DevChain
@@ -74,7 +75,8 @@ async def test_tries_come_further_and_further_apart_and_end(shop: Shop) -> None:
     [bad] = await shop.sell()
     empty(shop)
     settlement = await shop.settlement()
-    for tries, wait_ms in enumerate((2_000, 8_000, 32_000), start=1):
+    for tries in range(1, REFUSED_AFTER + 1):
+        wait_ms = 1_000 * 2**tries
         await settlement.sender.tick()
         assert shop.payment(bad).preflights == tries
         shop.clock.ahead_ms += wait_ms - 1_000
@@ -83,7 +85,7 @@ async def test_tries_come_further_and_further_apart_and_end(shop: Shop) -> None:
         shop.clock.ahead_ms += 1_000
     shop.clock.ahead_ms += 3_600_000
     await settlement.sender.tick()
-    assert shop.payment(bad).preflights == 3
+    assert shop.payment(bad).preflights == REFUSED_AFTER
     assert shop.transactions() == []
 
 

@@ -21,6 +21,7 @@ from taprail_common.payment_state import PaymentState
 from taprail_gateway.ledger.errors import GuardError
 from taprail_gateway.ledger.queries import PendingPayment
 from taprail_gateway.ledger.schema import REFUSED_AFTER, payment_is_open, payments
+from taprail_gateway.ledger.schema_base import literal
 
 AHEAD_PER_POINT_MS: Final = 2_000
 """Of priority: a payment of priority 10 goes before those of 5 that came up to 10 s earlier."""
@@ -40,22 +41,33 @@ def claim(connection: Connection, lane: str, limit: int, now_ms: int) -> list[Pe
     A payment whose `due_at_ms` lies ahead is left where it is, and so is one that has failed too
     many preflights: that waits for its proof.
     """
+    is_ready = _is_ready(now_ms)
     own = _claimed(connection, lane, limit, now_ms)
-    wanted = limit - len(own)
-    if wanted <= 0:
-        return own
+    if len(own) < limit:
+        _take(connection, lane, limit - len(own), is_ready)
+    if own:  # what nobody has claimed may be more urgent
+        _take(connection, lane, limit, is_ready & (_p.rank_ms < own[-1].rank_ms))
+    return _claimed(connection, lane, limit, now_ms)
+
+
+def _take(connection: Connection, lane: str, limit: int, which: ColumnElement[bool]) -> None:
+    """Claim the first so many of those that nobody has."""
+    is_pending = _p.state == literal(PaymentState.PENDING.value)
+    if connection.dialect.name == "sqlite":
+        # SQLite wants the index's condition word by word. PostgreSQL, because it locks the rows,
+        # would keep it as a second condition on the state, and sort all of them.
+        is_pending &= payment_is_open
     free = (
         select(_p.id)
-        .where(_IS_PENDING, _p.lane.is_(None), _is_ready(now_ms))
-        .order_by(_p.rank_ms)
-        .limit(wanted)
+        .where(is_pending, _p.lane.is_(None), which)
+        .order_by(_p.lane, _p.rank_ms)  # as in the index: PostgreSQL does not see that NULL is one
+        .limit(limit)
         .with_for_update(skip_locked=True)
         # PostgreSQL may run a subquery more than once, and then lock more than the limit.
         .cte("free")
     )
     taken = update(payments).where(_p.id.in_(select(free.c.id))).values(lane=lane)
     connection.execute(taken)
-    return _claimed(connection, lane, limit, now_ms)
 
 
 def waiting(connection: Connection, lane: str, limit: int, now_ms: int) -> tuple[int, int | None]:
@@ -104,7 +116,8 @@ def put_off(
     """Keep payments that a preflight has refused from being claimed for a while."""
     statement = (
         update(payments)
-        .where(_p.id.in_(payment_ids), _IS_PENDING)
+        # Without the condition of an index that holds all that is pending: the ids are enough.
+        .where(_p.id.in_(payment_ids), _p.state == PaymentState.PENDING.value)
         .values(due_at_ms=due_at_ms, preflights=_p.preflights + 1, failure_reason=reason)
     )
     if connection.execute(statement).rowcount != len(set(payment_ids)):

@@ -54,9 +54,21 @@ def skip_nonces(connection: Connection, lease: Lease, next_nonce: int) -> None:
 
 
 def pause_lane(connection: Connection, lane: str, because: str | None) -> None:
-    """Keep a lane from sending and say why; None lets it send again."""
+    """Keep a lane from sending and say why, or let it send again: by hand, whatever was before."""
     statement = update(lanes).where(lanes.c.address == lane).values(paused_because=because)
     _change_one(connection, statement, "no such lane", lane)
+
+
+def change_pause(
+    connection: Connection, lease: Lease, was: str | None, because: str | None
+) -> bool:
+    """Pause a lane or let it send again, if it still is as it `was`; False, and nothing changed,
+    when somebody was faster: a pause by hand is never lifted or explained away by a loop."""
+    guard(connection, lease)
+    unchanged = update(lanes).where(
+        lanes.c.address == lease.lane, lanes.c.paused_because.is_not_distinct_from(was)
+    )
+    return connection.execute(unchanged.values(paused_because=because)).rowcount == 1
 
 
 def store_transaction(

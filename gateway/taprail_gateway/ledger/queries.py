@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, func, select
 
 from taprail_common.payment_state import HOLDING, PaymentState
 from taprail_gateway.ledger.invariants import check_invariants
@@ -47,8 +47,6 @@ __all__ = [
     "open_transactions",
     "payment",
     "payment_of_request",
-    "pending_count",
-    "pending_of",
     "raw_attempts",
     "shaped",
     "totals_by_merchant",
@@ -104,7 +102,7 @@ class PendingPayment:
     amount_units: int
     bindings: int
     preflights: int
-    created_at_ms: int
+    rank_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +120,7 @@ class BoundPayment:
     """None for one that is pending."""
     signed_until_s: int
     failure_reason: str | None
+    preflights: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,37 +218,6 @@ def open_counts(connection: Connection) -> dict[PaymentState, int]:
     )
     counted = {PaymentState(state): count for state, count in connection.execute(statement)}
     return {state: counted.get(state, 0) for state in sorted(HOLDING)}
-
-
-def pending_of(connection: Connection, lane: str, limit: int, now_ms: int) -> list[PendingPayment]:
-    """Payments that a lane has claimed and that wait for a transaction, in their order."""
-    statement = (
-        select(*columns_of(PendingPayment, payments))
-        .where(_is_pending(now_ms), payments.c.lane == lane)
-        .order_by(payments.c.rank_ms)
-        .limit(limit)
-    )
-    return shaped(connection, PendingPayment, statement)
-
-
-def pending_count(
-    connection: Connection, lane: str, limit: int, now_ms: int
-) -> tuple[int, int | None]:
-    """How many payments a lane could bind now, counted up to a limit, and since when the oldest
-    of them waits (ms): those that it has claimed, and those that nobody has."""
-    mine = or_(payments.c.lane == lane, payments.c.lane.is_(None))
-    first = (
-        select(payments.c.created_at_ms).where(_is_pending(now_ms), mine).limit(limit).subquery()
-    )
-    count, oldest_ms = connection.execute(
-        select(func.count(), func.min(first.c.created_at_ms))
-    ).one()
-    return count, oldest_ms
-
-
-def _is_pending(now_ms: int) -> ColumnElement[bool]:
-    due = or_(payments.c.due_at_ms.is_(None), payments.c.due_at_ms <= now_ms)
-    return and_(payments.c.state == PaymentState.PENDING.value, payment_is_open, due)
 
 
 def all_lanes(connection: Connection) -> list[Lane]:

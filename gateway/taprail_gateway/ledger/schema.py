@@ -340,12 +340,13 @@ Index(
     sqlite_where=payment_is_completed,
     postgresql_where=payment_is_completed,
 )
-REFUSED_AFTER: Final = 3
+REFUSED_AFTER: Final = 6
 """Preflights that a payment may fail; then it waits for the proof that nothing of it can run."""
 payment_is_refused: Final = and_(
     payments.c.state == literal(PaymentState.PENDING.value),
-    payments.c.preflights >= literal_column(str(REFUSED_AFTER), Integer),
+    payments.c.preflights > literal_column("0", Integer),
 )
+"""By a preflight at least once: somebody else may have carried it out."""
 Index(
     "ix_payments_refused",
     payments.c.id,

@@ -7,7 +7,7 @@ once. No answer, or one that nobody understands, leaves a transaction as it is, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -25,6 +25,7 @@ from taprail_gateway.settle.cargo import Cargo
 from taprail_gateway.settle.chain import MAX_BATCH, Chain, SendOutcome
 from taprail_gateway.settle.errors import IN_POOL, SendClass
 from taprail_gateway.settle.signer import SignedTransaction
+from taprail_gateway.settle.told import Told
 from taprail_gateway.wakeups import Wakeups
 
 # A nonce that is mined already leaves nothing to be sent, be it ours (a reply was lost) or a
@@ -80,6 +81,7 @@ class Broadcaster:
     wakeups: Wakeups
     cargoes: Mapping[str, Cargo]
     """By the purpose of lanes."""
+    _told: Told = field(default_factory=Told, init=False)
 
     async def send(
         self, lane: Lane, lease: Lease, transactions: Sequence[StoredTransaction]
@@ -108,8 +110,15 @@ class Broadcaster:
         taken = [item.id for item, outcome in answered if outcome.meaning in _OUT]
         await self._mark(lane, lease, taken)
         obstacles = [Obstacle(*each) for each in answered if each[1].meaning not in _OUT]
-        for first in obstacles[:1]:
-            item, outcome = first.transaction, first.outcome
+        if not obstacles:
+            return None
+        self._tell(lane, obstacles[0], others=len(obstacles) - 1)
+        return obstacles[0]
+
+    def _tell(self, lane: Lane, obstacle: Obstacle, others: int) -> None:
+        """In the log: once, not at every try."""
+        item, outcome = obstacle.transaction, obstacle.outcome
+        if self._told.is_new((item.signed.tx_hash, outcome), self.clock.monotonic_s()):
             _log.warning(
                 "settle.not_taken",
                 lane=lane.address,
@@ -117,9 +126,8 @@ class Broadcaster:
                 nonce=item.nonce,
                 meaning=outcome.meaning,
                 said=outcome.text,
-                others=len(obstacles) - 1,
+                others=others,
             )
-        return obstacles[0] if obstacles else None
 
     async def _mark(self, lane: Lane, lease: Lease, transaction_ids: Sequence[int]) -> None:
         if not transaction_ids:

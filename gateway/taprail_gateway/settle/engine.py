@@ -12,7 +12,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 from sqlalchemy import Connection
@@ -43,6 +43,9 @@ from taprail_gateway.wakeups import Wakeups
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 5.0
 
+_SENDER: Final = "sender "
+"""How the names of send loops begin."""
+
 _log = structlog.get_logger("settle.engine")
 
 
@@ -66,6 +69,7 @@ class Settlement:
         self._clock = clock
         self._wakeups = wakeups
         self._bound = wakeups.bound.listen()
+        self._bound_for_rewards = wakeups.bound.listen()
         self._chain = chain
         self._payments = PaymentCargo(ledger, chain, custody, live, clock)
         cargoes: list[Cargo] = [self._payments]
@@ -88,7 +92,7 @@ class Settlement:
             self.rewards = RewardConfirmer(self._office, rewards_contract, rescuer, wakeups)
         self._tasks: list[asyncio.Task[None]] = []
         self._lane_tasks: dict[str, asyncio.Task[None]] = {}
-        self._obstacles: dict[str, str] = {}
+        self._hindered: dict[str, _Hindrance] = {}
 
     @property
     def sender(self) -> LaneSender:
@@ -97,8 +101,19 @@ class Settlement:
         return sender
 
     def obstacles(self) -> list[str]:
-        """What keeps payments from being settled right now, a line each; empty: nothing does."""
-        return [f"{loop}: {reason}" for loop, reason in self._obstacles.items()]
+        """What keeps payments from being settled right now, a line each; empty: nothing does.
+
+        A lane in trouble does not, as long as another of ours has none.
+        """
+        a_lane_is_well = any(
+            purpose == PaymentCargo.purpose and _name(address) not in self._hindered
+            for address, purpose in self.keeper.purposes.items()
+        )
+        return [
+            f"{loop}: {it.reason}"
+            for loop, it in self._hindered.items()
+            if it.is_vital and not (a_lane_is_well and loop.startswith(_SENDER))
+        ]
 
     async def start(self) -> None:
         """Check that every lane's key opens, then run; raises OperatorError if one does not."""
@@ -144,6 +159,8 @@ class Settlement:
         """Take over what operators have set meanwhile, and wake who may now go on."""
         if await self._live.look(self._ledger):
             self._wakeups.pending.ring()
+            self._wakeups.bound.ring()
+            self._wakeups.bound.ring()
 
     def _check_lanes(self, connection: Connection) -> None:
         lanes = queries.all_lanes(connection)
@@ -161,7 +178,7 @@ class Settlement:
         try:
             self._custody.unwrap(lane.address, lane.wrapped_key)
         except OperatorError as exc:
-            self._obstacles[_name(lane.address)] = str(exc)
+            self._hinder(_name(lane.address), str(exc), lane.purpose == PaymentCargo.purpose)
             return False
         return True
 
@@ -182,7 +199,7 @@ class Settlement:
         """A running loop for each lane that is ours, none for any other."""
         for address in set(self._lane_tasks) - set(self.senders):
             self._lane_tasks.pop(address).cancel()
-            self._obstacles.pop(_name(address), None)
+            self._hindered.pop(_name(address), None)
         for address, sender in self.senders.items():
             if address not in self._lane_tasks:
                 self._lane_tasks[address] = asyncio.create_task(self._send_loop(sender))
@@ -209,8 +226,9 @@ class Settlement:
         return None
 
     async def _reward_once(self, rewards: RewardConfirmer) -> str | None:
+        self._bound_for_rewards.clear()
         await rewards.tick()
-        await asyncio.sleep(self._live.now.confirmation_interval_ms / 1000)
+        await self._bound_for_rewards.wait(self._live.now.confirmation_interval_ms)
         return None
 
     async def _supervise(
@@ -230,16 +248,24 @@ class Settlement:
                 _log.exception("settle.bug", loop=loop)
                 obstacle = "an unforeseen error"
             if obstacle is None:
-                self._obstacles.pop(loop, None)
+                self._hindered.pop(loop, None)
                 pause_s = _FIRST_PAUSE_S
                 continue
-            if vital:
-                self._obstacles[loop] = obstacle
-            _log.warning("settle.hindered", loop=loop, reason=obstacle, pause_s=pause_s)
+            self._hinder(loop, obstacle, vital)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _hinder(self, loop: str, reason: str, is_vital: bool) -> None:
+        if self._hindered.get(loop, _Hindrance("", False)).reason != reason:
+            _log.warning("settle.hindered", loop=loop, reason=reason)
+        self._hindered[loop] = _Hindrance(reason, is_vital)
+
+
+class _Hindrance(NamedTuple):
+    reason: str
+    is_vital: bool
 
 
 def _name(address: str) -> str:
     """Of a lane's send loop, as obstacles tell it."""
-    return f"sender {address}"
+    return _SENDER + address

@@ -19,11 +19,10 @@ import structlog
 from sqlalchemy import Connection
 
 from taprail_common.crash import crash
-from taprail_gateway.ledger import leases, transitions
 from taprail_gateway.ledger.alerts import clear_alert, raise_alert
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.leases import Lease
-from taprail_gateway.ledger.nonces import skip_nonces
+from taprail_gateway.ledger.nonces import change_pause, skip_nonces
 from taprail_gateway.ledger.queries import Lane
 from taprail_gateway.settle.chain import SendOutcome
 from taprail_gateway.settle.errors import SendClass
@@ -65,52 +64,56 @@ async def heed(ledger: Ledger, lane: Lane, lease: Lease, obstacle: SendOutcome |
         await resume(ledger, lane, lease)
 
 
-async def pause(
-    ledger: Ledger, lane: Lane, cause: PauseCause, text: str, *, lease: Lease | None = None
-) -> None:
+async def pause(ledger: Ledger, lane: Lane, cause: PauseCause, text: str, *, lease: Lease) -> None:
     """Pause the lane and raise the alarm, once: the first cause stands until it is cured."""
     if lane.paused_because is not None:
         return
-    because = f"{cause}: {text}"
-    at_ms = ledger.clock.now_ms()
-    await ledger.write(
-        partial(_pause, lane=lane.address, lease=lease, cause=cause, because=because, at_ms=at_ms)
-    )
-    crash("settle.lane_paused")
-    _log.error("settle.lane_paused", lane=lane.address, because=because)
+    because, at_ms = f"{cause}: {text}", ledger.clock.now_ms()
+    if await ledger.write(partial(_pause, lease=lease, cause=cause, because=because, at_ms=at_ms)):
+        crash("settle.lane_paused")
+        _log.error("settle.lane_paused", lane=lane.address, because=because)
 
 
 async def resume(
     ledger: Ledger, lane: Lane, lease: Lease, *, skip_to_nonce: int | None = None
 ) -> None:
-    """Let a lane send again; `skip_to_nonce`: behind the nonces that strangers have used."""
-    at_ms = ledger.clock.now_ms()
-    await ledger.write(partial(_resume, lease=lease, skip_to_nonce=skip_to_nonce, at_ms=at_ms))
-    crash("settle.lane_resumed")
-    _log.info("settle.lane_resumed", lane=lane.address, was=lane.paused_because)
+    """Let a lane send again, if it still is paused for what was read; `skip_to_nonce`: behind the
+    nonces that strangers have used."""
+    work = partial(
+        _resume,
+        lease=lease,
+        was=lane.paused_because,
+        skip_to_nonce=skip_to_nonce,
+        at_ms=ledger.clock.now_ms(),
+    )
+    if await ledger.write(work):
+        crash("settle.lane_resumed")
+        _log.info("settle.lane_resumed", lane=lane.address, was=lane.paused_because)
 
 
 def _pause(
-    connection: Connection,
-    *,
-    lane: str,
-    lease: Lease | None,
-    cause: PauseCause,
-    because: str,
-    at_ms: int,
-) -> None:
-    if lease is not None:
-        leases.guard(connection, lease)
-    transitions.pause_lane(connection, lane, because)
+    connection: Connection, *, lease: Lease, cause: PauseCause, because: str, at_ms: int
+) -> bool:
+    if not change_pause(connection, lease, None, because):
+        return False
     is_foreign = cause is PauseCause.FOREIGN_NONCE
     kind = FOREIGN_ALERT if is_foreign else PAUSED_ALERT
     text = f"the lane is paused, {because}"
-    raise_alert(connection, kind, lane, "error", text, at_ms, needs_review=is_foreign)
+    raise_alert(connection, kind, lease.lane, "error", text, at_ms, needs_review=is_foreign)
+    return True
 
 
-def _resume(connection: Connection, *, lease: Lease, skip_to_nonce: int | None, at_ms: int) -> None:
-    leases.guard(connection, lease)
+def _resume(
+    connection: Connection,
+    *,
+    lease: Lease,
+    was: str | None,
+    skip_to_nonce: int | None,
+    at_ms: int,
+) -> bool:
+    if not change_pause(connection, lease, was, None):
+        return False
     if skip_to_nonce is not None:
         skip_nonces(connection, lease, skip_to_nonce)
-    transitions.pause_lane(connection, lease.lane, None)
     clear_alert(connection, PAUSED_ALERT, lease.lane, at_ms)
+    return True

@@ -7,16 +7,20 @@ from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
+from taprail_gateway.settle.broadcast import Obstacle
+
 T = TypeVar("T")
 
 
 class Outbound(Generic[T]):
     """`async with`: what was put is out, or has failed, when the block is left."""
 
-    def __init__(self, send: Callable[[Sequence[T]], Coroutine[None, None, str | None]]) -> None:
+    def __init__(
+        self, send: Callable[[Sequence[T]], Coroutine[None, None, Obstacle | None]]
+    ) -> None:
         self._send = send
-        self._task: asyncio.Task[str | None] | None = None
-        self._obstacle: str | None = None
+        self._task: asyncio.Task[Obstacle | None] | None = None
+        self._obstacle: Obstacle | None = None
 
     def put(self, items: Sequence[T]) -> None:
         """Begin to send; RuntimeError unless what was put before is `settled`."""
@@ -25,7 +29,7 @@ class Outbound(Generic[T]):
         if items:
             self._task = asyncio.create_task(self._send(items))
 
-    async def settled(self) -> str | None:
+    async def settled(self) -> Obstacle | None:
         """Wait for what is on its way; what stopped it, or anything before it, if anything did."""
         if self._task is not None:
             # Awaiting passes a cancellation on to it: nothing is left running behind.

@@ -37,9 +37,11 @@ from taprail_gateway.settle.preflight import Findings, Trial
 from taprail_gateway.settle.replies import Block
 from taprail_gateway.settle.signer import sign_authorization
 
-# A refused payment is tried again 2 s, 8 s and so on later: its account may have been topped up.
+# A refused payment is tried again 2, 4, 8, 16 and 32 s later: its account may have been topped up.
+# That makes a minute with all the tries that it has (`schema.REFUSED_AFTER`), so that a node which
+# is wrong for less than that costs no sale.
 _FIRST_WAIT_MS: Final = 2_000
-_WAIT_FACTOR: Final = 4
+_WAIT_FACTOR: Final = 2
 
 _log = structlog.get_logger("settle.payments")
 

@@ -87,7 +87,7 @@ async def _try_part(
         size_words, reply = await chain.read([sizes, together], replies.data_bytes)
         results = calls.decode_results(reply, len(trials))
     except ChainError as exc:
-        # Perhaps one of them spoils the call for all.
+        # Perhaps a payer with code spoils the call for all.
         _log.warning("settle.preflight_apart", payments=len(trials), reason=str(exc))
         (size_words,) = await chain.read([sizes], replies.data_bytes)
     coded = code_sizes.with_code(payers, size_words)
@@ -97,8 +97,13 @@ async def _try_part(
         plain = [it for it in trials if it.payer not in coded]
         if plain:
             await _try_part(chain, gas, plain, head, findings)
-    elif results is None:
+    elif results is None and len(trials) == 1:
         await _try_each(chain, gas, trials, head, findings)
+    elif results is None:
+        # Perhaps it is more than this node answers at once.
+        half = len(trials) // 2
+        await _try_part(chain, gas, trials[:half], head, findings)
+        await _try_part(chain, gas, trials[half:], head, findings)
     else:
         for trial, result in zip(trials, results, strict=True):
             if not result.succeeded:

@@ -186,7 +186,8 @@ class RewardConfirmer:
         if block.number - first < _BLOCKS_WITHOUT_RECEIPT:
             return False
         text = f"nonce {item.transaction.nonce} was used by a transaction that is not ours"
-        await pause(self._ledger, item.held.lane, PauseCause.FOREIGN_NONCE, text)
+        held = item.held
+        await pause(self._ledger, held.lane, PauseCause.FOREIGN_NONCE, text, lease=held.lease)
         return True
 
     # --- one commit -----------------------------------------------------------------------------

@@ -34,11 +34,11 @@ from sqlalchemy import Connection
 from taprail_common.crash import crash
 from taprail_gateway.ledger import leases, nonces, queries, transitions
 from taprail_gateway.ledger.leases import Lease, LeaseLostError
-from taprail_gateway.ledger.queries import Lane
-from taprail_gateway.settle.broadcast import StoredTransaction, stored_transactions
+from taprail_gateway.ledger.queries import Lane, OpenTransaction
+from taprail_gateway.settle.broadcast import Obstacle, StoredTransaction, stored_transactions
 from taprail_gateway.settle.cargo import Cargo, Load
 from taprail_gateway.settle.drafts import Draft, draft
-from taprail_gateway.settle.errors import SendClass
+from taprail_gateway.settle.errors import SendClass, WrongChainError
 from taprail_gateway.settle.lanes import PauseCause, cause_of, heed, pause, resume
 from taprail_gateway.settle.live import QueueMode
 from taprail_gateway.settle.office import Office
@@ -53,6 +53,9 @@ _BATCHES_PER_TICK: Final = 50
 
 _AT_ONCE: Final = 200
 """Stored transactions read at a time: 5 MB of full ones."""
+
+_NOT_HEARD: Final = frozenset({SendClass.AMBIGUOUS, SendClass.CAPACITY})
+"""After these the node may know nothing of what was offered to it."""
 
 _log = structlog.get_logger("settle.sender")
 
@@ -88,7 +91,9 @@ class LaneSender:
         self._ledger = office.ledger
         self._live = office.live
         self._clock = office.clock
-        self._resumed_for: Lease | None = None
+        self._begun_for: Lease | None = None
+        self._again_from: int | None = None
+        """From this nonce on all that is not mined has to be offered once more."""
         self._unsent_from = 0
         """Below this nonce nothing is left that no node has taken."""
         self._let_go_for: str | None = None
@@ -102,34 +107,36 @@ class LaneSender:
         if lease is None:
             return Tick()
         try:
-            if lease != self._resumed_for:
-                obstacle = await self._resume(lease)
-                if obstacle is not None:
-                    return Tick(may_be_more=True, obstacle=obstacle)
-            return await self._go_on(lease)
+            return await self._step(lease)
         except LeaseLostError:
             self._office.keeper.lose(self.address)
             return Tick()
 
+    async def _step(self, lease: Lease) -> Tick:
+        try:
+            if lease != self._begun_for:
+                await self._begin(lease)
+            return await self._go_on(lease)
+        except WrongChainError as exc:
+            lane = await self._ledger.read(self._lane)
+            await pause(self._ledger, lane, PauseCause.WRONG_CHAIN, str(exc), lease=lease)
+            raise
+
     async def _go_on(self, lease: Lease) -> Tick:
-        unsent = await self._ledger.read(self._unsent)
+        stored = await self._ledger.read(self._stored)
         found = await self._ledger.read(self._look)
         await self._let_go(found.lane, lease)
-        if unsent:
-            obstacle = await self._send(found.lane, lease, unsent)
-            return Tick(may_be_more=True, obstacle=obstacle)
+        if stored:
+            return await self._offer(found.lane, lease, stored)
         if found.lane.paused_because is not None:
             return await self._wait_for_cure(found, lease)
-        if found.lane.next_nonce is None:
-            self._resumed_for = None  # a new lane: the chain says where its nonces begin
-            return Tick(may_be_more=True)
         async with Outbound(partial(self._send, found.lane, lease)) as outbound:
             for _ in range(_BATCHES_PER_TICK):
                 load = await self._take_on(found, lease, outbound)
                 if load is None:
-                    return Tick(obstacle=await outbound.settled())
+                    return _tick(await outbound.settled())
                 found = await self._ledger.read(self._look)
-            return Tick(may_be_more=True, obstacle=await outbound.settled())
+            return _tick(await outbound.settled(), may_be_more=True)
 
     async def _take_on(
         self, found: _Situation, lease: Lease, outbound: Outbound[StoredTransaction]
@@ -172,8 +179,11 @@ class LaneSender:
 
     # --- what is stored already ---------------------------------------------------------------
 
-    async def _resume(self, lease: Lease) -> str | None:
-        """After a start, or when a node misses lower nonces: send again all that is not mined."""
+    async def _begin(self, lease: Lease) -> None:
+        """After a start, or when a node misses lower nonces: all that is not mined is sent again.
+
+        A new lane learns from the chain where its nonces begin.
+        """
         lane = await self._ledger.read(self._lane)
         head = await self._current_head()
         (mined,) = await self._office.chain.transaction_counts(lane.address, [head.number])
@@ -186,24 +196,24 @@ class LaneSender:
         elif mined > lane.next_nonce:
             text = f"{mined} transactions are mined, only {lane.next_nonce} are ours"
             await pause(self._ledger, lane, PauseCause.FOREIGN_NONCE, text, lease=lease)
-        self._resumed_for = lease
-        while part := await self._ledger.read(partial(self._open_from, nonce=mined)):
-            _log.info("settle.resending", lane=lane.address, transactions=len(part))
-            obstacle = await self._send(lane, lease, part)
-            if obstacle is not None:
-                return obstacle
-            mined = part[-1].nonce + 1
-        return None
+        self._begun_for, self._again_from = lease, mined
+
+    async def _offer(self, lane: Lane, lease: Lease, stored: Sequence[StoredTransaction]) -> Tick:
+        """Send what is stored; what a node has refused for a reason is not offered to it again
+        here (see `stuck`), what may not have reached it is."""
+        obstacle = await self._send(lane, lease, stored)
+        was_heard = obstacle is None or obstacle.outcome.meaning not in _NOT_HEARD
+        if self._again_from is not None and was_heard:
+            self._again_from = stored[-1].nonce + 1
+        return _tick(obstacle, may_be_more=True)
 
     async def _send(
         self, lane: Lane, lease: Lease, transactions: Sequence[StoredTransaction]
-    ) -> str | None:
+    ) -> Obstacle | None:
         obstacle = await self._office.broadcaster.send(lane, lease, transactions)
-        if obstacle is None:
-            return None
-        if obstacle.outcome.meaning is SendClass.NONCE_HIGH:
-            self._resumed_for = None  # a node that misses a nonce gets the lane from its head
-        return str(obstacle)
+        if obstacle is not None and obstacle.outcome.meaning is SendClass.NONCE_HIGH:
+            self._begun_for = None  # a node that misses a nonce gets the lane from its head
+        return obstacle
 
     async def _let_go(self, lane: Lane, lease: Lease) -> None:
         """Let other lanes have what a paused one has claimed: once for each pause."""
@@ -214,8 +224,13 @@ class LaneSender:
 
     async def _wait_for_cure(self, found: _Situation, lease: Lease) -> Tick:
         """A paused lane with nothing to send: is the cause gone?"""
-        if cause_of(found.lane) is PauseCause.FOREIGN_NONCE:
+        cause = cause_of(found.lane)
+        if cause is PauseCause.FOREIGN_NONCE:
             await self._step_over_strangers(found, lease)
+        elif cause is PauseCause.WRONG_CHAIN:
+            self._office.chain.check_again()
+            await self._office.chain.head()  # an error as long as no node is on the right one
+            await resume(self._ledger, found.lane, lease)
         elif found.lowest_open is None:
             # Nothing is left whose taking could tell that the wallet was topped up: try anew.
             await heed(self._ledger, found.lane, lease, None)
@@ -292,19 +307,24 @@ class LaneSender:
         (lane,) = (it for it in queries.all_lanes(connection) if it.address == self.address)
         return lane
 
-    def _unsent(self, connection: Connection) -> list[StoredTransaction]:
-        """What is stored and was taken by no node yet: the oldest of it."""
+    def _stored(self, connection: Connection) -> list[StoredTransaction]:
+        """What goes before anything new: the lowest nonces of it."""
+        if self._again_from is not None:
+            again = nonces.open_from(connection, self.address, self._again_from, _AT_ONCE)
+            if again:
+                return stored_transactions(connection, again)
+            self._again_from = None
+        return stored_transactions(connection, self._unsent(connection))
+
+    def _unsent(self, connection: Connection) -> list[OpenTransaction]:
+        """What was taken by no node yet: the oldest of it."""
         next_nonce = self._lane(connection).next_nonce
-        open_ones = nonces.open_from(
+        unsent = nonces.open_from(
             connection, self.address, self._unsent_from, _AT_ONCE, status="signed"
         )
-        if not open_ones and next_nonce is not None:
+        if not unsent and next_nonce is not None:
             self._unsent_from = next_nonce
-        return stored_transactions(connection, open_ones)
-
-    def _open_from(self, connection: Connection, *, nonce: int) -> list[StoredTransaction]:
-        open_ones = nonces.open_from(connection, self.address, nonce, _AT_ONCE)
-        return stored_transactions(connection, open_ones)
+        return unsent
 
     def _store(
         self, connection: Connection, *, lease: Lease, drafts: Sequence[Draft], at_ms: int
@@ -317,3 +337,7 @@ class LaneSender:
     def _give_back(self, connection: Connection, *, lease: Lease) -> int:
         leases.guard(connection, lease)
         return self._cargo.give_back(connection, self.address)
+
+
+def _tick(obstacle: Obstacle | None, *, may_be_more: bool = False) -> Tick:
+    return Tick(may_be_more, None if obstacle is None else str(obstacle))
