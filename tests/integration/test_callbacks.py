@@ -17,8 +17,8 @@ from taprail_common.errors import TapRailError
 from taprail_common.payment_state import PaymentEvent, PaymentState
 from taprail_gateway.callbacks import line
 from taprail_gateway.callbacks.dispatcher import Dispatcher
-from taprail_gateway.callbacks.handlers import Handler, Work
-from taprail_gateway.callbacks.kinds import make_dispatcher
+from taprail_gateway.callbacks.handlers import CallbackHandler, Work
+from taprail_gateway.callbacks.kinds import callback_lines, make_dispatcher
 from taprail_gateway.config import GatewaySettings
 from taprail_gateway.ledger import alerts, leases, outbox, queries, schema, transitions
 from taprail_gateway.ledger.database import Ledger
@@ -87,11 +87,14 @@ def clock() -> ManualClock:
     return ManualClock(NOW_MS)
 
 
-def dispatcher(ledger: Ledger, clock: ManualClock, **handlers: Handler) -> Dispatcher:
-    return Dispatcher(ledger, handlers, clock, Wakeups(), Random(1))
+def dispatcher(ledger: Ledger, clock: ManualClock, **handlers: CallbackHandler) -> Dispatcher:
+    lines = callback_lines(handlers, ledger, clock, Random(2))
+    return Dispatcher(ledger, lines, clock, Wakeups(), Random(1))
 
 
-async def dispatching(ledger: Ledger, clock: ManualClock, **handlers: Handler) -> Dispatcher:
+async def dispatching(
+    ledger: Ledger, clock: ManualClock, **handlers: CallbackHandler
+) -> Dispatcher:
     made = dispatcher(ledger, clock, **handlers)
     assert await made.take_lease()
     return made
@@ -151,7 +154,7 @@ async def test_what_is_told_of_one_payment_comes_in_order(
     await made.tick()
     await made.tick()
     assert bell.calls == [(payment, "confirmation_failed")], "the later one must wait"
-    await clock.advance(line.BACKOFF.first_ms / 1000)
+    await clock.advance(outbox.BACKOFF.first_ms / 1000)
     await made.tick()
     await made.tick()
     assert [state for _, state in bell.calls[1:]] == ["confirmation_failed", "completed"]
@@ -161,7 +164,8 @@ async def test_it_wakes_by_the_bell_and_stops(
     ledger: Ledger, registry: Registry, clock: ManualClock
 ) -> None:
     wakeups, bell = Wakeups(), Bell()
-    made = Dispatcher(ledger, {KIND: bell}, clock, wakeups, Random(1))
+    lines = callback_lines({KIND: bell}, ledger, clock, Random(2))
+    made = Dispatcher(ledger, lines, clock, wakeups, Random(1))
     await made.start()
     completed(ledger, registry)
     wakeups.callbacks.ring()
@@ -200,7 +204,7 @@ async def test_a_failure_is_tried_again_ever_later_and_touches_no_payment(
         [row] = rows(ledger)
         assert (row["status"], row["tries"], row["last_error"]) == ("waiting", tries, "not now")
         wait_ms = row["due_at_ms"] - clock.now_ms()
-        assert 0 < wait_ms <= line.BACKOFF.first_ms * 2 ** (tries - 1)
+        assert 0 < wait_ms <= outbox.BACKOFF.first_ms * 2 ** (tries - 1)
         await made.tick()
         assert len(bell.calls) == tries, "not before it is due"
         await clock.advance(wait_ms / 1000)
@@ -217,13 +221,13 @@ async def test_after_too_many_tries_it_is_dead_with_an_alert(
     [payment] = completed(ledger, registry)
     bell = Bell(failures=1_000, error=lambda: ValueError("a bug"))
     made = await dispatching(ledger, clock, bell=bell)
-    for _ in range(line.MAX_TRIES + 3):
+    for _ in range(outbox.MAX_TRIES + 3):
         await made.take_lease()
         await made.tick()
-        await clock.advance(line.BACKOFF.longest_ms / 1000)
-    assert len(bell.calls) == line.MAX_TRIES
+        await clock.advance(outbox.BACKOFF.longest_ms / 1000)
+    assert len(bell.calls) == outbox.MAX_TRIES
     [row] = rows(ledger)
-    assert (row["status"], row["tries"]) == ("dead", line.MAX_TRIES)
+    assert (row["status"], row["tries"]) == ("dead", outbox.MAX_TRIES)
     [alert] = ledger.read_now(alerts.open_alerts)
     assert (alert.subject, alert.needs_review) == (f"{KIND}:{payment}", True)
     assert "ValueError" in alert.text

@@ -15,6 +15,7 @@ from sqlalchemy import select
 
 from taprail_gateway import registry
 from taprail_gateway.callbacks.dispatcher import Dispatcher
+from taprail_gateway.callbacks.kinds import callback_lines
 from taprail_gateway.callbacks.reward import RewardHandler
 from taprail_gateway.config import GatewaySettings
 from taprail_gateway.ledger import outbox, schema
@@ -40,7 +41,9 @@ class RewardShop:
     def dispatcher(self) -> Dispatcher:
         """A new dispatcher on this ledger, not started, as after a restart."""
         handlers = {"reward": RewardHandler(self.settings)}
-        return Dispatcher(self.shop.ledger, handlers, self.shop.clock, self.shop.wakeups, Random(1))
+        ledger, clock, random = self.shop.ledger, self.shop.clock, Random(1)
+        lines = callback_lines(handlers, ledger, clock, random)
+        return Dispatcher(ledger, lines, clock, self.shop.wakeups, random)
 
     async def settlement(self) -> Settlement:
         """A new settlement on this ledger, not started: tests turn its wheels by hand."""

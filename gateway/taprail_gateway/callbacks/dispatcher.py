@@ -1,4 +1,4 @@
-"""The dispatcher: keeps the outbox's lease, and a loop for each kind of callback.
+"""The dispatcher: keeps the outbox's lease, and a loop for each of its queues.
 
 One gateway dispatches for all on a ledger; when it ends, another takes the lease over. All that
 matters is in the ledger, so a loop that was cut off anywhere goes on from there.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from sqlalchemy import Connection
@@ -19,7 +19,6 @@ from sqlalchemy import Connection
 from taprail_common.clock import Clock
 from taprail_common.errors import TapRailError
 from taprail_gateway.backoff import Backoff
-from taprail_gateway.callbacks.handlers import Handler
 from taprail_gateway.callbacks.line import Line
 from taprail_gateway.ledger import leases
 from taprail_gateway.ledger.database import Ledger
@@ -45,7 +44,7 @@ class Dispatcher:
     def __init__(
         self,
         ledger: Ledger,
-        handlers: Mapping[str, Handler],
+        lines: Sequence[Line[Any]],
         clock: Clock,
         wakeups: Wakeups,
         random: Random,
@@ -56,9 +55,7 @@ class Dispatcher:
         self._bell = wakeups.callbacks
         self._owner = secrets.token_hex(8)
         self._lease: Lease | None = None
-        self._lines = [
-            Line(kind, handler, ledger, clock, random) for kind, handler in handlers.items()
-        ]
+        self._lines = lines
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -72,7 +69,7 @@ class Dispatcher:
             return
         loops: dict[str, Callable[[], Awaitable[None]]] = {LEASE: self._keep_lease}
         for line in self._lines:
-            loops[line.kind] = partial(self._serve, line, self._bell.listen())
+            loops[line.name] = partial(self._serve, line, self._bell.listen())
         self._tasks = [
             asyncio.create_task(self._supervise(loop, step)) for loop, step in loops.items()
         ]
@@ -108,7 +105,7 @@ class Dispatcher:
         return self._lease is not None
 
     async def tick(self) -> None:
-        """Hand on what is due, a batch of each kind; nothing while another gateway dispatches."""
+        """Hand on what is due, a batch of each queue; nothing while another gateway dispatches."""
         for line in self._lines:
             await self._once(line)
 
@@ -120,7 +117,7 @@ class Dispatcher:
         self._lease = None
         _log.error("callbacks.lease_lost")
 
-    async def _once(self, line: Line) -> int:
+    async def _once(self, line: Line[Any]) -> int:
         """One step of a line; how long it may rest then, in ms."""
         lease = self._lease
         if lease is None:
@@ -137,7 +134,7 @@ class Dispatcher:
         await self.take_lease()
         await asyncio.sleep(RENEW_MS / 1000)
 
-    async def _serve(self, line: Line, bell: Listener) -> None:
+    async def _serve(self, line: Line[Any], bell: Listener) -> None:
         bell.clear()  # before looking: what comes meanwhile rings again
         rest_ms = await self._once(line)
         if rest_ms:

@@ -1,15 +1,15 @@
 """Handlers by name: who is told of payments, and how. A module is imported only when it is used.
 
-A handler answers for one kind of the outbox's rows. What it does to the outside it does in
-`handle`, which may happen more than once for a row: the process may end before the row is finished.
-What it does to the ledger it gives back as work, which is done in the commit that finishes the row.
+A handler answers for the rows of one queue. What it does to the outside it does in `handle`, which
+may happen more than once for a row: the process may end before the row is finished. What it does to
+the ledger it gives back as work, which is done in the commit that finishes the row.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 from sqlalchemy import Connection
 
@@ -21,20 +21,28 @@ from taprail_gateway.ledger.outbox import Callback
 Work: TypeAlias = Callable[[Connection], object]
 
 
-class Handler(Protocol):
-    """One kind of callback."""
+R_contra = TypeVar("R_contra", contravariant=True)
 
-    states: Collection[PaymentState]
-    """What it is told of, when a payment comes to it."""
+
+class Handler(Protocol[R_contra]):
+    """Who handles the rows of a queue."""
+
     at_once: int
     """How many may be handled at the same time."""
 
-    async def handle(self, callback: Callback) -> Work:
-        """Tell whoever is to be told, keyed by the payment's id, and give what to write.
+    async def handle(self, row: R_contra, /) -> Work:
+        """Tell whoever is to be told, keyed by what the row is about, and give what to write.
 
         Anything that it raises, or that its work raises, is a failure: the row is tried again.
         """
         ...
+
+
+class CallbackHandler(Handler[Callback], Protocol):
+    """One kind of callback."""
+
+    states: Collection[PaymentState]
+    """What it is told of, when a payment comes to it."""
 
 
 _HANDLERS: Final[Mapping[str, tuple[str, str]]] = {
@@ -43,16 +51,16 @@ _HANDLERS: Final[Mapping[str, tuple[str, str]]] = {
 """Kind -> module and class; the class takes the gateway's settings."""
 
 
-def make_handlers(kinds: Sequence[str], settings: GatewaySettings) -> dict[str, Handler]:
+def make_handlers(kinds: Sequence[str], settings: GatewaySettings) -> dict[str, CallbackHandler]:
     """The handlers of these kinds; OperatorError for one that there is not."""
     return {kind: _make(kind, settings) for kind in kinds}
 
 
-def _make(kind: str, settings: GatewaySettings) -> Handler:
+def _make(kind: str, settings: GatewaySettings) -> CallbackHandler:
     if kind not in _HANDLERS:
         raise OperatorError(
             f"no handler for {kind!r} callbacks", fix=f"there are: {', '.join(_HANDLERS)}"
         )
     module, class_name = _HANDLERS[kind]
-    handler: Handler = getattr(importlib.import_module(module), class_name)(settings)
+    handler: CallbackHandler = getattr(importlib.import_module(module), class_name)(settings)
     return handler

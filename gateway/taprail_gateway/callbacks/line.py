@@ -1,8 +1,8 @@
-"""One kind of callback and its handler: due rows in, and what came of them back into the ledger.
+"""One queue and its handler: due rows in, and what came of them back into the ledger.
 
-Kinds do not wait for each other, only rows of one kind and payment do. A row is handed on at least
-once. A failure is written down with the time of the next try; after too many the row is dead, with
-an alert. Whatever a handler does, the payment is not touched.
+Queues do not wait for each other, only rows of one queue and payment do. A row is handed on at
+least once. A failure is written down with the time of the next try; after too many the row is
+dead, with an alert. Whatever a handler does, the payment is not touched.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
 from sqlalchemy import Connection
@@ -22,19 +22,13 @@ from taprail_common.crash import crash
 from taprail_common.errors import TapRailError
 from taprail_gateway.backoff import Backoff
 from taprail_gateway.callbacks.handlers import Handler, Work
-from taprail_gateway.ledger import leases, outbox
+from taprail_gateway.ledger import leases
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.errors import Overloaded, StorageError
 from taprail_gateway.ledger.leases import Lease, LeaseLostError
-from taprail_gateway.ledger.outbox import Callback
 
 BATCH: Final = 100
 """Rows read at once."""
-
-MAX_TRIES: Final = 15
-"""Of one row: with the waits below about an hour passes on average, and two at most."""
-
-BACKOFF: Final = Backoff(first_ms=1_000, longest_ms=30 * 60_000)
 
 HANDLE_TIMEOUT_S: Final = 30.0
 """For one row, so that what hangs becomes a failure."""
@@ -45,41 +39,83 @@ _OURS: Final = (LeaseLostError, StorageError, Overloaded)
 _log = structlog.get_logger("callbacks")
 
 
+class Row(Protocol):
+    """What waits in a queue."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def tries(self) -> int: ...
+    @property
+    def about(self) -> str:
+        """What it tells of, for the log."""
+        ...
+
+
+R = TypeVar("R", bound=Row)
+
+
+class Queue(Protocol[R]):
+    """Where the rows of a line are: each of these works inside the caller's transaction."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def max_tries(self) -> int:
+        """Of one row; then it is dead."""
+        ...
+
+    @property
+    def backoff(self) -> Backoff:
+        """The waits between them."""
+        ...
+
+    def due(self, connection: Connection, now_ms: int, limit: int) -> list[R]: ...
+    def next_due_ms(self, connection: Connection) -> int | None: ...
+    def finish(self, connection: Connection, row_ids: Sequence[int], at_ms: int) -> None: ...
+    def put_off(self, connection: Connection, row: R, due_at_ms: int, error: str) -> None: ...
+    def bury(self, connection: Connection, row: R, at_ms: int, error: str) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
-class Handled:
+class Handled(Generic[R]):
     """A row whose handler is done with it."""
 
     lease: Lease
-    callback: Callback
+    row: R
     work: Work
     at_ms: int
 
 
-class Finisher:
+class Finisher(Generic[R]):
     """Finishes rows, each together with its handler's work; many share a commit."""
 
-    def run(self, connection: Connection, items: Sequence[Handled], /) -> list[None]:
+    def __init__(self, queue: Queue[R]) -> None:
+        self._queue = queue
+
+    def run(self, connection: Connection, items: Sequence[Handled[R]], /) -> list[None]:
         for lease in {item.lease.fence: item.lease for item in items}.values():
             leases.guard(connection, lease)
-        outbox.finish(connection, [item.callback.id for item in items], items[0].at_ms)
+        self._queue.finish(connection, [item.row.id for item in items], items[0].at_ms)
         for item in items:
             item.work(connection)
         return [None] * len(items)
 
 
-class Line:
-    """The rows of one kind. `tick` hands on what is due now."""
+class Line(Generic[R]):
+    """The rows of one queue. `tick` hands on what is due now."""
 
     def __init__(
-        self, kind: str, handler: Handler, ledger: Ledger, clock: Clock, random: Random
+        self, queue: Queue[R], handler: Handler[R], ledger: Ledger, clock: Clock, random: Random
     ) -> None:
-        self.kind = kind
+        self.name = queue.name
+        self._queue = queue
         self._handler = handler
         self._ledger = ledger
         self._clock = clock
         self._random = random
         self._room = asyncio.Semaphore(handler.at_once)
-        self._finisher = Finisher()
+        self._finisher = Finisher(queue)
 
     async def tick(self, lease: Lease) -> int | None:
         """Hand on one batch; ms until there is more to do, None when nothing waits.
@@ -87,30 +123,29 @@ class Line:
         Raises LeaseLostError, StorageError or Overloaded: nothing is lost by that.
         """
         now_ms = self._clock.now_ms()
-        due = partial(outbox.due, kind=self.kind, now_ms=now_ms, limit=BATCH)
-        batch = await self._ledger.read(due)
+        batch = await self._ledger.read(partial(self._queue.due, now_ms=now_ms, limit=BATCH))
         done = await asyncio.gather(
-            *(self._serve(lease, callback) for callback in batch), return_exceptions=True
+            *(self._serve(lease, row) for row in batch), return_exceptions=True
         )
         for outcome in done:
             if isinstance(outcome, BaseException):
                 raise outcome
-        next_ms = await self._ledger.read(partial(outbox.next_due_ms, kind=self.kind))
+        next_ms = await self._ledger.read(self._queue.next_due_ms)
         return None if next_ms is None else max(0, next_ms - self._clock.now_ms())
 
-    async def _serve(self, lease: Lease, callback: Callback) -> None:
+    async def _serve(self, lease: Lease, row: R) -> None:
         async with self._room:
-            failure = await self._try(lease, callback)
+            failure = await self._try(lease, row)
         if failure is not None:
-            await self._note_failure(lease, callback, failure)
+            await self._note_failure(lease, row, failure)
 
-    async def _try(self, lease: Lease, callback: Callback) -> str | None:
+    async def _try(self, lease: Lease, row: R) -> str | None:
         """Handle a row and finish it; why that failed, if it did."""
         try:
             async with asyncio.timeout(HANDLE_TIMEOUT_S):
-                work = await self._handler.handle(callback)
+                work = await self._handler.handle(row)
             crash("callbacks.handled")
-            handled = Handled(lease, callback, work, self._clock.now_ms())
+            handled = Handled(lease, row, work, self._clock.now_ms())
             await self._ledger.write_batched(self._finisher, handled)
             crash("callbacks.finished")
         except _OURS:
@@ -120,28 +155,28 @@ class Line:
         except TapRailError as exc:
             return str(exc)
         except Exception as exc:  # noqa: BLE001 - a handler's bug is its own failure: noted, bounded
-            _log.exception("callbacks.bug", kind=self.kind, payment=callback.payment_id)
+            _log.exception("callbacks.bug", queue=self.name, about=row.about)
             return f"an unforeseen error ({type(exc).__name__})"
         return None
 
-    async def _note_failure(self, lease: Lease, callback: Callback, failure: str) -> None:
-        tries, now_ms = callback.tries + 1, self._clock.now_ms()
-        is_last = tries >= MAX_TRIES
-        due_at_ms = now_ms + BACKOFF.wait_ms(tries, self._random)
+    async def _note_failure(self, lease: Lease, row: R, failure: str) -> None:
+        tries, now_ms = row.tries + 1, self._clock.now_ms()
+        is_last = tries >= self._queue.max_tries
+        due_at_ms = now_ms + self._queue.backoff.wait_ms(tries, self._random)
 
         def note(connection: Connection) -> None:
             leases.guard(connection, lease)
             if is_last:
-                outbox.bury(connection, callback, now_ms, failure)
+                self._queue.bury(connection, row, now_ms, failure)
             else:
-                outbox.put_off(connection, callback, due_at_ms, failure)
+                self._queue.put_off(connection, row, due_at_ms, failure)
 
         await self._ledger.write(note)
         crash("callbacks.put_off")
         _log.warning(
             "callbacks.given_up" if is_last else "callbacks.put_off",
-            kind=self.kind,
-            payment=callback.payment_id,
+            queue=self.name,
+            about=row.about,
             tries=tries,
             reason=failure,
         )

@@ -27,6 +27,7 @@ from sqlalchemy import (
 )
 
 from taprail_common.payment_state import PaymentEvent, PaymentState, target_of
+from taprail_gateway.backoff import Backoff
 from taprail_gateway.ledger.alerts import raise_alert
 from taprail_gateway.ledger.errors import GuardError
 from taprail_gateway.ledger.prepared import Prepared, prepared
@@ -45,6 +46,11 @@ DEAD_ALERT: Final = "callback_dead"
 MAX_ERROR: Final = 500
 """Characters kept of why a handler failed: part of it may be a stranger's answer."""
 
+MAX_TRIES: Final = 15
+"""Of one row: with the waits below about an hour passes on average, and two at most."""
+
+BACKOFF: Final = Backoff(first_ms=1_000, longest_ms=30 * 60_000)
+
 _META: Final = "callbacks:"
 
 _c = callbacks.c
@@ -60,6 +66,11 @@ class Callback:
     state: PaymentState
     tries: int
     created_at_ms: int
+
+    @property
+    def about(self) -> str:
+        """The payment, for the log."""
+        return self.payment_id
 
 
 def enable(connection: Connection, wanted: Mapping[str, Collection[PaymentState]]) -> None:
@@ -104,6 +115,35 @@ _WRITE: Final = Prepared(Upsert(callbacks, _write).statement)
 
 
 # --- for the dispatcher -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackQueue:
+    """The rows of one kind, as a line of the dispatcher wants them."""
+
+    name: str
+    max_tries: int = MAX_TRIES
+    backoff: Backoff = BACKOFF
+
+    def due(self, connection: Connection, now_ms: int, limit: int) -> list[Callback]:
+        """See `due` below."""
+        return due(connection, self.name, now_ms, limit)
+
+    def next_due_ms(self, connection: Connection) -> int | None:
+        """See `next_due_ms` below."""
+        return next_due_ms(connection, self.name)
+
+    def finish(self, connection: Connection, row_ids: Sequence[int], at_ms: int) -> None:
+        """See `finish` below."""
+        finish(connection, row_ids, at_ms)
+
+    def put_off(self, connection: Connection, row: Callback, due_at_ms: int, error: str) -> None:
+        """See `put_off` below."""
+        put_off(connection, row, due_at_ms, error)
+
+    def bury(self, connection: Connection, row: Callback, at_ms: int, error: str) -> None:
+        """See `bury` below."""
+        bury(connection, row, at_ms, error)
 
 
 def due(connection: Connection, kind: str, now_ms: int, limit: int) -> list[Callback]:
