@@ -29,7 +29,7 @@ from taprail_common.clock import SystemClock
 from taprail_common.errors import TapRailError
 from taprail_common.payment_state import PaymentState
 from taprail_gateway.callbacks.dispatcher import Dispatcher
-from taprail_gateway.callbacks.handlers import Handler, Work
+from taprail_gateway.callbacks.handlers import CallbackHandler, Work
 from taprail_gateway.callbacks.kinds import callback_lines
 from taprail_gateway.callbacks.reward import RewardHandler
 from taprail_gateway.custody import Custody
@@ -276,7 +276,10 @@ def ticket(rewarding: RewardShop, ledger_url: str, key_file: Path) -> Ticket:
 async def dawn(rewarding: RewardShop, seed: int) -> AsyncIterator[Day]:
     """A gateway that has just started, with all that it needs."""
     shop = rewarding.shop
-    handlers: dict[str, CallbackHandler] = {"reward": RewardHandler(rewarding.settings), "deaf": Deaf()}
+    handlers: dict[str, CallbackHandler] = {
+        "reward": RewardHandler(rewarding.settings),
+        "deaf": Deaf(),
+    }
     wanted = {kind: handler.states for kind, handler in handlers.items()}
     await shop.ledger.write(partial(outbox.enable, wanted=wanted))
     async with RpcProxy(shop.chain.rpc_url, seed=seed) as proxy:
