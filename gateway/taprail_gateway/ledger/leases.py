@@ -68,7 +68,7 @@ def acquire(
 ) -> Lease | None:
     """Take a lease that is free, has run out, or (`takeover`) whose owner must be dead."""
     _CREATE.run(connection, {"name": name, "zero": 0})
-    now = _clock_ms(connection, now_ms)
+    now = clock_ms(connection, now_ms)
     free = [leases.c.owner.is_(None), leases.c.until_ms < now]
     if takeover:
         free.append(leases.c.owner != owner)
@@ -84,8 +84,17 @@ def acquire(
 
 def renew(connection: Connection, lease: Lease, now_ms: int) -> None:
     """Make a lease last again; LeaseLostError when it is another's."""
-    until = _clock_ms(connection, now_ms) + TTL_MS
+    until = clock_ms(connection, now_ms) + TTL_MS
     _change(connection, lease, {"until_ms": until})
+
+
+def hold(connection: Connection, name: str, owner: str, now_ms: int) -> None:
+    """Take or renew a lease that nobody else ever wants."""
+    _CREATE.run(connection, {"name": name, "zero": 0})
+    until = clock_ms(connection, now_ms) + TTL_MS
+    connection.execute(
+        update(leases).where(leases.c.name == name).values(owner=owner, until_ms=until)
+    )
 
 
 def release(connection: Connection, lease: Lease) -> None:
@@ -118,7 +127,7 @@ def _lost(lease: Lease) -> LeaseLostError:
     return LeaseLostError("the lease is another gateway's", [lease.name])
 
 
-def _clock_ms(connection: Connection, now_ms: int) -> ColumnElement[int]:
+def clock_ms(connection: Connection, now_ms: int) -> ColumnElement[int]:
     """One clock for all who compare: the server's, where there is one."""
     if connection.dialect.name == "sqlite":
         return literal(now_ms, BigInteger)

@@ -1,20 +1,23 @@
 """Which lanes this gateway may send from: takes their leases, renews them, gives them back.
 
-Beside them the one lease of whoever follows the accounts' balances for all gateways. What is lost
-is out of `leases` at once; what was begun for it fails at its next write, because every write is
-guarded (see `ledger.leases`).
+Gateways on one ledger share its lanes alike: who has more than its share gives some back, and who
+has less takes what is free. Beside them there is the one lease of whoever follows the accounts'
+balances for all. What is lost is out of `leases` at once; what was begun for it fails at its next
+write, because every write is guarded (see `ledger.leases`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
 import structlog
 
 from taprail_common.clock import Clock
-from taprail_gateway.ledger import leases, queries
+from taprail_gateway.ledger import leases, presence, queries
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.leases import Lease, LeaseLostError, lane_lease
 from taprail_gateway.ledger.queries import Lane
@@ -67,7 +70,13 @@ class LaneKeeper:
             self._accounts = await self._acquire(ACCOUNTS)
         elif not await self._renew(self._accounts):
             self.lose_accounts()
-        await self._take_free()
+        lanes = [it for it in await self._ledger.read(queries.all_lanes) if self._may_take(it)]
+        gateways = await self._gateways()
+        for purpose in sorted({lane.purpose for lane in lanes}):
+            alike = [lane for lane in lanes if lane.purpose == purpose]
+            share = math.ceil(len(alike) / gateways)
+            await self._give_up_surplus(purpose, share)
+            await self._take_free(alike, share)
         self._has_looked = True
 
     def lose(self, address: str) -> None:
@@ -87,20 +96,38 @@ class LaneKeeper:
         self._leases.clear()
         self._accounts = None
         for lease in given:
-            try:
-                await self._ledger.write(partial(leases.release, lease=lease))
-            except LeaseLostError:
-                continue  # it is another's already
+            await self._release(lease)
+        await self._ledger.write(partial(presence.leave, owner=self._owner))
 
-    async def _take_free(self) -> None:
-        lanes = await self._ledger.read(queries.all_lanes)
+    async def _gateways(self) -> int:
+        """How many there are now to share the lanes."""
+        if self._ledger.is_exclusive:
+            return 1
+        now_ms = self._clock.now_ms()
+        return await self._ledger.write(partial(presence.attend, owner=self._owner, now_ms=now_ms))
+
+    async def _give_up_surplus(self, purpose: str, share: int) -> None:
+        held = [it for it in self._leases if self._purposes[it] == purpose]
+        for address in held[share:]:
+            # A step that is under way fails at its next write; what it has stored is sent again.
+            lease = self._leases.pop(address)
+            await self._release(lease)
+            _log.info("settle.lane_shared", lane=address)
+
+    async def _take_free(self, lanes: Sequence[Lane], share: int) -> None:
         for lane in lanes:
-            if lane.address not in self._leases and self._may_take(lane):
+            if sum(it.address in self._leases for it in lanes) >= share:
+                return
+            if lane.address not in self._leases:
                 lease = await self._acquire(lane_lease(lane.address))
                 if lease is not None:
                     self._leases[lane.address] = lease
                     self._purposes[lane.address] = lane.purpose
                     _log.debug("settle.lane_taken", lane=lane.address, fence=lease.fence)
+
+    async def _release(self, lease: Lease) -> None:
+        with contextlib.suppress(LeaseLostError):  # it is another's already
+            await self._ledger.write(partial(leases.release, lease=lease))
 
     async def _renew(self, lease: Lease) -> bool:
         now_ms = self._clock.now_ms()
