@@ -81,7 +81,7 @@ async def measure(bench: Bench) -> Results:
 
 @dataclass
 class Stopwatch:
-    """Milliseconds of steps, by kind; `ms` gives a kind's median."""
+    """Milliseconds of steps, by kind."""
 
     _times_ms: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
@@ -89,10 +89,15 @@ class Stopwatch:
         """Take a step and note how long it lasted."""
         began_s = time.perf_counter()
         result = await step
-        self._times_ms[kind].append((time.perf_counter() - began_s) * 1000)
+        self.note(kind, (time.perf_counter() - began_s) * 1000)
         return result
 
+    def note(self, kind: str, ms: float) -> None:
+        """One more time of this kind."""
+        self._times_ms[kind].append(ms)
+
     def ms(self, kind: str) -> float:
+        """The median of a kind."""
         return statistics.median(self._times_ms[kind])
 
     def reset(self) -> None:

@@ -77,9 +77,11 @@ class Market:
 
 
 @asynccontextmanager
-async def open_market(folder: Path, *, cards: int) -> AsyncIterator[Market]:
-    """Start chain and gateway, and give the cards what they will spend."""
-    async with Stack(StackOptions(folder, with_terminal=False)) as stack:
+async def open_market(folder: Path, *, cards: int, **settlement: int) -> AsyncIterator[Market]:
+    """Start chain and gateway, with these settings of settlement, and give the cards what they
+    will spend."""
+    options = StackOptions(folder, with_terminal=False, settlement=settlement)
+    async with Stack(options) as stack:
         await stack.gateway.stop()
         till, purse = await asyncio.to_thread(_provision, stack, cards)
         await asyncio.to_thread(stack.chain.mint_all, dict.fromkeys(purse, _BALANCE_UNITS))

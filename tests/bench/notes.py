@@ -14,6 +14,19 @@ NOTES: Final[Mapping[str, str]] = {
         " were accepted beforehand: no HTTP and no checks of cards in it. 60 s of full blocks raise"
         " the base fee a thousandfold: the lane has the highest fee cap and a million coins."
     ),
+    "growth.": (
+        "One process at rest turns the loops by hand, on a node that mines only when told: neither"
+        " HTTP nor other loops beside it. The past is written by the ledger's own functions, and"
+        " its transactions are not on the chain. In flight: blocks so small that each takes three"
+        " transactions of 25 payments. idle_tick: a pass on a chain that has not moved. Node and"
+        " disk are in all times; nodes with more in their pool are slower themselves."
+    ),
+    "restart.": (
+        "The node keeps running and has its pool: what it knows it refuses at once. 10,000 in"
+        " flight are 200 full transactions (sending) or 10,000 with a payment each (sending_alone)."
+        " The limit on what is in flight is raised between kill and start, or nothing new could be"
+        " sent. The files are in the page cache: it is a killed process, not a cold machine."
+    ),
     "peer.": (
         "Peers get authorizations that are signed beforehand and keep nothing: a crash forgets what"
         " was sent. One direct transfer a transaction (65 k gas): a block of 30 M ends them at"
