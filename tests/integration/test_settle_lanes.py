@@ -23,11 +23,17 @@ from taprail_gateway.settle.engine import Settlement
 from taprail_gateway.settle.errors import ChainError
 from taprail_hwsim.dev_chain import DevChain
 from tests.support.rpc_proxy import RpcProxy, running_proxy
-from tests.support.settle_shop import ETHER, WAIT_S, Shop, blocks, open_shop, until_settled
+from tests.support.settle_shop import (
+    ETHER,
+    WAIT_S,
+    Shop,
+    blocks,
+    open_shop,
+    send_as_stranger,
+    until_settled,
+)
 
 pytestmark = pytest.mark.chain
-
-STRANGER = "0x" + "57" * 20
 
 
 @pytest_asyncio.fixture
@@ -251,22 +257,6 @@ async def test_a_node_of_another_chain_pauses_the_lane_until_the_right_one_is_ba
     assert alert_kinds(shop) == []
     assert shop.states(ids) == {"sent": 2}
     assert len(shop.transactions()) == 1
-
-
-def send_as_stranger(shop: Shop, lane: str, nonce: int) -> None:
-    """The lane's key, used by somebody who is not the gateway; mined at once."""
-    fields: Any = {
-        "to": STRANGER,
-        "value": 1,
-        "gas": 21_000,
-        "nonce": nonce,
-        "chainId": shop.chain.chain_id,
-        "maxFeePerGas": 10**11,
-        "maxPriorityFeePerGas": 10**10,
-    }
-    signed = shop.lane_holder(lane).sign_transaction(fields)
-    shop.chain.node.call("eth_sendRawTransaction", "0x" + bytes(signed.raw_transaction).hex())
-    shop.chain.mine()
 
 
 async def test_a_lane_goes_on_behind_what_strangers_have_sent_and_the_alert_stays(
