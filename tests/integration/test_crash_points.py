@@ -17,8 +17,8 @@ from taprail_gateway.ledger.database import Ledger
 from taprail_hwsim.chaos.crash_points import crash_points
 from taprail_hwsim.dev_chain import DevChain
 from tests.support import crash_day
-from tests.support.crash_day import DEEPEST_REORG, EVENTS
-from tests.support.reward_shop import RewardShop, open_reward_shop
+from tests.support.crash_day import EVENTS, shop_of_a_day
+from tests.support.reward_shop import RewardShop
 
 pytestmark = pytest.mark.chain
 
@@ -45,19 +45,8 @@ POINTS = [point for point in crash_points() if not point.startswith(AT_THE_DOOR)
 
 @pytest_asyncio.fixture
 async def rewarding(chain: DevChain, ledger_url: str, tmp_path: Path) -> AsyncIterator[RewardShop]:
-    """A shop whose ledger is free for another process."""
-    chain.node.call("evm_setIntervalMining", 0)
-    ledger = Ledger.open(ledger_url, clock=SystemClock())
-    await ledger.start()
-    try:
-        async with open_reward_shop(chain, ledger, tmp_path / "master.key", lanes=2) as opened:
-            await ledger.close()
-            chain.mine(DEEPEST_REORG)  # over what no reorg is to undo
-            yield opened
-    finally:
-        chain.node.call("evm_setIntervalMining", 1)
-        chain.set_next_block_base_fee(10**9)
-        chain.mine()
+    async with shop_of_a_day(chain, ledger_url, tmp_path / "master.key") as opened:
+        yield opened
 
 
 @pytest.mark.parametrize("point", POINTS)

@@ -45,7 +45,7 @@ from taprail_hwsim.rpc_proxy import RpcProxy
 from tests.support import eip3009
 from tests.support.ledger_fixtures import Registry
 from tests.support.reward_points import RewardPoints
-from tests.support.reward_shop import RewardShop, configured
+from tests.support.reward_shop import RewardShop, configured, open_reward_shop
 from tests.support.settle_shop import ETHER, Shop, still_open
 
 AMOUNT_UNITS: Final = 100
@@ -54,7 +54,7 @@ TRICKSTER: Final = 0
 DEEPEST_REORG: Final = 6
 _STRANGER: Final = "0x" + "57" * 20
 _GWEI: Final = 10**9
-_LIFE_S: Final = 60.0
+LIFE_S: Final = 60.0
 """For a day that would otherwise last for ever."""
 _TURNS_TO_FINISH: Final = 60
 
@@ -273,7 +273,29 @@ def ticket(rewarding: RewardShop, ledger_url: str, key_file: Path) -> Ticket:
 
 
 @asynccontextmanager
-async def dawn(rewarding: RewardShop, seed: int) -> AsyncIterator[Day]:
+async def shop_of_a_day(
+    chain: DevChain, ledger_url: str, key_file: Path, lanes: int = 2
+) -> AsyncIterator[RewardShop]:
+    """A shop whose blocks come by hand, and whose ledger is free for another process."""
+    chain.node.call("evm_setIntervalMining", 0)
+    ledger = Ledger.open(ledger_url, clock=SystemClock())
+    await ledger.start()
+    try:
+        async with open_reward_shop(chain, ledger, key_file, lanes=lanes) as opened:
+            await ledger.close()
+            chain.mine(DEEPEST_REORG)  # over what no reorg is to undo
+            yield opened
+    finally:
+        # Neither is part of the state that a chain goes back to after a test.
+        chain.node.call("evm_setIntervalMining", 1)
+        chain.set_next_block_base_fee(_GWEI)
+        chain.mine()
+
+
+@asynccontextmanager
+async def dawn(
+    rewarding: RewardShop, seed: int, *, rpc_timeout_ms: int = 5_000
+) -> AsyncIterator[Day]:
     """A gateway that has just started, with all that it needs."""
     shop = rewarding.shop
     handlers: dict[str, CallbackHandler] = {
@@ -285,7 +307,7 @@ async def dawn(rewarding: RewardShop, seed: int) -> AsyncIterator[Day]:
     async with RpcProxy(shop.chain.rpc_url, seed=seed) as proxy:
         settlement = Settlement(
             shop.ledger,
-            await shop.connect(proxy.url),
+            await shop.connect(proxy.url, rpc_timeout_ms=rpc_timeout_ms),
             shop.custody,
             LiveSettings(shop.settings),
             shop.clock,
@@ -310,7 +332,7 @@ async def live(given: Ticket, events: Sequence[str], seed: int, crash: str) -> i
     process = _PROCESSES.Process(target=_live, args=(given, list(events), seed, crash))
     process.start()
     try:
-        await asyncio.to_thread(process.join, _LIFE_S)
+        await asyncio.to_thread(process.join, LIFE_S)
     finally:
         if process.is_alive():
             process.kill()

@@ -1,0 +1,56 @@
+"""Each fault of the proxy alone between settlement and its node: ten blocks later all is well.
+
+Settlement's wheels are turned by hand, so the fault meets every kind of call that they make.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from taprail_common.clock import SystemClock
+from taprail_gateway.ledger.database import Ledger
+from taprail_hwsim.chaos.troubles import WireTrouble, catalogue
+from taprail_hwsim.dev_chain import DevChain
+from taprail_hwsim.rpc_proxy import FAULTS
+from tests.support import crash_day
+from tests.support.crash_day import EVENTS, shop_of_a_day
+from tests.support.reward_shop import RewardShop
+
+pytestmark = pytest.mark.chain
+
+RPC_TIMEOUT_MS = 400
+"""What hangs is given up after it."""
+BLOCKS_TO_SETTLE = 10
+MET_ON = {"bump_rule": "fee_spike"}
+"""What has to happen for a fault to be met, where business alone does not do."""
+
+
+@pytest_asyncio.fixture
+async def rewarding(chain: DevChain, ledger_url: str, tmp_path: Path) -> AsyncIterator[RewardShop]:
+    async with shop_of_a_day(chain, ledger_url, tmp_path / "master.key") as opened:
+        opened.shop.ledger = Ledger.open(ledger_url, clock=SystemClock())
+        await opened.shop.ledger.start()
+        yield opened
+        await opened.shop.ledger.close()
+
+
+@pytest.mark.parametrize("name", FAULTS)
+async def test_nothing_is_lost_doubled_or_stuck_by(rewarding: RewardShop, name: str) -> None:
+    trouble = catalogue()[name](random.Random(1))
+    assert isinstance(trouble, WireTrouble)
+    async with crash_day.dawn(rewarding, 1, rpc_timeout_ms=RPC_TIMEOUT_MS) as day:
+        await day.turn()
+        rules = day.proxy.inject(trouble.rule, *trouble.beside)
+        await EVENTS[MET_ON.get(name, "business")](day)
+        assert rules[0].injected, "it was met"
+        day.proxy.withdraw(rules)
+        async with asyncio.timeout(crash_day.LIFE_S):
+            await day.proxy.quiet()
+        await day.turn(BLOCKS_TO_SETTLE)
+        crash_day.judge(rewarding)
