@@ -34,6 +34,7 @@ class Domain(Enum):
     CONNECT = b"taprail/connect/v1\n"
     QUERY = b"taprail/query/v1\n"
     ANSWER = b"taprail/answer/v1\n"
+    AUDIT = b"taprail/audit/v1\n"
 
 
 def sign(key: SigningKey, domain: Domain, body: bytes, *, about: bytes = b"") -> str:

@@ -3,9 +3,10 @@
 Inside the commit, for each request in the order of arrival: a verdict that was given before is
 given again, byte for byte; else the request is decided on the ledger's rows (`authorize`), and the
 verdict is stored together with everything that makes it true: the payment, its hold, the day's
-spend and the card's counter. A decline is stored too: it is final, so a later delivery of the same
-request can never charge. While the gateway drains, what would be accepted is told to ask again
-later, and leaves no trace; what can never be charged gets its final answer all the same.
+spend and the card's counter; with what the next decisions need to know, the activity of card and
+terminal; and with the audit log's link. A decline is stored too: it is final, so a later delivery
+of the same request can never charge. While the gateway drains, what would be accepted is told to
+ask again later, and leaves no trace; what can never be charged gets its final answer all the same.
 """
 
 from __future__ import annotations
@@ -20,17 +21,22 @@ from sqlalchemy import Connection, select
 
 from taprail_common.clock import Clock, rfc3339
 from taprail_common.crash import crash
+from taprail_common.ids import new_id
 from taprail_common.signing import Domain, sign
-from taprail_gateway import verdicts
+from taprail_gateway import audit, verdicts
 from taprail_gateway.authorize import Case, Decision, Facts, PaymentRequest, Rules, decide, priority
-from taprail_gateway.book import Book
+from taprail_gateway.book import Book, lock
 from taprail_gateway.estimate import SettlementEstimate
-from taprail_gateway.ledger import card_signatures, schema, transitions
+from taprail_gateway.ledger import audit_log, card_signatures, schema, transitions
+from taprail_gateway.ledger.alerts import Level, raise_alerts
 from taprail_gateway.ledger.card_signatures import StoredSignature
 from taprail_gateway.ledger.prepared import Lookup, prepared
 
 APPROVED_STATUS: Final = 200
 DECLINED_STATUS: Final = 400
+
+FRAUD_ALERT: Final = "fraud"
+"""Kind of the alert about a card that taps suspiciously."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,10 @@ class _Given:
 
 
 class Acceptor:
-    """The batcher of `Ledger.write_batched`; holds no state of its own between groups."""
+    """The batcher of `Ledger.write_batched`; holds no state of its own between groups.
+
+    Its `chain` in the audit log is its own: whoever accepts beside it has another one.
+    """
 
     def __init__(
         self,
@@ -107,11 +116,13 @@ class Acceptor:
         self._rules = rules
         self._clock = clock
         self._estimate = estimate
+        self._chain = new_id("chain")
         self.is_draining = is_draining
 
     def run(self, connection: Connection, items: Sequence[AcceptItem]) -> list[Answer | Refusal]:
         """One result per item, in order; all is written in the caller's transaction."""
         now_ms = self._clock.now_ms()
+        lock(connection, [item.request for item in items])
         given = _given(connection, items)
         book = Book.load(connection, [i.request for i in items if i.key not in given], now_ms)
         group = _Group(self, book, given, now_ms)
@@ -136,6 +147,12 @@ class Acceptor:
         currency = item.request.currency or self._rules.currency
         body = verdicts.declined(item.request, currency, decision.declined, moment)
         return Answer(DECLINED_STATUS, body, self._sign(item, body))
+
+    def log(self, connection: Connection, entries: Sequence[audit_log.Entry], at_ms: int) -> None:
+        """Write the decisions of this commit into the audit log."""
+        seq, previous = audit_log.end(connection, self._chain)
+        made = audit.link(self._key, self._chain, seq, previous, entries, at_ms)
+        audit_log.append(connection, made)
 
     def elapsed_ms(self, item: AcceptItem) -> int:
         return round((self._clock.monotonic_s() - item.received_s) * 1000)
@@ -166,6 +183,8 @@ class _Group:
         self._payments: list[dict[str, object]] = []
         self._verdicts: list[dict[str, object]] = []
         self._signatures: dict[str, StoredSignature] = {}
+        self._entries: list[audit_log.Entry] = []
+        self._suspects: dict[tuple[str, Level], str] = {}
 
     def answer(self, item: AcceptItem) -> Answer | Refusal:
         before = self._given.get(item.key)
@@ -178,6 +197,7 @@ class _Group:
         if decision.declined is None and self._acceptor.is_draining():
             return _DRAINING
         answer = self._carry_out(item, facts, decision)
+        self._note(item.request, facts, decision, answer)
         # A second delivery in the same group is answered like a later one.
         again = Answer(answer.http_status, answer.body, answer.signature)
         self._given[item.key] = _Given(item.body, again)
@@ -192,6 +212,9 @@ class _Group:
             card_signatures.store(connection, self._signatures)
         if self._verdicts:
             _INSERT_VERDICT.run_each(connection, self._verdicts)
+            self._acceptor.log(connection, self._entries, self._now_ms)
+        for (card, level), text in sorted(self._suspects.items()):
+            raise_alerts(connection, FRAUD_ALERT, [(card, text)], level, self._now_ms, True)
 
     def _carry_out(self, item: AcceptItem, facts: Facts, decision: Decision) -> Answer:
         moment = verdicts.Moment(self._time, self._acceptor.elapsed_ms(item))
@@ -202,6 +225,24 @@ class _Group:
         auth_code = f"AUTH_{secrets.token_hex(6).upper()}"
         self._payments.append(self._payment_row(item.request, facts, auth_code))
         return self._acceptor.approve(item, auth_code, moment)
+
+    def _note(
+        self, request: PaymentRequest, facts: Facts, decision: Decision, answer: Answer
+    ) -> None:
+        """Remember what the next decisions, auditors and operators are to know of this one."""
+        card, risk = facts.card, decision.risk
+        is_declined = decision.declined is not None
+        if facts.terminal is not None:
+            self._book.note_terminal(facts.terminal, self._now_ms, declined=is_declined)
+        if card is not None and decision.is_proved:
+            paid_units = None if is_declined else request.amount_units
+            self._book.note_card(card, self._now_ms, paid_units)
+            if risk.alerts:
+                level: Level = "error" if risk.declines else "warning"
+                text = f"{risk.points} points at terminal {request.terminal_id}: {risk.text}"
+                self._suspects[card.uuid, level] = text
+        name = card.uuid if card is not None else None
+        self._entries.append(audit.entry(request, name, decision, answer.body))
 
     def _payment_row(
         self, request: PaymentRequest, facts: Facts, auth_code: str

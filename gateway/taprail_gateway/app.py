@@ -239,7 +239,7 @@ def _services(
     live: LiveSettings,
 ) -> Services:
     key, custody = secrets.key, secrets.custody
-    rules = Rules(token.symbol, token.decimals, settings.gateway.accept_uid_cards)
+    rules = Rules(token.symbol, token.decimals, settings.gateway.accept_uid_cards, settings.fraud)
     keys = ledger.read_now(lambda connection: registry.issuer_keys(connection, custody))
     return Services(
         ledger=ledger,

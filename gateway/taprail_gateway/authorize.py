@@ -2,8 +2,9 @@
 
 No input or output and no clock: facts and time come in, one `Decision` goes out. The order of the
 checks is the order of the two tuples below, and it is part of the contract: the card's proof comes
-before anything that would tell a stranger about the card. Whoever calls this makes the decision
-hold, by guarded writes in the commit that read the facts (see `accept`).
+before anything that would tell a stranger about the card, fraud rules and balance come last.
+Whoever calls this makes the decision hold, by guarded writes in the commit that read the facts (see
+`accept`).
 """
 
 from __future__ import annotations
@@ -22,10 +23,16 @@ from taprail_common.wire import (
     SIGNED_VALIDITY_S,
     TAP_VALIDITY_MS,
 )
+from taprail_gateway import fraud
+from taprail_gateway.activity import UNUSED, Activity
 from taprail_gateway.card_authorization import CardAuthorization
+from taprail_gateway.fraud_settings import DEFAULTS, FraudSettings
 
 HIGH_AMOUNT_UNITS: Final = 1_000_000
 """Payments above this are sent first (public contract: priority 10, all others 5)."""
+
+MAX_TEXT: Final = 300
+"""Characters of a decline's sentence that a terminal takes (`wire.Verdict.reason`)."""
 
 
 class Reason(StrEnum):
@@ -45,6 +52,7 @@ class Reason(StrEnum):
     CURRENCY_UNSUPPORTED = "currency_unsupported"
     SINGLE_LIMIT = "single_limit"
     DAILY_LIMIT = "daily_limit"
+    HIGH_FRAUD_RISK = "high_fraud_risk"
     INSUFFICIENT_BALANCE = "insufficient_balance"
 
 
@@ -66,7 +74,8 @@ class Evidence:
     """What is known of the card before the ledger is asked; made by `proofs`.
 
     The card is named by `uid_digest` (taps; of its address, where it signs) or `card_uuid` (apps; a
-    tap may name both, and they must agree). `problem` is set when the proof does not hold by itself.
+    tap may name both, and they must agree). `problem` is set when the proof does not hold by
+    itself.
     """
 
     profile: Profile
@@ -113,6 +122,7 @@ class Card:
     time_zone: str
     sun_counter: int
     key_version: int
+    created_at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +144,8 @@ class Facts:
     terminal: Terminal | None
     spent_units: int = 0
     available_units: int = 0
+    card_activity: Activity = UNUSED
+    terminal_activity: Activity = UNUSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +155,7 @@ class Rules:
     currency: str
     decimals: int
     accept_uid_cards: bool = False
+    fraud: FraudSettings = DEFAULTS
 
     def text(self, amount_units: int) -> str:
         """An amount as a person reads it."""
@@ -151,20 +164,25 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Decline:
-    """Not charged: a stable code, a sentence for people, and what is left of the day's limit."""
+    """Not charged: a stable code, a sentence for people, what is left of the day's limit, and the
+    fraud rules that fired."""
 
     reason: Reason
     text: str
     left_units: int | None = None
+    rules: tuple[fraud.Fired, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """`declined` is None for an acceptance. `counter` is the card's new tap counter: it is stored
-    even when the payment is declined after the proof held, since the tap is used up."""
+    even when the payment is declined after the proof held, since the tap is used up. `risk` is what
+    the fraud rules found, of a tap that came to them."""
 
     declined: Decline | None
     counter: int | None = None
+    is_proved: bool = False
+    risk: fraud.Risk = fraud.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +203,13 @@ def decide(case: Case) -> Decision:
     declined = _first(_PROOF_CHECKS, case)
     if declined is not None:
         return Decision(declined)
-    return Decision(_first(_RULE_CHECKS, case), case.request.evidence.counter)
+    counter = case.request.evidence.counter
+    declined = _first(_LIMIT_CHECKS, case)
+    if declined is not None:
+        return Decision(declined, counter, is_proved=True)
+    risk = _risk(case)
+    declined = _too_risky(risk) or _balance(case)
+    return Decision(declined, counter, is_proved=True, risk=risk)
 
 
 def priority(amount_units: int) -> int:
@@ -326,6 +350,28 @@ def _daily_limit(case: Case) -> Decline | None:
     return None
 
 
+def _risk(case: Case) -> fraud.Risk:
+    card, counter, facts = _card(case), case.request.evidence.counter, case.facts
+    # A card's first tap here tells nothing: it was made and tried out elsewhere.
+    known = counter is not None and card.sun_counter > 0
+    tap = fraud.Tap(
+        card=facts.card_activity,
+        terminal=facts.terminal_activity,
+        amount_units=case.request.amount_units,
+        counter_step=counter - card.sun_counter if known and counter is not None else None,
+        card_age_ms=case.now_ms - card.created_at_ms,
+        now_ms=case.now_ms,
+    )
+    return fraud.assess(tap, case.rules.fraud)
+
+
+def _too_risky(risk: fraud.Risk) -> Decline | None:
+    if not risk.declines:
+        return None
+    text = f"High fraud risk: {risk.text}"
+    return Decline(Reason.HIGH_FRAUD_RISK, text[:MAX_TEXT], rules=risk.fired)
+
+
 def _balance(case: Case) -> Decline | None:
     # How much is left is between the customer and the gateway: the answer goes to a merchant.
     if case.request.amount_units > case.facts.available_units:
@@ -340,12 +386,11 @@ def _card(case: Case) -> Card:
 
 
 _PROOF_CHECKS: Final[tuple[_Check, ...]] = (_fresh, _known, _proved, _signed, _rising, _profile)
-_RULE_CHECKS: Final[tuple[_Check, ...]] = (
+_LIMIT_CHECKS: Final[tuple[_Check, ...]] = (
     _terminal,
     _merchant,
     _card_status,
     _currency,
     _single_limit,
     _daily_limit,
-    _balance,
 )

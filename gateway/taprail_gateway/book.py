@@ -1,30 +1,37 @@
 """The rows that a group of requests is decided on, loaded at once and kept up to date in memory.
 
 A later request of the same group must see what an earlier one took, so the book carries counters,
-holds and spends forward while the group is decided. In the end it writes them by guarded
-statements, one executemany each: a guard that does not hold raises, and nothing of the group is
-stored. What decides is therefore the SQL, not the copy.
+holds, spends and activities forward while the group is decided. In the end it writes them by
+guarded statements, one executemany each: a guard that does not hold raises, and nothing of the
+group is stored. What decides is therefore the SQL, not the copy.
+
+On a server that several gateways share, cards and then terminals are locked before anything is
+read, in the order of their keys. So a group waits for another one of the same cards and then reads
+what that has left, instead of finding out at the guards; and what was frozen is seen frozen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
+from taprail_gateway.activity import UNUSED, Activity
 from taprail_gateway.authorize import Card, Facts, PaymentRequest, Profile, Terminal, spend_day
-from taprail_gateway.ledger import reservations, schema
+from taprail_gateway.ledger import activities, reservations, schema
 from taprail_gateway.ledger.prepared import Lookup
 from taprail_gateway.ledger.reservations import Spend
+from taprail_gateway.ledger.schema_base import literal
 
-_c, _a, _t, _m, _s = (
+_c, _a, _t, _m, _s, _u = (
     schema.cards.c,
     schema.accounts.c,
     schema.terminals.c,
     schema.merchants.c,
     schema.card_spend.c,
+    schema.activity.c,
 )
 _CARD_COLUMNS: Final = (
     _c.uuid,
@@ -37,28 +44,48 @@ _CARD_COLUMNS: Final = (
     _c.time_zone,
     _c.sun_counter,
     _c.key_version,
+    _c.created_at_ms,
 )
-_CARDS: Final = select(*_CARD_COLUMNS, _c.uid_digest, _a.balance_units - _a.held_units).join_from(
-    schema.cards, schema.accounts, _c.account == _a.address
+_TERMINAL_COLUMNS: Final = (_t.id, _t.status, _t.merchant_id, _m.status, _m.account)
+_CARDS: Final = (
+    select(*_CARD_COLUMNS, _c.uid_digest, _a.balance_units - _a.held_units, *activities.COLUMNS)
+    .join_from(schema.cards, schema.accounts, _c.account == _a.address)
+    .outerjoin(schema.activity, (_u.kind == literal(activities.CARD)) & (_u.id == _c.uuid))
 )
 _BY_DIGEST: Final = Lookup(_CARDS, (_c.uid_digest,))
 _BY_UUID: Final = Lookup(_CARDS, (_c.uuid,))
 _TERMINALS: Final = Lookup(
-    select(_t.id, _t.status, _t.merchant_id, _m.status, _m.account).join_from(
-        schema.terminals, schema.merchants, _t.merchant_id == _m.id
-    ),
+    select(*_TERMINAL_COLUMNS, *activities.COLUMNS)
+    .join_from(schema.terminals, schema.merchants, _t.merchant_id == _m.id)
+    .outerjoin(schema.activity, (_u.kind == literal(activities.TERMINAL)) & (_u.id == _t.id)),
     (_t.id,),
 )
 _SPENDS: Final = Lookup(select(_s.card_uuid, _s.day, _s.spent_units), (_s.card_uuid, _s.day))
+# Not FOR UPDATE: rows that refer to these (a payment, a new card of the user) need not wait.
+_LOCK_CARDS: Final = Lookup(
+    select(_c.uuid).order_by(_c.uuid).with_for_update(key_share=True), (_c.uuid,)
+)
+_LOCK_TERMINALS: Final = Lookup(
+    select(_t.id).order_by(_t.id).with_for_update(key_share=True), (_t.id,)
+)
 
 
 @dataclass(frozen=True, slots=True)
 class _Cards:
-    """Cards by uuid, the uuid of each UID digest, and what each account has free."""
+    """Cards by uuid, the uuid of each UID digest, what each account has free, and their use."""
 
-    by_uuid: dict[str, Card]
-    uuid_of: dict[str, str]
-    available_units: dict[str, int]
+    by_uuid: dict[str, Card] = field(default_factory=dict)
+    uuid_of: dict[str, str] = field(default_factory=dict)
+    available_units: dict[str, int] = field(default_factory=dict)
+    activities: dict[activities.Key, Activity] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Terminals:
+    """Terminals by their ids, and their use."""
+
+    by_id: dict[str, Terminal] = field(default_factory=dict)
+    activities: dict[activities.Key, Activity] = field(default_factory=dict)
 
 
 class Book:
@@ -67,7 +94,7 @@ class Book:
     def __init__(
         self,
         cards: _Cards,
-        terminals: Mapping[str, Terminal],
+        terminals: _Terminals,
         days: Mapping[str, str],
         spent_units: dict[tuple[str, str], int],
     ) -> None:
@@ -76,13 +103,15 @@ class Book:
         self._terminals = terminals
         self._days = days
         self._spent_units = spent_units
+        self._activities = cards.activities | terminals.activities
         self._counters: dict[str, int] = {}
         self._holds: dict[str, int] = {}
         self._spends: dict[tuple[str, str], Spend] = {}
+        self._used: dict[activities.Key, Activity] = {}
 
     @classmethod
     def load(cls, connection: Connection, requests: Sequence[PaymentRequest], now_ms: int) -> Book:
-        """Read all rows that these requests need, by three statements."""
+        """Read all rows that these requests need, by a fixed number of statements."""
         cards = _load_cards(connection, requests)
         zones = {card.time_zone for card in cards.by_uuid.values()}
         days = {zone: spend_day(now_ms, zone) for zone in zones}
@@ -92,12 +121,31 @@ class Book:
 
     def facts(self, request: PaymentRequest) -> Facts:
         """What a request is decided on, including what its group has taken so far."""
-        terminal = self._terminals.get(request.terminal_id)
+        terminal = self._terminals.by_id.get(request.terminal_id)
+        terminal_use = self._use(activities.TERMINAL, request.terminal_id)
         card = self._card(request)
         if card is None:
-            return Facts(None, terminal)
-        spent_units = self._spent_units.get((card.uuid, self._days[card.time_zone]), 0)
-        return Facts(card, terminal, spent_units, self._cards.available_units[card.account])
+            return Facts(None, terminal, terminal_activity=terminal_use)
+        return Facts(
+            card,
+            terminal,
+            spent_units=self._spent_units.get((card.uuid, self._days[card.time_zone]), 0),
+            available_units=self._cards.available_units[card.account],
+            card_activity=self._use(activities.CARD, card.uuid),
+            terminal_activity=terminal_use,
+        )
+
+    def note_card(self, card: Card, now_ms: int, amount_units: int | None) -> None:
+        """One more tap of this card; None for an amount when it was declined."""
+        use = self._use(activities.CARD, card.uuid)
+        self._used[activities.CARD, card.uuid] = use.after(
+            now_ms, declined=amount_units is None, amount_units=amount_units
+        )
+
+    def note_terminal(self, terminal: Terminal, now_ms: int, *, declined: bool) -> None:
+        """One more tap at this terminal."""
+        use = self._use(activities.TERMINAL, terminal.id)
+        self._used[activities.TERMINAL, terminal.id] = use.after(now_ms, declined=declined)
 
     def advance(self, card: Card, counter: int) -> None:
         """Use up a tap: the card's counter is now this."""
@@ -119,6 +167,11 @@ class Book:
         reservations.advance_counters(connection, self._counters)
         reservations.hold_all(connection, self._holds)
         reservations.reserve_all(connection, list(self._spends.values()))
+        activities.store(connection, self._used)
+
+    def _use(self, kind: str, name: str) -> Activity:
+        key = (kind, name)
+        return self._used.get(key) or self._activities.get(key) or UNUSED
 
     def _card(self, request: PaymentRequest) -> Card | None:
         evidence = request.evidence
@@ -132,26 +185,52 @@ class Book:
         return card
 
 
+def lock(connection: Connection, requests: Sequence[PaymentRequest]) -> None:
+    """Have the cards and terminals of these requests alone until the transaction's end.
+
+    On SQLite whoever writes has everything alone.
+    """
+    if connection.dialect.name == "sqlite":
+        return
+    cards = _load_cards(connection, requests).by_uuid
+    _LOCK_CARDS.rows(connection, [(uuid,) for uuid in sorted(cards)])
+    _LOCK_TERMINALS.rows(connection, sorted({(request.terminal_id,) for request in requests}))
+
+
 def _load_cards(connection: Connection, requests: Sequence[PaymentRequest]) -> _Cards:
-    cards = _Cards({}, {}, {})
+    cards = _Cards()
     evidence = [request.evidence for request in requests]
     digests = {(e.uid_digest,) for e in evidence if e.uid_digest is not None}
     uuids = {(e.card_uuid,) for e in evidence if e.profile is Profile.APP}
     rows = _BY_DIGEST.rows(connection, list(digests)) + _BY_UUID.rows(connection, list(uuids))
-    for *columns, digest, available in rows:
-        card = Card(*columns)
+    wide = len(_CARD_COLUMNS)
+    for row in rows:
+        card = Card(*row[:wide])
+        digest, available = row[wide : wide + 2]
         cards.by_uuid[card.uuid] = card
         cards.uuid_of[digest] = card.uuid
         cards.available_units[card.account] = available
+        _remember(cards.activities, (activities.CARD, card.uuid), row[wide + 2 :])
     return cards
 
 
-def _load_terminals(
-    connection: Connection, requests: Sequence[PaymentRequest]
-) -> dict[str, Terminal]:
+def _load_terminals(connection: Connection, requests: Sequence[PaymentRequest]) -> _Terminals:
+    terminals = _Terminals()
     ids = {(request.terminal_id,) for request in requests}
-    rows = _TERMINALS.rows(connection, list(ids))
-    return {terminal.id: terminal for terminal in (Terminal(*row) for row in rows)}
+    wide = len(_TERMINAL_COLUMNS)
+    for row in _TERMINALS.rows(connection, list(ids)):
+        terminal = Terminal(*row[:wide])
+        terminals.by_id[terminal.id] = terminal
+        _remember(terminals.activities, (activities.TERMINAL, terminal.id), row[wide:])
+    return terminals
+
+
+def _remember(
+    found: dict[activities.Key, Activity], key: activities.Key, columns: Sequence[Any]
+) -> None:
+    # All unset: it was joined from outside, and this one was never used.
+    if columns[0] is not None:
+        found[key] = Activity(*columns)
 
 
 def _load_spends(

@@ -4,6 +4,7 @@
     [chain]        which chain, token and nodes     (settle.settings)
     [settlement]   how payments are sent            (settle.settings)
     [rewards]      what payers are given for them   (settle.reward_settings)
+    [fraud]        what looks suspicious            (fraud_settings)
     [log]          how it speaks
 
 Paths are relative to the file that names them. `check` looks at what only the machine knows.
@@ -20,6 +21,7 @@ from sqlalchemy import URL
 from taprail_common.config import Settings, load_settings, resolve
 from taprail_common.errors import ConfigError, OperatorError
 from taprail_common.signing import is_open_to_others, read_secret_file
+from taprail_gateway.fraud_settings import FraudSettings
 from taprail_gateway.ledger.engines import is_server, ledger_url
 from taprail_gateway.settle.reward_settings import RewardSettings
 from taprail_gateway.settle.settings import ChainSettings, SettlementSettings
@@ -98,6 +100,7 @@ class GatewaySettings(Settings):
     chain: ChainSettings
     settlement: SettlementSettings = SettlementSettings()
     rewards: RewardSettings = RewardSettings()
+    fraud: FraudSettings = FraudSettings()
     log: LogSettings = LogSettings()
 
     @classmethod

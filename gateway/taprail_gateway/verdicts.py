@@ -66,6 +66,8 @@ def declined(request: PaymentRequest, currency: str, why: Decline, moment: Momen
     }
     if why.left_units is not None:
         body["leftUnits"] = why.left_units
+    if why.rules:
+        body["rules"] = [{"rule": each.rule, "text": each.text} for each in why.rules]
     return _json(body)
 
 

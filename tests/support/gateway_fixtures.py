@@ -221,7 +221,12 @@ async def running_gateway(
 async def gateway_beside(first: TestGateway, ledger_url: str) -> AsyncIterator[TestGateway]:
     """Another gateway of the same name, on the same ledger, with connections of its own."""
     ledger = Ledger.open(ledger_url, clock=first.clock)
-    services = replace(first.services, ledger=ledger, directory=Directory(ledger))
+    services = replace(
+        first.services,
+        ledger=ledger,
+        directory=Directory(ledger),
+        acceptor=Acceptor(first.services.key, first.services.rules, first.clock, first.estimate),
+    )
     push = Push(services, first.estimate)
     async with _serving(replace(first, ledger=ledger, services=services, push=push)) as gateway:
         yield gateway

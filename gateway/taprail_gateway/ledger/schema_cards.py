@@ -36,7 +36,7 @@ audit_links: Final = Table(
     metadata,
     Column("chain", String(40), primary_key=True, comment="of one gateway process"),
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
-    Column("at_ms", BigInteger, nullable=False),
+    Column("at_ms", BigInteger, nullable=False, index=True),
     Column("entries", Text, nullable=False, comment="JSON: the decisions of one commit"),
     Column("previous", String(64), nullable=False, comment="digest of the link before; or empty"),
     Column("digest", String(64), nullable=False, comment="SHA-256 of all of the above"),

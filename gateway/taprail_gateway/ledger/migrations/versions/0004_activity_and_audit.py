@@ -76,3 +76,4 @@ def create_audit_links() -> None:
         comment="Every decision and its reasons: one link for each commit, one chain for each"
         " process",
     )
+    op.create_index(op.f("ix_audit_links_at_ms"), "audit_links", ["at_ms"])
