@@ -56,6 +56,15 @@ async def settle_all(shop: Shop, settlement: Settlement, ids: Sequence[str], mos
     raise AssertionError(f"after {most} blocks: {shop.states(ids)}")
 
 
+async def go_on(shop: Shop, settlement: Settlement, rounds: int = 12) -> None:
+    """Everybody's next steps, ten seconds apart: what a preflight refused is tried again."""
+    for _ in range(rounds):
+        for sender in list(settlement.senders.values()):
+            await sender.tick()
+        await blocks(shop, settlement)
+        shop.clock.ahead_ms += 10_000
+
+
 async def rpc_calls_of(settlement: Settlement) -> int:
     """How many calls one look of the confirm loop takes."""
     chain = settlement.confirmer._chain

@@ -99,6 +99,17 @@ def take_back(connection: Connection, lane: str, gone: Sequence[Standing], at_ms
     return list(lost)
 
 
+def is_finished(connection: Connection, lane: str, nonce: int) -> bool:
+    """Whether the ledger calls the lane's transaction with this nonce final."""
+    wanted = select(_t.id).where(_t.lane == lane, _t.nonce == nonce, transaction_is_final)
+    return connection.execute(wanted).first() is not None
+
+
+def reopen_from(connection: Connection, lane: str, nonce: int) -> None:
+    """Have a lane's transactions from this nonce on offered to the nodes and judged again."""
+    _reopen(connection, (_t.lane == lane) & (_t.nonce >= nonce))
+
+
 def _is_of(lane: str) -> ColumnElement[bool]:
     """One that was paid by a stranger before any lane had claimed it is everybody's."""
     return or_(_p.lane == lane, _p.lane.is_(None))

@@ -118,7 +118,7 @@ def given_up(
 
 
 def refused(connection: Connection, lane: str, *, offset: int, limit: int) -> list[BoundPayment]:
-    """Pending payments, of this lane or of none, that have failed too many preflights, in order."""
+    """Pending payments, of this lane or of none, that a preflight has refused, in order."""
     statement = (
         select(*columns_of(BoundPayment, payments))
         .where(payment_is_refused, or_(_p.lane == lane, _p.lane.is_(None)))

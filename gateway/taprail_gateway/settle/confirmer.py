@@ -10,7 +10,6 @@ before a conclusion is drawn from what it could not read; the next pass takes al
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -131,20 +130,22 @@ class Confirmer:
             self._accounts.forget()
             self._mined.forget()
             self._without_receipt.clear()
-        known = replace(view, lanes=[it for it in view.lanes if self._reorgs.is_known(it, block)])
+        if self._reorgs.is_behind:
+            await self._rescue(view)
+            return
         self._refreshed = set()
         now_s = self._clock.monotonic_s()
         await _each_in_turn(
             [
-                partial(self._settle, known, now_s),
+                partial(self._settle, view, now_s),
                 partial(self._rescue, view),
-                partial(self._reviewer.given_up, known, now_s),
-                partial(self._reviewer.refused, known, now_s),
+                partial(self._reviewer.given_up, view, now_s),
+                partial(self._reviewer.refused, view, now_s),
                 lambda: self._accounts.look(block, self._refreshed, now_s),
             ]
         )
         # Only when all went well: nobody is late in a pass that could not see everything.
-        await self._give_up_overdue(known, now_s)
+        await self._give_up_overdue(view, now_s)
 
     async def _confirmed(self, head: Block) -> Block | None:
         """The newest block that counts as final; None while the chain is too short."""

@@ -14,6 +14,7 @@ from typing import Final
 
 from taprail_common.payment_state import PaymentState
 from taprail_gateway.ledger.queries import BoundPayment
+from taprail_gateway.ledger.schema import REFUSED_AFTER
 from taprail_gateway.ledger.transitions import Confirmed
 from taprail_gateway.settle.executions import Fate, Place, Transfer
 
@@ -146,16 +147,17 @@ def expired(payment: BoundPayment, facts: Facts, *, is_proven: bool) -> Judgemen
 
 
 def refused(payment: BoundPayment, facts: Facts, *, is_proven: bool) -> Judgement:
-    """A pending payment that failed its preflights too often.
+    """A pending payment that a preflight has refused.
 
-    It may have been carried out by somebody else: what was signed for it is public. Else it fails
-    once a final block is past the end of all that was ever signed for it, the preflights included.
+    It may have been carried out by somebody else: what was signed for it is public. Else it fails,
+    if it is not tried again, once a final block is past the end of all that was ever signed for it,
+    the preflights included.
     """
     if isinstance(facts.fate, Place):
         return Judgement(Step.CONFIRM, place=facts.fate)
     if facts.is_unclear:
         return Judgement(Step.WAIT)
-    if not is_proven:
+    if not is_proven or payment.preflights < REFUSED_AFTER:
         return Judgement(Step.LEAVE)
     burnt = facts.fate is Fate.BURNT
     return Judgement(Step.REJECT, reason=_BURNT if burnt else payment.failure_reason or _EXPIRED)

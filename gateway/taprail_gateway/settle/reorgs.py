@@ -26,7 +26,13 @@ from taprail_common.crash import crash
 from taprail_gateway.ledger import leases
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.leases import Lease, LeaseLostError
-from taprail_gateway.ledger.standings import Standing, standings_below, take_back
+from taprail_gateway.ledger.standings import (
+    Standing,
+    is_finished,
+    reopen_from,
+    standings_below,
+    take_back,
+)
 from taprail_gateway.settle.chain import MAX_BATCH, Chain
 from taprail_gateway.settle.lane_keeper import LaneKeeper
 from taprail_gateway.settle.replies import Block
@@ -47,6 +53,10 @@ class ReorgWatch:
     clock: Clock
     wakeups: Wakeups
     keeper: LaneKeeper
+    is_behind: bool = field(default=False, init=False)
+    """Whether the last look saw less of the chain than the ledger stands on. Then nothing may be
+    concluded: a balance on a branch that has still to grow could be taken for the other branch's.
+    """
     _anchor: Block | None = field(default=None, init=False)
     _compared: set[str] = field(default_factory=set, init=False)
     """Lanes all of whose blocks were compared since they came to us."""
@@ -58,29 +68,22 @@ class ReorgWatch:
         what was not taken back by then is found by the next look.
         """
         self._compared &= {held.lane.address for held in lanes}
-        if self._anchor is not None and block.number < self._anchor.number:
+        self.is_behind = self._anchor is not None and block.number < self._anchor.number
+        if self.is_behind:
             return False  # a node that lags, or a new branch that has still to grow
         is_other = await self._is_other(block)
         if is_other:
             self._compared.clear()
         for held in lanes:
-            if held.lane.address not in self._compared:
-                try:
-                    await self._compare(held.lane.address, held.lease)
-                except LeaseLostError:
-                    self.keeper.lose(held.lane.address)
+            try:
+                if held.lane.address not in self._compared:
+                    self.is_behind |= not await self._compare(held.lane.address, held.lease)
+                await self._reopen_unused(held)
+            except LeaseLostError:
+                self.keeper.lose(held.lane.address)
         # Before anything is concluded at this block: what the pass writes stands in it.
         self._anchor = block
         return is_other
-
-    def is_known(self, held: HeldLane, block: Block) -> bool:
-        """Whether this block is no older than any that the lane's rows stand on.
-
-        On a branch that has still to grow, as at a node that lags, an account's balance cannot be
-        brought up to a payment, because the ledger has it from a higher block of the other branch.
-        """
-        has_grown = self._anchor is not None and block.number >= self._anchor.number
-        return has_grown and held.lane.address in self._compared
 
     async def _is_other(self, block: Block) -> bool:
         anchor = self._anchor
@@ -98,7 +101,24 @@ class ReorgWatch:
             return anchor.block_hash == block.parent_hash
         return (await self.chain.block(anchor.number)).block_hash == anchor.block_hash
 
-    async def _compare(self, lane: str, lease: Lease) -> None:
+    async def _reopen_unused(self, held: HeldLane) -> None:
+        """What is final has used up its nonce: else a node has lied, and the lane would wait for
+        ever behind a transaction that nobody sends."""
+        lane, nonce = held.lane.address, held.mined_at_head
+        if not await self.ledger.read(partial(is_finished, lane=lane, nonce=nonce)):
+            return
+
+        def work(connection: Connection) -> None:
+            leases.guard(connection, held.lease)
+            reopen_from(connection, lane, nonce)
+
+        await self.ledger.write(work)
+        crash("confirm.reopened")
+        _log.error("settle.reopened", lane=lane, nonce=nonce)
+
+    async def _compare(self, lane: str, lease: Lease) -> bool:
+        """Whether the node has all blocks that the lane stands on, now that it stands on no other
+        branch's."""
         below, all_known = _NO_END, True
         while True:
             standings = await self.ledger.read(
@@ -117,6 +137,7 @@ class ReorgWatch:
             below = numbers[0]
         if all_known:
             self._compared.add(lane)
+        return all_known
 
     async def _take_back(self, lane: str, lease: Lease, gone: Sequence[Standing]) -> None:
         at_ms = self.clock.now_ms()

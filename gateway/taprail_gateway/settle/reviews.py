@@ -1,8 +1,9 @@
 """Looks again at payments that no transaction in flight will settle: three lists, each pass a part.
 
 Those that were not confirmed in time are put on the list for review; those on the list are paid
-after all, sent again or disproved once all that was signed for them has ended; those that failed
-their preflights too often are rejected by the same proof, unless somebody else has paid them.
+after all, sent again or disproved once all that was signed for them has ended; those that a
+preflight refused are paid if somebody else has carried them out, and rejected by the same proof
+when they are not tried again.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Reviewer:
         await self._review("given_up", listing, decide, view, now_s)
 
     async def refused(self, view: View, now_s: float) -> None:
-        """Those that are pending and failed their preflights too often."""
+        """Those that are pending and were refused by a preflight."""
 
         def listing(connection: Connection, lane: str, offset: int) -> list[BoundPayment]:
             return under_way.refused(connection, lane, offset=offset, limit=_MAX_LISTED)

@@ -8,6 +8,7 @@ import pytest
 
 from taprail_common.payment_state import PaymentState
 from taprail_gateway.ledger.queries import BoundPayment
+from taprail_gateway.ledger.schema import REFUSED_AFTER
 from taprail_gateway.settle.calls import (
     AUTHORIZATION_CANCELED_TOPIC,
     AUTHORIZATION_USED_TOPIC,
@@ -108,8 +109,11 @@ def test_the_fate_of_an_authorization(logs: list[Log], expected: Place | Fate) -
     assert fate(WANTED, TOKEN, logs) == expected
 
 
-def payment(state: PaymentState = PaymentState.SENT, bindings: int = 1) -> BoundPayment:
-    return BoundPayment(NONCE, PAYER, PAYEE, 100, state, bindings, 0, 1, 600, "a preflight said no")
+def payment(
+    state: PaymentState = PaymentState.SENT, bindings: int = 1, preflights: int = REFUSED_AFTER
+) -> BoundPayment:
+    why = "a preflight said no"
+    return BoundPayment(NONCE, PAYER, PAYEE, 100, state, bindings, 0, 1, 600, why, preflights)
 
 
 PAID = Facts(True, HERE, MAX_LEFT_OUT)
@@ -186,6 +190,12 @@ def test_a_pending_payment_that_failed_its_preflights(
     assert refused(pending, facts, is_proven=False).step is before_proof
     judgement = refused(pending, facts, is_proven=True)
     assert (judgement.step, judgement.reason) == (with_proof, reason)
+
+
+def test_a_payment_that_is_tried_again_is_not_rejected_but_may_have_been_paid() -> None:
+    pending = payment(PENDING, 0, REFUSED_AFTER - 1)
+    assert refused(pending, UNSPENT, is_proven=True).step is Step.LEAVE
+    assert refused(pending, PAID, is_proven=False).step is Step.CONFIRM
 
 
 def test_nothing_is_held_against_a_payment_before_its_facts_are_clear() -> None:
