@@ -198,6 +198,9 @@ def chaos(
     ] = None,
     payments_per_s: Annotated[float, typer.Option(min=0.1, max=200, help="Offered load.")] = 5.0,
     lanes: Annotated[int, typer.Option(min=1, max=16, help="Wallets that send.")] = 1,
+    gateways: Annotated[
+        int, typer.Option(min=1, max=6, help="Several share one --database on a server.")
+    ] = 1,
     block_time: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds a block.")] = 1.0,
     rpc_url: Annotated[
         str | None, typer.Option(help="Use an anvil that is there; its process is left alone.")
@@ -236,6 +239,8 @@ def chaos(
     if list_all:
         list_troubles(as_json=as_json)
         return
+    if gateways > 1 and database == "sqlite":
+        raise OperatorError("a file is for one gateway", fix="give --database postgresql://…")
     published = Published()
     if rpc_url is None:
         published = Published(*(Path(it) if it is not None else None for it in (token, multicall)))
@@ -250,6 +255,7 @@ def chaos(
         faults=tuple(fault or ()),
         payments_per_s=payments_per_s,
         lanes=lanes,
+        gateways=gateways,
         block_time_s=block_time,
         rpc_url=rpc_url,
         token=token if rpc_url is not None else None,

@@ -68,6 +68,8 @@ class StackOptions:
     """Crash point (`name@hit`) of the gateway's first run."""
     lanes: int = 1
     """Wallets that send payments."""
+    gateways: int = 1
+    """More than one need a `database_url`. They share their keys; each has a port of its own."""
     database_url: str | None = None
     """An empty database on a PostgreSQL server for the ledger; None: a file in the state folder."""
     published: Published = field(default_factory=Published)
@@ -85,7 +87,7 @@ class Stack:
         self.gateway_config = self.state_dir / "gateway.toml"
         self.terminal_config = self.state_dir / "terminal.toml"
         self.console_path = self.state_dir / "console"
-        self.gateway_url = ""
+        self.gateway_urls = [""] * options.gateways
         self.world: worlds.World
         self.cards: worlds.CardBox
         self.chain: DevChain
@@ -97,11 +99,7 @@ class Stack:
         self._modem = NullModem(self.state_dir / "console-device", self.console_path)
         self.panel = RemotePanel(self.state_dir / "panel.sock", PINS)
         self.log = EventLog(self.control_socket)
-        self.gateway = Program(
-            "gateway",
-            taprail_command("gateway", "run", "--config", str(self.gateway_config)),
-            self.state_dir / "gateway.log",
-        )
+        self.gateways = [self._gateway_program(number) for number in range(options.gateways)]
         self.terminal = Program(
             "terminal",
             [
@@ -111,6 +109,16 @@ class Stack:
             ],
             self.state_dir / "terminal.log",
         )
+
+    @property
+    def gateway(self) -> Program:
+        """The first of them, and mostly the only one."""
+        return self.gateways[0]
+
+    @property
+    def gateway_url(self) -> str:
+        """Where the first one is; empty before it has started."""
+        return self.gateway_urls[0]
 
     @property
     def control_socket(self) -> Path:
@@ -138,8 +146,9 @@ class Stack:
             proxy = RpcProxy(self.chain.rpc_url, seed=self.options.proxy_seed)
             self.proxy = await self._exit.enter_async_context(proxy)
         await self._find_or_make_world()
-        self._exit.push_async_callback(_stop, self.gateway)
-        await self.start_gateway(self.options.crash_gateway)
+        for number, gateway in enumerate(self.gateways):
+            self._exit.push_async_callback(_stop, gateway)
+            await self.start_gateway(None if number else self.options.crash_gateway, number)
         if not self.options.with_terminal:
             return
         self._exit.enter_context(self.reader)
@@ -150,12 +159,12 @@ class Stack:
         self._exit.push_async_callback(_stop, self.terminal)
         await self.start_terminal()
 
-    async def start_gateway(self, crash: str | None = None) -> None:
+    async def start_gateway(self, crash: str | None = None, number: int = 0) -> None:
         """Start it, on the same port as before; `crash` names a crash point (`name@hit`)."""
-        ready = await self.gateway.start({"TAPRAIL_CRASH": crash or ""})
-        if not self.gateway_url:
-            self.gateway_url = str(ready["url"])
-            self._write_gateway_config(port=int(ready["port"]))
+        ready = await self.gateways[number].start({"TAPRAIL_CRASH": crash or ""})
+        if not self.gateway_urls[number]:
+            self.gateway_urls[number] = str(ready["url"])
+            self._write_gateway_config(number, port=int(ready["port"]))
 
     async def start_terminal(self, crash: str | None = None) -> None:
         """Start it, follow what it says, and wait until its reader is open."""
@@ -240,6 +249,17 @@ class Stack:
 
     # --- files ----------------------------------------------------------------------------------
 
+    def _gateway_program(self, number: int) -> Program:
+        name = "gateway" if number == 0 else f"gateway-{number + 1}"
+        config = str(self._config_of(number))
+        command = taprail_command("gateway", "run", "--config", config)
+        return Program(name, command, self.state_dir / f"{name}.log")
+
+    def _config_of(self, number: int) -> Path:
+        if number == 0:
+            return self.gateway_config
+        return self.gateway_config.with_stem(f"gateway-{number + 1}")
+
     def _refuse_half_made(self) -> None:
         """A first start that was killed leaves keys whose people and cards nobody knows."""
         if self.device_key.exists() and not self._world_file.exists():
@@ -259,7 +279,8 @@ class Stack:
 
     async def _find_or_make_world(self) -> None:
         world_file = self._world_file
-        self._write_gateway_config(port=self.options.gateway_port)
+        for number in range(self.options.gateways):
+            self._write_gateway_config(number, port=0 if number else self.options.gateway_port)
         settings = GatewaySettings.load(self.gateway_config)
         if world_file.exists():
             self.world = worlds.load(world_file)
@@ -277,12 +298,13 @@ class Stack:
             worlds.save(self.world, world_file)
         self.cards = worlds.CardBox.of(self.world, settings)
 
-    def _write_gateway_config(self, port: int) -> None:
+    def _write_gateway_config(self, number: int, *, port: int) -> None:
+        config = self._config_of(number)
         settlement = "".join(f"{k} = {v}\n" for k, v in self.options.settlement.items())
         url = self.options.database_url
         database = f"database_url = {json.dumps(url)}" if url is not None else ""
-        self.gateway_config.touch(mode=0o600)  # a database's password may be in there
-        self.gateway_config.write_text(
+        config.touch(mode=0o600)  # a database's password may be in there
+        config.write_text(
             f"""\
 [gateway]
 port = {port}

@@ -48,6 +48,8 @@ class Sale:
     body: bytes = field(repr=False)
     outcome: Outcome | None = None
     reason: str | None = None
+    answered_by: int | None = None
+    """The gateway's number."""
 
     @property
     def is_approved(self) -> bool:
@@ -63,7 +65,8 @@ class Crowd:
         self.sales: list[Sale] = []
         self._till = Till(worlds.TERMINAL_ID, worlds.MERCHANT_ID, symbol, key)
         self._gateway_key: VerifyKey = parse_public_key(stack.world.gateway_public_key)
-        self._url = stack.gateway_url + PAYMENT_PATH
+        self._urls = [url + PAYMENT_PATH for url in stack.gateway_urls]
+        self._asked = 0
         self._random = rng
         self._pause_s = 1 / rate_per_s
         self._stack = stack
@@ -134,14 +137,22 @@ class Crowd:
     async def _post(
         self, session: aiohttp.ClientSession, sale: Sale, headers: dict[str, str]
     ) -> bool:
-        """Ask once; whether there is a verdict now. Whatever does not verify says nothing."""
+        """Ask once; whether there is a verdict now. Whatever does not verify says nothing.
+
+        Several gateways are asked in turn, whoever was asked before.
+        """
+        self._asked += 1
+        number = self._asked % len(self._urls)
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError, TapRailError):
-            async with session.post(self._url, data=sale.body, headers=headers) as response:
+            async with session.post(
+                self._urls[number], data=sale.body, headers=headers
+            ) as response:
                 answer = await response.content.read(_MAX_ANSWER_BYTES)
                 signature = response.headers.get(SIGNATURE_HEADER, "")
             verify(self._gateway_key, Domain.VERDICT, answer, signature, about=sale.body)
             verdict = parse(Verdict, answer)
             sale.outcome, sale.reason = verdict.verdict, verdict.reason_code
+            sale.answered_by = number
         return sale.outcome is not None
 
     async def _close_after(

@@ -31,7 +31,13 @@ from taprail_hwsim.chaos.report import BlockCell, Report, RoundResult
 from taprail_hwsim.chaos.schedule import Round, rounds
 from taprail_hwsim.chaos.screen import Screen
 from taprail_hwsim.chaos.site import Site, open_site
-from taprail_hwsim.chaos.troubles import carry_out, catalogue, select_names
+from taprail_hwsim.chaos.troubles import (
+    NOT_REACHED,
+    WIRE,
+    carry_out,
+    catalogue,
+    select_names,
+)
 from taprail_hwsim.dev_chain import MULTICALL3_ADDRESS
 from taprail_hwsim.process import ProgramError
 from taprail_hwsim.published import Published
@@ -58,6 +64,7 @@ class ChaosOptions:
     faults: tuple[str, ...] = ()
     payments_per_s: float = 5.0
     lanes: int = 1
+    gateways: int = 1
     block_time_s: float = 1.0
     rpc_url: str | None = None
     token: str | None = None
@@ -76,6 +83,7 @@ class ChaosOptions:
         """The command line that repeats it."""
         words = ["taprail-sim", "chaos", "--seed", str(self.seed), "--minutes", f"{self.minutes:g}"]
         words += ["--payments-per-s", f"{self.payments_per_s:g}", "--lanes", str(self.lanes)]
+        words += ["--gateways", str(self.gateways)]
         words += ["--block-time", f"{self.block_time_s:g}"]
         words += [] if self.rounds is None else ["--rounds", str(self.rounds)]
         words += [word for fault in self.faults for word in ("--fault", fault)]
@@ -164,6 +172,7 @@ class Campaign:
             block_time_s=self._options.block_time_s,
             with_terminal=False,
             lanes=self._options.lanes,
+            gateways=self._options.gateways,
             proxy_seed=self._options.seed,
         )
         async with Stack(options) as stack, open_site(stack) as site:
@@ -201,7 +210,7 @@ async def play(site: Site, crowd: Crowd, round_: Round) -> RoundResult:
         amid = range(trouble_from + 1, site.heads.number + 1)
         async with asyncio.timeout(_NODE_TIMEOUT_S):
             await site.heads.next()
-    await site.supervisor.up()
+    await site.all_up()
     await site.leases_end()
     end = site.heads.number
     await crowd.all_answered(_ANSWER_TIMEOUT_S)
@@ -209,12 +218,12 @@ async def play(site: Site, crowd: Crowd, round_: Round) -> RoundResult:
     books = await site.audited_books()
     sales = crowd.sales[first_sale:]
     injected = Counter(item.fault for item in list(site.proxy.injected)[injections_before:])
-    for name, trouble in zip(round_.names, round_.troubles, strict=True):
-        injected[name] += trouble.kind != "wire"
+    for name, trouble, remark in zip(round_.names, round_.troubles, remarks, strict=True):
+        injected[name] += trouble.kind != WIRE and remark != NOT_REACHED
     ids = {sale.payment_id for sale in sales if sale.is_approved}
     return RoundResult(
         round=round_,
-        judgement=judge(crowd.sales, books, trouble=site.supervisor.trouble),
+        judgement=judge(crowd.sales, books, trouble=site.trouble()),
         remarks=tuple(remarks),
         injected=injected,
         approved=len(ids),
@@ -230,7 +239,7 @@ def unfinished(site: Site, round_: Round, what: str) -> RoundResult:
     """A round that could not be brought to its end, which is a finding as well."""
     return RoundResult(
         round=round_,
-        judgement=Judgement(problems=[what, *site.supervisor.trouble]),
+        judgement=Judgement(problems=[what, *site.trouble()]),
         remarks=("not finished",) * len(round_.names),
         state_dir=site.stack.state_dir,
     )

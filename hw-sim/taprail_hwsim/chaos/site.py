@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -43,10 +44,12 @@ _SUBSCRIBE: Final = {"jsonrpc": "2.0", "id": 1, "method": "eth_subscribe", "para
 
 
 class Supervisor:
-    """Starts the gateway again whenever it ends, as systemd does."""
+    """Starts a gateway again whenever it ends, as systemd does."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, number: int) -> None:
         self._stack = stack
+        self._number = number
+        self._gateway = stack.gateways[number]
         self._crash: str | None = None
         self._down_s = RESTART_PAUSE_S
         self._wanted = False
@@ -61,13 +64,13 @@ class Supervisor:
     async def run(self) -> None:
         """For as long as the gateway is wanted."""
         while True:
-            code = await self._stack.gateway.ended()
+            code = await self._gateway.ended()
             self._up.clear()
             self._note_death()
             if self._crash is not None and code == EXIT_CODE:
                 self._note_crash()
             elif not self._wanted:
-                self.trouble.append(self._stack.gateway.obituary(code))
+                self.trouble.append(self._gateway.obituary(code))
             self._wanted = False
             await self._start_again()
 
@@ -77,7 +80,17 @@ class Supervisor:
         self._wanted, self._down_s, self._crash = True, down_s, crash
         self._crashed.clear()
         self._up.clear()
-        await self._stack.gateway.kill()
+        await self._gateway.kill()
+
+    async def pause(self, seconds: float) -> None:
+        """Let it stand still (SIGSTOP), in the middle of whatever it does, and go on."""
+        await self.up()
+        self._gateway.send_signal(signal.SIGSTOP)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._gateway.send_signal(signal.SIGCONT)
+        self._note_death()  # another may have its leases now
 
     async def crashed(self, timeout_s: float) -> bool:
         """Wait until the armed crash point was hit; else disarm it. Says whether it was."""
@@ -95,20 +108,20 @@ class Supervisor:
             async with asyncio.timeout(UP_TIMEOUT_S):
                 await self._up.wait()
         except TimeoutError:
-            words = self._stack.gateway.last_words()
+            words = self._gateway.last_words()
             raise ProgramError(
-                f"the gateway is not back after {UP_TIMEOUT_S:.0f} s: {words}"
+                f"the {self._gateway.name} is not back after {UP_TIMEOUT_S:.0f} s: {words}"
             ) from None
 
     async def _start_again(self) -> None:
         await asyncio.sleep(self._down_s)
         while True:
             try:
-                await self._stack.start_gateway(self._crash)
+                await self._stack.start_gateway(self._crash, self._number)
             except ProgramError:
                 # The node may be away too; and a crash point may lie in the start itself.
                 self._note_death()
-                if self._crash is not None and self._stack.gateway.exit_code == EXIT_CODE:
+                if self._crash is not None and self._gateway.exit_code == EXIT_CODE:
                     self._note_crash()
                 await asyncio.sleep(RESTART_PAUSE_S)
             else:
@@ -167,7 +180,7 @@ class Site:
     def __init__(self, stack: Stack, proxy: RpcProxy, ledger: Ledger) -> None:
         self.stack = stack
         self.proxy = proxy
-        self.supervisor = Supervisor(stack)
+        self.supervisors = [Supervisor(stack, number) for number in range(len(stack.gateways))]
         self.heads = Heads(self)
         self.lanes = worlds.lanes(GatewaySettings.load(stack.gateway_config))
         self.reorg_floor = self.first_block = stack.chain.block_number()
@@ -175,6 +188,33 @@ class Site:
         self._ledger = ledger
         self._final: list[Transfer] = []
         self._final_block = self.first_block
+
+    # --- gateways -------------------------------------------------------------------------------
+
+    def supervisor(self, number: int) -> Supervisor:
+        """Of some gateway: numbers go round."""
+        return self.supervisors[number % len(self.supervisors)]
+
+    async def all_up(self) -> None:
+        """Wait until all gateways run; raises ProgramError when one does not come back."""
+        for supervisor in self.supervisors:
+            await supervisor.up()
+
+    def trouble(self) -> list[str]:
+        """What nobody wanted, of all gateways."""
+        return [what for supervisor in self.supervisors for what in supervisor.trouble]
+
+    @property
+    def lease_s(self) -> float:
+        """How long the leases of a gateway that died keep others out at most."""
+        return 0.0 if self._ledger.is_exclusive else LEASE_S
+
+    async def leases_end(self) -> None:
+        """Wait until the last gateway that died has no lease any more. On a file the next one takes
+        them over at once: its lock proves that nobody else can have them."""
+        died_at_s = max(supervisor.died_at_s for supervisor in self.supervisors)
+        left_s = died_at_s + self.lease_s - asyncio.get_running_loop().time()
+        await asyncio.sleep(max(0.0, left_s))
 
     # --- hands on the node ----------------------------------------------------------------------
 
@@ -197,13 +237,6 @@ class Site:
         self.reorg_floor = int(await self.node("eth_blockNumber"), 16)
 
     # --- books ----------------------------------------------------------------------------------
-
-    async def leases_end(self) -> None:
-        """Wait until the last gateway that died has no lease any more. On a file the next one takes
-        them over at once: its lock proves that nobody else can have them."""
-        if not self._ledger.is_exclusive:
-            now_s = asyncio.get_running_loop().time()
-            await asyncio.sleep(max(0.0, self.supervisor.died_at_s + LEASE_S - now_s))
 
     async def books(self) -> Books:
         """Where ledger and chain are now."""
@@ -270,7 +303,7 @@ async def open_site(stack: Stack) -> AsyncIterator[Site]:
         ledger = Ledger.open(settings.database_url, clock=SystemClock())
         exits.callback(ledger.dispose)
         site = Site(stack, stack.proxy, ledger)
-        for work in (site.supervisor.run(), site.heads.follow()):
+        for work in (*(each.run() for each in site.supervisors), site.heads.follow()):
             task = asyncio.create_task(work)
             exits.push_async_callback(_cancel, task)
         await site.heads.next()

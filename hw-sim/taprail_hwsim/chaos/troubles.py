@@ -24,6 +24,8 @@ GATEWAY: Final = "gateway"
 NODE: Final = "node"
 CRASH_PREFIX: Final = "crash:"
 REORG_PREFIX: Final = "reorg:"
+NOT_REACHED: Final = "not reached"
+"""The remark on a crash point that was not passed in time: it says nothing then."""
 _CRASH_TIMEOUT_S: Final = 12.0
 """For a point to be reached under load: no loop of the gateway looks less often than each 5 s."""
 _QUIET_TIMEOUT_S: Final = 70.0
@@ -31,6 +33,8 @@ _PENDING_TIMEOUT_S: Final = 5.0
 _PENDING_POLL_S: Final = 0.05
 _GWEI: Final = 10**9
 _DEEPEST_REORG: Final = 6
+_SOME: Final = 60
+"""A number below it stands for a gateway, however many there are (up to six: all alike)."""
 
 
 class Trouble(Protocol):
@@ -116,10 +120,11 @@ def _wire(name: str) -> Callable[[random.Random], Trouble]:
 
 @dataclass(frozen=True)
 class Kill:
-    """The gateway is killed (-9) at a random moment and comes back."""
+    """A gateway is killed (-9) at a random moment and comes back."""
 
     after_s: float
     down_s: float
+    who: int = 0
     kind: ClassVar[str] = GATEWAY
 
     def __str__(self) -> str:
@@ -127,31 +132,50 @@ class Kill:
 
     async def carry_out(self, site: Site) -> str:
         await asyncio.sleep(self.after_s)
-        await site.supervisor.kill(self.down_s)
-        await site.supervisor.up()
+        await site.supervisor(self.who).kill(self.down_s)
+        await site.supervisor(self.who).up()
         return "back"
 
 
 @dataclass(frozen=True)
+class GatewayPause:
+    """A gateway's process stands still (SIGSTOP) amid its work, perhaps for longer than its leases
+    last, and goes on."""
+
+    seconds: float
+    who: int = 0
+    kind: ClassVar[str] = GATEWAY
+
+    def __str__(self) -> str:
+        return f"gateway stands still for {self.seconds:.1f} s"
+
+    async def carry_out(self, site: Site) -> str:
+        await site.supervisor(self.who).pause(self.seconds)
+        return "goes on"
+
+
+@dataclass(frozen=True)
 class Crash:
-    """The gateway ends at a crash point, as by kill -9, and comes back."""
+    """A gateway ends at a crash point, as by kill -9, and comes back."""
 
     point: str
     hit: int
+    who: int = 0
     kind: ClassVar[str] = GATEWAY
 
     def __str__(self) -> str:
         return f"crash at {self.point}@{self.hit}"
 
     async def carry_out(self, site: Site) -> str:
-        await site.supervisor.kill(crash=f"{self.point}@{self.hit}")
-        was_hit = await site.supervisor.crashed(_CRASH_TIMEOUT_S)
-        await site.supervisor.up()
-        return "hit" if was_hit else "not reached"
+        supervisor = site.supervisor(self.who)
+        await supervisor.kill(crash=f"{self.point}@{self.hit}")
+        was_hit = await supervisor.crashed(_CRASH_TIMEOUT_S + site.lease_s)
+        await supervisor.up()
+        return "hit" if was_hit else NOT_REACHED
 
 
 def _crash(point: str) -> Callable[[random.Random], Trouble]:
-    return lambda rng: Crash(point, rng.randint(1, 4))
+    return lambda rng: Crash(point, rng.randint(1, 4), rng.randrange(_SOME))
 
 
 # --- the node -------------------------------------------------------------------------------------
@@ -289,7 +313,11 @@ Draw = Callable[[random.Random], Trouble]
 _OTHERS: Final[Mapping[str, tuple[str, Draw]]] = {
     "kill": (
         Kill.__doc__ or "",
-        lambda rng: Kill(rng.uniform(0.0, 2.0), rng.uniform(0.1, 2.0)),
+        lambda rng: Kill(rng.uniform(0.0, 2.0), rng.uniform(0.1, 2.0), rng.randrange(_SOME)),
+    ),
+    "gateway_pause": (
+        " ".join((GatewayPause.__doc__ or "").split()),
+        lambda rng: GatewayPause(rng.uniform(1.0, 14.0), rng.randrange(_SOME)),
     ),
     "node_pause": (NodePause.__doc__ or "", lambda rng: NodePause(rng.uniform(0.5, 7.0))),
     "node_restart": (NodeRestart.__doc__ or "", lambda rng: NodeRestart(rng.uniform(0.1, 4.0))),
