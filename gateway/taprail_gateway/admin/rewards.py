@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
@@ -66,21 +67,21 @@ def deploy(
         return
     key, wallets = _load(owner_key), _wallets(session)
 
-    async def work(chain: Chain) -> str:
+    async def work(chain: Chain) -> tuple[str, Fraction]:
         from taprail_gateway.settle.reward_owner import Owner
 
         by = Owner(chain, key, session.settings.settlement)
         made = await by.deploy(NewPoints(name, symbol, decimals, by.address))
         for wallet in wallets:
             await by.grant(made, wallet)
-        return made
+        return made, Fraction(10**decimals, 10**chain.token.decimals)
 
-    contract = _on_chain(session, work)
+    contract, rate = _on_chain(session, work)
     output.done(
-        {"contract": contract, "minters": wallets},
+        {"contract": contract, "minters": wallets, "oneForOneRate": str(rate)},
         f"{name} ({symbol}) is at {contract}, {_many(wallets)} may mint.\n"
-        f'Put into the configuration:  [rewards]  contract = "{contract}"  rate = "1/100"\n'
-        "and start the gateway again.",
+        "Put this into the configuration, and start the gateway again:\n\n"
+        f'[rewards]\ncontract = "{contract}"\nrate = "{rate}"  # a point for each 1.00 paid',
         as_json=as_json,
     )
     if not wallets and not as_json:

@@ -21,8 +21,8 @@ from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.settle import tuning
 from taprail_gateway.settle.settings import SettlementSettings
 
-LOOK_EVERY_S: Final = 1.0
-"""A change by another process is in force within about this time."""
+LOOK_EVERY_S: Final = 0.5
+"""So that a change by another process is in force within a second."""
 
 QUEUE_MODE: Final = "queue_mode"
 """The row of the settings table that holds the mode."""
