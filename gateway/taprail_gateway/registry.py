@@ -21,9 +21,10 @@ from taprail_common.errors import InputError, OperatorError
 from taprail_common.ids import check_identifier, new_id
 from taprail_common.money import check_amount
 from taprail_common.signing import parse_public_key, public_key_text
+from taprail_gateway.authorize import Profile
 from taprail_gateway.custody import Custody
 from taprail_gateway.ledger import schema
-from taprail_gateway.proofs import IssuerKeys
+from taprail_gateway.proofs import IssuerKeys, account_bytes
 
 DEFAULT_SINGLE_LIMIT_UNITS: Final = 500_000
 DEFAULT_DAILY_LIMIT_UNITS: Final = 2_000_000
@@ -32,16 +33,23 @@ DEFAULT_DAILY_LIMIT_UNITS: Final = 2_000_000
 ROLES: Final = ("customer", "merchant", "operator")
 _ADDRESS: Final = re.compile(r"0x[0-9a-f]{40}", re.ASCII)
 _AES_KEY_BYTES: Final = 16
-_UID_LENGTHS: Final = {"sun": (sun.UID_BYTES,), "uid": (4, 7, 10)}  # ISO 14443-3 clause 6.5.4
+_UID_LENGTHS: Final = {
+    "sun": (sun.UID_BYTES,),
+    "uid": (4, 7, 10),  # ISO 14443-3 clause 6.5.4
+    "signed": (0,),  # it is known by its address
+}
+PROFILES: Final = tuple(_UID_LENGTHS)
 _NAME_CHARACTERS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
 class CardOrder:
-    """A card to be issued. `uid` are the chip's bytes; they are not stored."""
+    """A card to be issued. `uid` are the chip's bytes; they are not stored. A card that signs has
+    an `address` instead, of the key that it alone has."""
 
     user_id: str
-    uid: bytes = field(repr=False)
+    uid: bytes = field(default=b"", repr=False)
+    address: str | None = None
     name: str = ""
     profile: str = "sun"
     single_limit_units: int = DEFAULT_SINGLE_LIMIT_UNITS
@@ -195,17 +203,21 @@ def revoke_terminal(connection: Connection, terminal_id: str) -> None:
 def issue_card(
     connection: Connection, custody: Custody, order: CardOrder, now_ms: int
 ) -> IssuedCard:
-    """Issue a prepaid card with a new account in custody; raises OperatorError or InputError."""
+    """Issue a prepaid card with a new account in custody, or note one that signs for its own.
+
+    Raises OperatorError or InputError.
+    """
     require(connection, schema.users, "user", order.user_id)
     _check_order(order)
-    digest = custody.uid_digest(order.uid)
+    own = None if order.address is None else _address(order.address)
+    digest = custody.uid_digest(order.uid if own is None else account_bytes(own))
     cards = schema.cards
     if connection.scalar(select(cards.c.uuid).where(cards.c.uid_digest == digest)) is not None:
-        raise OperatorError("a card with this UID was issued before", fix="use another card")
+        raise OperatorError("this card was issued before", fix="use another card")
     version = ensure_issuer_keys(connection, custody, now_ms)
-    account, wrapped = custody.new_key()
+    account, wrapped = custody.new_key() if own is None else (own, None)
     opened = {"address": account, "wrapped_key": wrapped, "created_at_ms": now_ms}
-    connection.execute(insert(schema.accounts).values(opened))
+    _add(connection, schema.accounts, "account", opened)
     card_uuid = order.card_uuid or new_id("card")
     row = {
         "uuid": check_identifier("card", card_uuid),
@@ -278,7 +290,12 @@ def _change(
 
 
 def _check_order(order: CardOrder) -> None:
-    if len(order.uid) not in _UID_LENGTHS.get(order.profile, ()):
+    if order.profile not in PROFILES:
+        raise InputError("profile", f"must be one of {', '.join(PROFILES)}")
+    signs = order.profile == Profile.SIGNED
+    if signs != (order.address is not None):
+        raise InputError("address", "belongs to a card that signs, and to no other")
+    if len(order.uid) not in _UID_LENGTHS[order.profile]:
         raise InputError("uid", f"has not the length of a {order.profile} card's")
     check_amount(order.single_limit_units)
     check_amount(order.daily_limit_units)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from nacl.signing import SigningKey
+from sqlalchemy import select
 from typer.testing import CliRunner
 
 from taprail_common.errors import TapRailError
@@ -104,6 +105,44 @@ def test_the_ledger_holds_no_uid_and_knows_the_card_again(admin: Admin) -> None:
     with pytest.raises(TapRailError, match="issued before") as error:
         issue(admin)
     assert "04AABBCCDDEE01" not in str(error.value)
+
+
+SIGNING = "0x" + "Ab" * 20
+
+
+def test_a_card_that_signs_brings_its_own_account(admin: Admin) -> None:
+    command = ("card", "issue", "--profile", "signed", "--user", "alice", "--address", SIGNING)
+    issued = admin.json(*command)
+    (listed,) = admin.json("card", "list")
+    assert (listed["uuid"], listed["profile"]) == (issued["cardUuid"], "signed")
+    assert listed["account"] == issued["account"] == SIGNING.lower()
+    # Nobody here could sign for it.
+    keys = admin.do(lambda c: c.execute(select(schema.accounts.c.wrapped_key)).scalars().all())
+    assert keys == [None]
+    with pytest.raises(TapRailError, match="issued before"):
+        admin(*command)
+    assert len(admin.json("card", "list")) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--profile", "signed"), "address: belongs to a card that signs"),
+        (("--address", SIGNING, "--uid", "04" * 7), "address: belongs to a card that signs"),
+        (("--profile", "signed", "--address", SIGNING, "--uid", "04" * 7), "uid"),
+        (("--profile", "signed", "--address", "0x12"), "must be 0x and 40 hex digits"),
+        (("--profile", "signed", "--address", "0x" + "0" * 40), "not zero"),
+        (("--profile", "signed", "--address", SIGNING, "--show-keys", "k"), "is given no keys"),
+        (("--profile", "gold", "--uid", "04" * 7), "must be one of sun, uid, signed"),
+        ((), "uid"),
+    ],
+)
+def test_a_card_is_known_by_its_uid_or_by_its_address(
+    admin: Admin, options: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(TapRailError, match=message):
+        admin("card", "issue", "--user", "alice", *options)
+    assert admin.json("card", "list") == []
 
 
 def test_cards_freeze_and_thaw(admin: Admin) -> None:

@@ -25,10 +25,15 @@ Limit = Annotated[str | None, typer.Option(help="Decimal, like 50.00.")]
 @cards.command("issue")
 def issue(
     context: typer.Context,
-    uid: Annotated[str, typer.Option(help="The chip's UID, in hex. It is not stored.")],
     user: Annotated[str, typer.Option(help="Whose card it is.")],
+    uid: Annotated[str, typer.Option(help="The chip's UID, in hex. It is not stored.")] = "",
+    address: Annotated[
+        str | None, typer.Option(help="Of a card that signs: the account of its own key.")
+    ] = None,
     name: Annotated[str, typer.Option(help="A name to know it by.")] = "",
-    profile: Annotated[str, typer.Option(help="sun (NTAG 424 DNA) or uid.")] = "sun",
+    profile: Annotated[
+        str, typer.Option(help="sun (NTAG 424 DNA), uid (weak: it can be copied) or signed.")
+    ] = "sun",
     single_limit: Limit = None,
     daily_limit: Limit = None,
     time_zone: Annotated[str, typer.Option(help="Where its day begins.")] = "UTC",
@@ -38,11 +43,13 @@ def issue(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Issue a card with a new prepaid account. Fund the account that is printed."""
+    """Issue a card with a new prepaid account, or one that signs for its own. Fund the account that
+    is printed."""
     session = session_of(context)
     order = CardOrder(
         user_id=user,
         uid=_uid(uid),
+        address=address,
         name=name,
         profile=profile,
         time_zone=time_zone,
@@ -50,6 +57,8 @@ def issue(
         daily_limit_units=_limit(session, daily_limit, registry.DEFAULT_DAILY_LIMIT_UNITS),
     )
     custody, now_ms = session.custody, session.clock.now_ms()
+    if show_keys is not None and address is not None:
+        raise OperatorError("a card that signs is given no keys", fix="leave out --show-keys")
     if show_keys is not None and show_keys.exists():
         raise OperatorError(f"{show_keys} exists already", fix="name a new file")
     issued = session.write(
