@@ -60,8 +60,8 @@ class PaymentEvent(StrEnum):
     DISPROVE = "disprove"
     """Proof that no authorization for it can take effect any more."""
     RETRY = "retry"
-    """It goes round again: nothing that was signed for it can take effect any more, or an operator
-    wants it."""
+    """It goes round again: its transaction is final without it, nothing that was signed for it can
+    take effect any more, or an operator wants it."""
     REORG = "reorg"
     """The block that held it is gone, deeper than the chosen depth."""
     REORG_UNBOUND = "reorg_unbound"

@@ -116,14 +116,14 @@ def left_out(payment: BoundPayment, facts: Facts, why: str) -> Judgement:
         return Judgement(Step.CONFIRM, place=facts.fate)
     if facts.is_unclear:
         return Judgement(Step.WAIT)
-    if payment.state not in TRAVELLING:
-        return Judgement(Step.LEAVE)
-    if facts.fate is Fate.BURNT:
-        return Judgement(Step.GIVE_UP, reason=_BURNT)
-    if is_at_its_end(left_out=facts.left_out, bindings=payment.bindings):
+    is_listed = payment.state not in TRAVELLING
+    burnt = facts.fate is Fate.BURNT
+    if burnt or is_at_its_end(left_out=facts.left_out, bindings=payment.bindings):
         times = max(facts.left_out, 1)
-        return Judgement(Step.GIVE_UP, reason=f"{times} transactions went by: {why}")
-    return Judgement(Step.UNBIND, reason=why)
+        reason = _BURNT if burnt else f"{times} transactions went by: {why}"
+        return Judgement(Step.LEAVE) if is_listed else Judgement(Step.GIVE_UP, reason=reason)
+    # Nothing but its time was against one on the list: it need not wait until that has run out.
+    return Judgement(Step.RETRY if is_listed else Step.UNBIND, reason=why)
 
 
 def expired(payment: BoundPayment, facts: Facts, *, is_proven: bool) -> Judgement:

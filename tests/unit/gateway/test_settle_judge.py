@@ -139,7 +139,7 @@ GIVEN_UP = PaymentState.CONFIRMATION_FAILED
         (PaymentState.SENT, 3, LEFT_OUT, Step.GIVE_UP),
         (GIVEN_UP, 3, LEFT_OUT, Step.LEAVE),
         (PaymentState.SENT, 1, BURNT, Step.GIVE_UP),
-        (GIVEN_UP, 1, UNSPENT, Step.LEAVE),
+        (GIVEN_UP, 1, UNSPENT, Step.RETRY),
         (GIVEN_UP, 1, BURNT, Step.LEAVE),
         (PaymentState.SENT, 1, UNCLEAR, Step.WAIT),
         (GIVEN_UP, MAX_BINDINGS, UNCLEAR, Step.WAIT),
