@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from sqlalchemy import Connection, Executable, insert, select, update
+from sqlalchemy import Connection, Executable, exists, insert, select, update
 
 from taprail_gateway.ledger.errors import GuardError
 from taprail_gateway.ledger.leases import Lease, guard
@@ -83,6 +83,29 @@ def store_transaction(
     lane = lease.lane
     guarded = update(lanes).where(lanes.c.address == lane, lanes.c.next_nonce == nonce)
     _change_one(connection, guarded.values(next_nonce=nonce + 1), f"nonce {nonce} is taken", lane)
+    return _insert(connection, lane, nonce, attempt, at_ms)
+
+
+def is_gap(connection: Connection, lane: str, nonce: int) -> bool:
+    """Whether a nonce below the lane's next has no transaction of ours: the lane has skipped it."""
+    t = chain_transactions.c
+    skipped = select(lanes.c.address).where(
+        lanes.c.address == lane,
+        lanes.c.next_nonce > nonce,
+        ~exists().where(t.lane == lane, t.nonce == nonce),
+    )
+    return connection.execute(skipped).first() is not None
+
+
+def fill_gap(connection: Connection, lease: Lease, nonce: int, attempt: Attempt, at_ms: int) -> int:
+    """Store a transaction for a nonce that was skipped; its row's id. GuardError unless it was."""
+    guard(connection, lease)
+    if not is_gap(connection, lease.lane, nonce):
+        raise GuardError(f"nonce {nonce} was not skipped", [lease.lane])
+    return _insert(connection, lease.lane, nonce, attempt, at_ms)
+
+
+def _insert(connection: Connection, lane: str, nonce: int, attempt: Attempt, at_ms: int) -> int:
     row = {"lane": lane, "nonce": nonce, "status": "signed", "created_at_ms": at_ms}
     (transaction,) = connection.execute(
         insert(chain_transactions).values(row).returning(chain_transactions.c.id)

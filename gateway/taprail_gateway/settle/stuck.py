@@ -40,6 +40,7 @@ from taprail_gateway.settle.signer import (
     NOOP_GAS,
     SignedTransaction,
     noop_instead,
+    sign_transaction,
     with_other_fees,
 )
 
@@ -143,9 +144,12 @@ class Rescuer:
         node does is no error.
         """
         lowest, asked = await self.ledger.read(partial(_open_ones, lane=lane.address, nonce=mined))
+        is_gap = await self.ledger.read(partial(nonces.is_gap, lane=lane.address, nonce=mined))
         watch = self._watches.setdefault(lane.address, StallWatch())
-        first = lowest[0].nonce if lowest else None
+        first = mined if is_gap else lowest[0].nonce if lowest else None
         is_stalled = watch.is_stalled(first, head.number)
+        if is_gap and is_stalled:
+            await self._fill_gap(lane, lease, head, mined)
         by_nonce = {item.nonce: item for item in [*(lowest if is_stalled else []), *asked]}
         if not by_nonce:
             self._obstacles.pop(lane.address, None)
@@ -164,6 +168,30 @@ class Rescuer:
             sent=len(to_send),
         )
         await self._send_again(lane, lease, to_send)
+
+    async def _fill_gap(self, lane: Lane, lease: Lease, head: Block, nonce: int) -> None:
+        """A stranger's transaction that the lane went on behind was taken back with its block, and
+        nothing else uses its nonce: without a no-op of ours the lane would wait for ever."""
+        price = await self._wanted(head)
+        if price is None:
+            return
+        signed = sign_transaction(
+            self.custody.unwrap(lane.address, lane.wrapped_key),
+            chain_id=self.broadcaster.chain.token.chain_id,
+            nonce=nonce,
+            fees=price,
+            gas=NOOP_GAS,
+            to=lane.address,
+            data=b"",
+        )
+        attempt = Attempt(signed.tx_hash, signed.raw, NOOP_GAS, *price, kind="noop")
+        at_ms = self.clock.now_ms()
+        stored = await self.ledger.write(
+            partial(nonces.fill_gap, lease=lease, nonce=nonce, attempt=attempt, at_ms=at_ms)
+        )
+        crash("settle.version_stored")
+        _log.warning("settle.gap_filled", lane=lane.address, nonce=nonce, tx=signed.tx_hash)
+        await self._send_again(lane, lease, [StoredTransaction(stored, nonce, signed)])
 
     async def _send_again(
         self, lane: Lane, lease: Lease, transactions: Sequence[StoredTransaction]
