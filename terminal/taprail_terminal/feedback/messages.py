@@ -49,6 +49,7 @@ ENGLISH: Final[Catalogue] = {
     "reason.clock_skew": "Clock of the terminal is wrong",
     "reason.currency_unsupported": "Currency not accepted",
     "reason.daily_limit": "Daily limit",
+    "reason.high_fraud_risk": "Too many warning signs. Ask staff",
     "reason.insufficient_balance": "Not enough balance",
     "reason.invalid_merchant": "Merchant is not set up",
     "reason.single_limit": "Over the limit for one payment",
