@@ -6,7 +6,7 @@ the test, each for a number of batches; `frozen` keeps showing an older view of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
@@ -17,9 +17,8 @@ from tests.model import signed, world
 from tests.model.fake_chain import BLOCK_GAS, GWEI, Block, FakeChain, Mined, RefusedError
 from tests.model.world import CHAIN_ID, RevertedError
 
-_SAFE_DEPTH: Final = 4
-FINALIZED_DEPTH: Final = 8
-"""Deeper than the reorgs of the machine."""
+DEPTHS: Final = {"latest": 0, "pending": 0, "safe": 4, "finalized": 8}
+"""Blocks below the head; what is finalized is deeper than the reorgs of the machine."""
 _REVERTED: Final = 3  # geth's code for a call that reverts
 _ZEROS: Final = "0x" + "00" * 32
 _CODE_SIZES_PROGRAM_BYTES: Final = 0x29
@@ -47,6 +46,7 @@ class Fault(Enum):
     FUNDS = "insufficient funds for gas * price + value"
     NEVER = "execution reverted"
     SILENT = "taken, but told otherwise"
+    LOW_ESTIMATE = "a third of the gas that it takes"
 
 
 _SAID: Final = (
@@ -72,10 +72,14 @@ class Trouble:
 
 
 class FakeNode(Node):
-    """One node; `passed` is called before and after each batch, and may end the process there."""
+    """One node; `passed` is awaited before and after each batch, and may end the process there."""
 
     def __init__(
-        self, name: str, chain: FakeChain, trouble: Trouble, passed: Callable[[str], None]
+        self,
+        name: str,
+        chain: FakeChain,
+        trouble: Trouble,
+        passed: Callable[[str], Awaitable[None]],
     ) -> None:
         # Not the parent's: that opens a provider of HTTP.
         self.name = name
@@ -92,11 +96,11 @@ class FakeNode(Node):
 
     async def batch(self, asked: Sequence[Call]) -> list[Answer]:
         """Answers in order; ChainError when the wire fails."""
-        self._passed(f"before {asked[0][0]}")
+        await self._passed(f"before {asked[0][0]}")
         if self._is_armed(Fault.LOST_REQUEST):
             raise self._away("ConnectionError")
         answers = self._answers(asked)
-        self._passed(f"after {asked[0][0]}")
+        await self._passed(f"after {asked[0][0]}")
         if self._is_armed(Fault.LOST_REPLY):
             raise self._away("TimeoutError")
         if self._is_armed(Fault.HALF):
@@ -173,8 +177,7 @@ class FakeNode(Node):
     def block(self, tag: str) -> Block | None:
         """A block by number or name; None for one that this node does not have."""
         top = len(self.view) - 1
-        depths = {"latest": 0, "pending": 0, "safe": _SAFE_DEPTH, "finalized": FINALIZED_DEPTH}
-        number = max(0, top - depths[tag]) if tag in depths else int(tag, 16)
+        number = max(0, top - DEPTHS[tag]) if tag in DEPTHS else int(tag, 16)
         return self.view[number] if number <= top else None
 
     def known_block(self, tag: str) -> Block:
@@ -216,7 +219,10 @@ class FakeNode(Node):
         if "to" not in call:
             return "0x" + _code_sizes(block, data).hex()
         self.chain.asked.update(signed.authorizations(data))
-        return "0x" + call_.run(call["to"].lower(), data).hex()
+        result = call_.run(call["to"].lower(), data)
+        if "gas" in call and world.intrinsic_gas(data) + call_.gas_used > int(call["gas"], 16):
+            raise RefusedError(-32000, "out of gas")
+        return "0x" + result.hex()
 
     def gas(self, call: dict[str, str], tag: str = "latest") -> str:
         """What a call would use."""
@@ -224,7 +230,8 @@ class FakeNode(Node):
         call_ = world.Call(block.world.copy(), block.time_s, call.get("from", _ZEROS[:42]))
         data = bytes.fromhex((call.get("data") or call.get("input") or "0x")[2:])
         call_.run(call["to"].lower(), data)
-        return hex(world.intrinsic_gas(data) + call_.gas_used)
+        gas = world.intrinsic_gas(data) + call_.gas_used
+        return hex(gas // 3 if self._is_armed(Fault.LOW_ESTIMATE) else gas)
 
     def fee_history(self, count: str | int, tag: str, percentiles: Sequence[float]) -> Any:
         """Base fees of the last blocks and of the next one, with what they paid in tips."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import Connection, select
 
@@ -58,25 +59,31 @@ class Books:
     versions: list[Version]
     balances: dict[str, tuple[int, int]]
     """account → units, at block"""
+    alerts: frozenset[str]
+    """The kinds of those that were ever raised."""
 
 
 def read_books(connection: Connection) -> Books:
     """Read everything."""
-    p, a, t = schema.payments.c, schema.attempts.c, schema.chain_transactions.c
-    payments = connection.execute(select(*(p[name] for name in Payment.__slots__)))
-    versions = connection.execute(
-        select(t.lane, t.nonce, a.tx_hash, a.kind, a.raw)
-        .join_from(schema.attempts, schema.chain_transactions)
-        .order_by(t.lane, t.nonce, a.created_at_ms)
-    )
-    b = schema.accounts.c
-    balances = connection.execute(select(b.address, b.balance_units, b.balance_block))
     return Books(
         check_invariants(connection),
-        {row.id: Payment(*row) for row in payments},
-        [Version(*row) for row in versions],
-        {row[0]: (row[1], row[2]) for row in balances},
+        {row[0]: Payment(*row) for row in connection.execute(_PAYMENTS)},
+        [Version(*row) for row in connection.execute(_VERSIONS)],
+        {row[0]: (row[1], row[2]) for row in connection.execute(_BALANCES)},
+        frozenset(connection.scalars(_ALERTS)),
     )
+
+
+# Made once: they are run after every step.
+_a, _b, _t = schema.attempts.c, schema.accounts.c, schema.chain_transactions.c
+_PAYMENTS: Final = select(*(schema.payments.c[name] for name in Payment.__slots__))
+_VERSIONS: Final = (
+    select(_t.lane, _t.nonce, _a.tx_hash, _a.kind, _a.raw)
+    .join_from(schema.attempts, schema.chain_transactions)
+    .order_by(_t.lane, _t.nonce, _a.created_at_ms)
+)
+_BALANCES: Final = select(_b.address, _b.balance_units, _b.balance_block)
+_ALERTS: Final = select(schema.alerts.c.kind)
 
 
 def problems(books: Books, chain: FakeChain, foreign: Sequence[str]) -> Iterator[str]:
@@ -105,7 +112,7 @@ def _completed(books: Books, chain: FakeChain) -> Iterator[str]:
             continue
         block = chain.find(it.block_hash)
         if block is None:
-            continue  # gone, which has still to be noticed: see `settled`
+            continue  # gone, which has still to be noticed: see `gone`
         places = [place for place in moved.get(it.id, []) if place[0] is block]
         wanted = (it.payer, it.payee, it.amount_units)
         if [(place[1].tx_hash, place[2]) for place in places] != [(it.tx_hash, wanted)]:
@@ -195,10 +202,18 @@ def overdrawn(books: Books, chain: FakeChain) -> Iterator[str]:
             yield f"account {account} promises {units} of {books.balances[account][0]} units"
 
 
-def unsettled(books: Books, chain: FakeChain) -> Iterator[str]:
-    """What is still open, or rests on a block that is gone, after everything should be over."""
+def unsettled(books: Books) -> Iterator[str]:
+    """The payments that are still open."""
+    return (it.id for it in books.payments.values() if it.state in HOLDING)
+
+
+def gone(books: Books, chain: FakeChain) -> Iterator[str]:
+    """What rests on a block that is gone, and has not been noticed."""
     for it in books.payments.values():
-        if it.state not in {PaymentState.COMPLETED, PaymentState.FAILED}:
-            yield f"payment {it.id} is stuck in {it.state} ({it.failure_reason})"
-        elif it.state == PaymentState.COMPLETED and chain.find(it.block_hash) is None:
+        if it.state == PaymentState.COMPLETED and chain.find(it.block_hash) is None:
             yield f"payment {it.id} is completed in a block that is gone"
+
+
+def words(it: Payment) -> str:
+    """A payment that is not settled, for people."""
+    return f"payment {it.id} is {it.state}, bound {it.bindings} times ({it.failure_reason})"

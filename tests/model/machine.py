@@ -7,22 +7,41 @@ twice, nothing stuck.
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
+import structlog
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.model import ending, people
+from tests.model.desk import TRIED, Wish
 from tests.model.fake_chain import GWEI
 from tests.model.fake_node import Fault
 from tests.model.gateway import Gateway
+from tests.model.people import Holder, Theft
 from tests.model.shop import CARDS, LANE_COINS_WEI
-from tests.model.stage import CAP_GWEI, LEASE_S, Holder, Plan, Stage
+from tests.model.stage import CAP_GWEI, LEASE_S, Plan, Stage
 
 _ANY = st.integers(0, 1_000)
 _CARD = st.integers(0, CARDS - 1)
 _FEW = st.integers(1, 3)
+_SETTINGS = [(name, value) for name, values in TRIED.items() for value in (*values, None)]
 _MOST = st.sampled_from([None, 0, 1, 2])
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing is logged: thousands of runs, and the hundreds that make a failing one short, would
+    bury what failed."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    finally:
+        structlog.reset_defaults()
 
 
 class Settlement(RuleBasedStateMachine):
@@ -35,11 +54,12 @@ class Settlement(RuleBasedStateMachine):
     @initialize(
         plan=st.builds(
             Plan,
-            lanes=st.just(1),
+            lanes=st.integers(1, 3),
             nodes=st.integers(1, 2),
             confirmations=st.integers(1, 3),
             per_transaction=st.integers(1, 3),
             refuses_low_fees=st.booleans(),
+            calibrates=st.booleans(),
         )
     )
     def open(self, plan: Plan) -> None:
@@ -74,17 +94,21 @@ class Settlement(RuleBasedStateMachine):
     @precondition(is_running)
     @rule(which=_ANY)
     def send(self, which: int) -> None:
-        self.on.send(self._gateway(which))
+        self._gateway(which).send()
+        self.on.bury()
 
     @precondition(is_running)
     @rule(which=_ANY)
     def confirm(self, which: int) -> None:
-        self.on.confirm(self._gateway(which))
+        self._gateway(which).confirm()
+        self.on.bury()
 
     @precondition(is_running)
     @rule(which=_ANY)
     def keep_lanes(self, which: int) -> None:
-        self.on.keep(self._gateway(which))
+        self._gateway(which).keep()
+        self._gateway(which).follow()
+        self.on.bury()
 
     @rule(rounds=st.integers(1, 4))
     def go_on(self, rounds: int) -> None:
@@ -98,8 +122,9 @@ class Settlement(RuleBasedStateMachine):
     def sell_and_send(self, card: int, count: int) -> None:
         for _ in range(count):
             self.on.shop.sell(card, 10, 0)
-        for gateway in list(self.on.gateways):
-            self.on.send(gateway)
+        for gateway in self.on.gateways:
+            gateway.send()
+        self.on.bury()
 
     @rule(seconds=st.sampled_from([1, 2, 12]), most=_MOST)
     def mine(self, seconds: int, most: int | None) -> None:
@@ -125,19 +150,25 @@ class Settlement(RuleBasedStateMachine):
 
     @rule(node=_ANY, fault=st.sampled_from(Fault), times=_FEW)
     def fail(self, node: int, fault: Fault, times: int) -> None:
-        self.on.troubles[node % len(self.on.troubles)].faults[fault] = times
+        self.on.fail(node, fault, times)
 
     @rule(node=_ANY, frozen=st.booleans())
     def freeze(self, node: int, frozen: bool) -> None:
         """The node shows nothing new from now on; or is itself again."""
-        trouble = self.on.troubles[node % len(self.on.troubles)]
-        trouble.frozen = list(self.on.chain.blocks) if frozen else None
+        self.on.freeze(node, is_frozen=frozen)
 
     @precondition(is_running)
     @rule(which=_ANY, points=st.integers(0, 30))
     def kill(self, which: int, points: int) -> None:
         """The process dies at the point after so many others."""
         self._gateway(which).process.points_left = points
+
+    @precondition(is_running)
+    @rule(which=_ANY, points=st.integers(0, 15))
+    def hold(self, which: int, points: int) -> None:
+        """The next step of a loop stops after so many points, until that loop has its turn again:
+        a machine that was asleep, a disk or a node that took its time."""
+        self._gateway(which).hold_after = points
 
     @precondition(lambda self: len(self.on.gateways) < 2)
     @rule()
@@ -154,20 +185,28 @@ class Settlement(RuleBasedStateMachine):
 
     @rule(which=_ANY)
     def stranger_executes(self, which: int) -> None:
-        self.on.execute(which)
+        people.execute(self.on.chain, which)
 
     @rule(does=st.sampled_from(Holder), which=_ANY)
     def holder(self, does: Holder, which: int) -> None:
         self.on.tamper(does, which)
 
-    @rule(wants=st.sampled_from(["cancel", "retry", "reset"]), which=_ANY)
-    def operator(self, wants: str, which: int) -> None:
-        if wants == "reset":
-            self.on.shop.ask_for_rescue()
-        elif wants == "retry":
-            self.on.shop.retry_all()
-        elif self.on.shop.sold:
-            self.on.shop.cancel(self.on.shop.sold[which % len(self.on.shop.sold)])
+    @rule(is_paused=st.booleans())
+    def issuer(self, is_paused: bool) -> None:
+        self.on.pause_token(is_paused=is_paused)
+
+    @rule(lane=_ANY, which=st.sampled_from(Theft))
+    def steal_nonce(self, lane: int, which: Theft) -> None:
+        """A transaction of a lane's wallet that is not ours: the lane has to heal by itself."""
+        self.on.steal_nonce(lane, which)
+
+    @rule(wish=st.sampled_from(Wish), which=_ANY)
+    def operator(self, wish: Wish, which: int) -> None:
+        self.on.operate(wish, which)
+
+    @rule(setting=st.sampled_from(_SETTINGS))
+    def set_setting(self, setting: tuple[str, int | float | str | None]) -> None:
+        self.on.desk.set(*setting)
 
     # --- judgement ----------------------------------------------------------------------------
 
@@ -186,7 +225,7 @@ class Settlement(RuleBasedStateMachine):
             return
         try:
             if sys.exc_info()[0] is None:
-                found = self.on.settle()
+                found = ending.settle(self.on)
                 assert not found, "\n".join(found)
         finally:
             self.on.close()

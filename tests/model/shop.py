@@ -1,4 +1,4 @@
-"""A merchant's ledger in the model's world: who pays, what is sold, what an operator does.
+"""A merchant's ledger in the model's world: who pays, and what is sold.
 
 Keys, ids and times are the same in every run. The ledger is a real file, copied from one that was
 migrated once.
@@ -15,14 +15,12 @@ from typing import Final
 
 from eth_account import Account
 from eth_utils.crypto import keccak
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from taprail_common.ids import payment_id
-from taprail_common.payment_state import PaymentEvent, PaymentState
 from taprail_gateway.custody import Custody
 from taprail_gateway.ledger import migrate, schema, transitions
 from taprail_gateway.ledger.database import Ledger
-from taprail_gateway.ledger.errors import GuardError
 from tests.model.gateway import ModelLedger, Process, open_ledger
 from tests.model.world import World
 from tests.support.ledger_fixtures import DAY, NOW_MS, Registry, SeededCard, seed_registry
@@ -71,12 +69,16 @@ class Shop:
     ledger: ModelLedger
     clock: ManualClock
     sold: list[str] = field(default_factory=list)
-    cancelled: set[str] = field(default_factory=set)
 
     @property
     def url(self) -> str:
         """Of the ledger."""
-        return f"sqlite:///{self.folder.name}/ledger.db"
+        return f"sqlite:///{self.path}"
+
+    @property
+    def path(self) -> Path:
+        """The ledger's file."""
+        return Path(self.folder.name) / "ledger.db"
 
     def close(self) -> None:
         """Remove it."""
@@ -103,51 +105,14 @@ class Shop:
             self.sold.append(payment_id(self.registry.terminal_id, request))
         return accepted
 
-    # --- what an operator does ----------------------------------------------------------------
+    def open_payments(self) -> int:
+        """How many are not settled."""
+        count = select(func.count()).where(schema.payment_is_open)
+        return self.ledger.read_now(lambda connection: connection.scalar(count) or 0)
 
-    def cancel(self, payment: str) -> None:
-        """Cancel a payment, if nothing was ever signed for it."""
-        if self._take(PaymentEvent.REJECT, payment, "cancelled"):
-            self.cancelled.add(payment)
-
-    def retry_all(self) -> None:
-        """Send the payments of the review list round again."""
-        for payment, state in self.open_payments().items():
-            if state == PaymentState.CONFIRMATION_FAILED.value:
-                self._take(PaymentEvent.RETRY, payment, "an operator wants it")
-
-    def _take(self, event: PaymentEvent, payment: str, why: str) -> bool:
-        def work(connection: Connection) -> None:
-            transitions.apply(connection, event, [payment], self.clock.now_ms(), detail=why)
-
-        try:
-            self.ledger.write_now(work)
-        except GuardError:
-            return False
-        return True
-
-    def resume_lanes(self) -> None:
-        """Somebody has looked at every lane and found nothing wrong any more."""
-        self.ledger.write_now(
-            lambda connection: connection.execute(update(schema.lanes).values(paused_because=None))
-        )
-
-    def ask_for_rescue(self) -> None:
-        """`reset-stuck` for all that is under way."""
-        asked = update(schema.chain_transactions).where(schema.transaction_is_open)
-        at_ms = self.clock.now_ms()
-        self.ledger.write_now(
-            lambda connection: connection.execute(asked.values(rescue_asked_at_ms=at_ms))
-        )
-
-    def open_payments(self) -> dict[str, str]:
-        """What is not settled: payment → state."""
-        p = schema.payments.c
-        settled = [PaymentState.COMPLETED.value, PaymentState.FAILED.value]
-        statement = select(p.id, p.state).where(p.state.not_in(settled))
-        return self.ledger.read_now(
-            lambda connection: {row.id: row.state for row in connection.execute(statement)}
-        )
+    def one_sold(self, choice: int) -> str | None:
+        """One of the payments; None before the first."""
+        return self.sold[choice % len(self.sold)] if self.sold else None
 
 
 def open_shop(lanes: int, clock: ManualClock) -> Shop:

@@ -1,50 +1,33 @@
-"""Everything of one run on one stage: clock, chain, nodes, ledger, gateways; and how it ends well.
+"""Everything of one run on one stage: clock, chain, nodes, ledger, gateways, and other people.
 
-The machine's rules are one-liners over this. Nothing here is random.
+The machine's rules are one-liners over this; how a run ends well is in `ending`. Nothing here is
+random.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any, Final
-
-from eth_abi.abi import encode
-from eth_account import Account
+from typing import Final
 
 from taprail_gateway.ledger.queries import all_lanes
 from taprail_gateway.settle.settings import SettlementSettings
-from tests.model import judge, signed, world
-from tests.model.fake_chain import GWEI, LOWEST_BASE_FEE_WEI, FakeChain, RefusedError, Stranger
-from tests.model.fake_node import Trouble
+from tests.model import judge, people
+from tests.model.desk import Desk, Wish
+from tests.model.fake_chain import FakeChain
+from tests.model.fake_node import Fault, Trouble
 from tests.model.gateway import Gateway, InlineExecutor
-from tests.model.shop import (
-    BALANCE_UNITS,
-    CARD_ACCOUNTS,
-    CUSTODY,
-    LANE_COINS_WEI,
-    address,
-    genesis,
-    lane_addresses,
-    open_shop,
-    secret,
-)
-from tests.support.eip3009 import MOVE_FIELDS
+from tests.model.people import Holder, Theft
+from tests.model.shop import CUSTODY, genesis, lane_addresses, open_shop
 from tests.support.ledger_fixtures import NOW_MS
 from tests.support.manual_clock import ManualClock
 
 LEASE_S: Final = 10.0
 VALIDITY_S: Final = 60
 CAP_GWEI: Final = 500
-_BLOCK_S: Final = 2.0
-_STEPS_A_ROUND: Final = 20
-_QUIET_ROUNDS: Final = 15
-"""Blocks in which all must be settled that no clock has to run out for …"""
-_WAITS: Final = 6
-"""… and how often the clock then runs past all deadlines: a payment is bound three times at most,
-and each may expire before the proof."""
+BLOCK_S: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -56,22 +39,14 @@ class Plan:
     confirmations: int = 1
     per_transaction: int = 2
     refuses_low_fees: bool = False
-
-
-class Holder(Enum):
-    """What the holder of an account may do to our payments."""
-
-    BURNS = "cancels the authorization of a payment"
-    USES_NONCE = "uses its nonce for a transfer to somebody else"
-    DRAINS = "takes all the money away"
-    GETS_CODE = "delegates the account to code (EIP-7702)"
-    LOSES_CODE = "takes the code away"
+    calibrates: bool = False
 
 
 class Stage:
-    """One run. `do` and `problems` are for the rules; `settle` ends all faults and finishes."""
+    """One run."""
 
     def __init__(self, plan: Plan) -> None:
+        self.plan = plan
         self.loop = asyncio.new_event_loop()
         self.loop.set_default_executor(InlineExecutor())
         self.clock = ManualClock(NOW_MS)
@@ -90,20 +65,26 @@ class Stage:
             authorization_validity_s=VALIDITY_S,
             max_fee_cap_gwei=CAP_GWEI,
         )
+        self.desk = Desk(self.shop.ledger, self.clock, self.settings)
         self.gateways: list[Gateway] = []
         self.foreign: list[str] = []
+        """Hashes of what others sent with our keys."""
         self.tampered: set[str] = set()
         """Accounts whose holder did something to them, or was made to look so."""
-        self.may_expire = False
-        """Whether something lasted so long, or went so wrong, that a payment may fail by proof."""
+        self.token_was_paused = False
+        self.may_look_foreign = False
+        """Whether anything gave reason to take a nonce of ours for a stranger's."""
         self.money_moves_back = False
         """Whether blocks were taken back, so that balances may be behind what is promised."""
+        self._watch = sqlite3.connect(self.shop.path)
+        self._judged: tuple[object, ...] = ()
         self.start_gateway()
 
     def close(self) -> None:
         """Let go of everything."""
         for gateway in self.gateways:
             gateway.end()
+        self._watch.close()
         self.shop.close()
         self.loop.close()
 
@@ -116,37 +97,37 @@ class Stage:
         )
         self.gateways.append(gateway)
         self._share()
-        gateway.do(gateway.settlement.take_lanes)
+        gateway.start(calibrates=self.plan.calibrates)
         self.bury()
 
     def bury(self) -> None:
         """Forget the processes that have died."""
+        for gateway in self.gateways:
+            assert not gateway.fences.broken, gateway.fences.broken
+            assert not (found := list(self._too_early(gateway))), found
         self.gateways = [it for it in self.gateways if not it.process.is_dead]
         self._share()
+
+    def _too_early(self, gateway: Gateway) -> Iterator[str]:
+        """What it has completed in a block that was not deep enough."""
+        wanted = gateway.depth_wanted
+        for payment, block_hash in gateway.fences.taken_completed():
+            block = self.chain.find(block_hash)
+            if block is not None and self.chain.head.number - block.number + 1 < wanted:
+                yield f"payment {payment} is completed in block {block.number}, not {wanted} deep"
 
     def _share(self) -> None:
         for gateway in self.gateways:
             gateway.ledger.shared = len(self.gateways) > 1
 
-    def send(self, gateway: Gateway) -> None:
-        """Steps of all its senders, until nothing is left to do at once."""
-        for sender in senders(gateway):
-            for _ in range(_STEPS_A_ROUND):
-                tick = gateway.do(sender.tick)
-                if tick is None or not tick.may_be_more or tick.obstacle:
-                    break
-        self.bury()
-
-    def confirm(self, gateway: Gateway) -> None:
-        """One look at the chain."""
-        gateway.do(gateway.settlement.confirmer.tick)
-        self.bury()
-
-    def keep(self, gateway: Gateway) -> None:
-        """Renew leases and take free ones, and hear what operators have set."""
-        gateway.do(gateway.settlement.take_lanes)
-        if not gateway.process.is_dead:
-            gateway.do(gateway.settlement.follow_settings)
+    def round(self) -> None:
+        """A block's time in which everybody works."""
+        for step in (Gateway.keep, Gateway.follow, Gateway.send):
+            for gateway in self.gateways:
+                step(gateway)
+        self.mine()
+        for gateway in self.gateways:
+            gateway.confirm()
         self.bury()
 
     # --- time and chain -----------------------------------------------------------------------
@@ -154,203 +135,81 @@ class Stage:
     def wait(self, seconds: float) -> None:
         """Let time pass with no block."""
         self.loop.run_until_complete(self.clock.advance(seconds))
-        if seconds > VALIDITY_S / 4:
-            self.may_expire = True
 
-    def mine(self, seconds: float = _BLOCK_S, most: int | None = None) -> None:
+    def mine(self, seconds: float = BLOCK_S, most: int | None = None) -> None:
         """The next block, so many seconds later."""
         self.wait(seconds)
         self.chain.mine(self.clock.now_ms() // 1000, most)
 
     def reorg(self, depth: int, *, keep: bool, most: int | None) -> None:
-        """Another branch, as long as the old one, takes its place."""
-        self.money_moves_back = True
-        for _ in self.chain.reorg(depth, keep=keep):
-            self.mine(1, most)
+        """Another branch takes the place of the old one, with blocks of the same times."""
+        self.money_moves_back = self.may_look_foreign = True
+        for gone in self.chain.reorg(depth, keep=keep):
+            self.chain.mine(gone.time_s, most)
 
-    # --- strangers and holders ----------------------------------------------------------------
-
-    def execute(self, choice: int) -> None:
-        """A stranger carries out an authorization that was seen on its way."""
-        seen = list(self.chain.seen_authorizations().values())
-        if seen:
-            it = seen[choice % len(seen)]
-            self.chain.strangers.append(Stranger(_STRANGER, world.TOKEN, call_data(it)))
+    # --- other people -------------------------------------------------------------------------
 
     def tamper(self, how: Holder, choice: int) -> None:
         """A holder does something to a payment that was sold, or to its account."""
-        if not self.shop.sold:
-            return
-        payment = self.shop.sold[choice % len(self.shop.sold)]
-        books = self.shop.ledger.read_now(judge.read_books)
-        payer = books.payments[payment].payer
-        self.tampered.add(payer)
-        if how is Holder.GETS_CODE:
-            self.chain.world.delegated.add(payer)
-        elif how is Holder.LOSES_CODE:
-            self.chain.world.delegated.discard(payer)
-        else:
-            data = self._holder_call(how, payer, payment)
-            self.chain.strangers.append(Stranger(payer, world.TOKEN, data))
+        payment = self.shop.one_sold(choice)
+        if payment is not None:
+            payer = self.shop.ledger.read_now(judge.read_books).payments[payment].payer
+            self.tampered.add(payer)
+            people.tamper(self.chain, how, payer, payment)
 
-    def _holder_call(self, how: Holder, payer: str, payment: str) -> bytes:
-        if how is Holder.BURNS:
-            return world.CANCEL + encode(
-                ["address", "bytes32", "uint8", "bytes32", "bytes32"],
-                [payer, bytes.fromhex(payment[2:]), 27, b"\1" * 32, b"\1" * 32],
-            )
-        if how is Holder.USES_NONCE:
-            return call_data(authorize(payer, _ELSEWHERE, 1, payment, 2**40))
-        units = self.chain.world.tokens.get(payer, 0)
-        return world.PLAIN_TRANSFER + encode(["address", "uint256"], [_ELSEWHERE, units])
-
-    def steal_nonce(self, lane: int, ahead: int) -> None:
+    def steal_nonce(self, choice: int, which: Theft) -> None:
         """Somebody else sends with a lane's key."""
-        wallet = self.lanes[lane % len(self.lanes)]
-        nonce = self.chain.world.nonces.get(wallet, 0) + ahead
-        raw = bytes(
-            Account.sign_transaction(
-                {
-                    "chainId": world.CHAIN_ID,
-                    "nonce": nonce,
-                    "to": _ELSEWHERE,
-                    "value": 1,
-                    "gas": 21_000,
-                    "maxFeePerGas": CAP_GWEI * 4 * GWEI,
-                    "maxPriorityFeePerGas": CAP_GWEI * GWEI,
-                },
-                secret(f"lane {self.lanes.index(wallet)}"),
-            ).raw_transaction
-        )
-        self.foreign.append(signed.transaction(raw).tx_hash)
-        self.may_expire = True
-        try:
-            self.chain.offer(raw)
-        except RefusedError:
-            return
+        number = choice % len(self.lanes)
+        mined = self.chain.world.nonces.get(self.lanes[number], 0)
+        lanes = {lane.address: lane for lane in self.shop.ledger.read_now(all_lanes)}
+        following = max(mined, lanes[self.lanes[number]].next_nonce or 0)
+        nonce = {
+            Theft.LOWEST: mined,
+            Theft.MIDDLE: (mined + following) // 2,
+            Theft.NEXT: following,
+            Theft.BEYOND: following + 1,
+        }[which]
+        self.foreign.append(people.steal_nonce(self.chain, number, nonce))
+        self.may_look_foreign = True
 
-    # --- coins --------------------------------------------------------------------------------
+    def fail(self, node: int, fault: Fault, times: int) -> None:
+        """A node behaves badly for so many requests."""
+        self.troubles[node % len(self.troubles)].faults[fault] = times
+        self.may_look_foreign |= fault is Fault.NO_RECEIPTS
+
+    def freeze(self, node: int, *, is_frozen: bool) -> None:
+        """A node shows nothing new from now on; or is itself again."""
+        trouble = self.troubles[node % len(self.troubles)]
+        trouble.frozen = list(self.chain.blocks) if is_frozen else None
+        self.may_look_foreign |= is_frozen
+
+    def pause_token(self, *, is_paused: bool) -> None:
+        """Its issuer stops the whole token, or lets it go on."""
+        self.token_was_paused |= is_paused
+        self.chain.world.is_paused = is_paused
 
     def set_coins(self, lane: int, coins_wei: int) -> None:
         """A wallet runs dry, or is topped up."""
         self.chain.world.coins_wei[self.lanes[lane % len(self.lanes)]] = coins_wei
 
+    def operate(self, wish: Wish, choice: int) -> None:
+        """An operator does something."""
+        lane = self.lanes[choice % len(self.lanes)]
+        self.desk.does(wish, self.shop.one_sold(choice), lane)
+
     # --- judgement ----------------------------------------------------------------------------
 
     def problems(self) -> list[str]:
-        """What is wrong now."""
+        """What is wrong now; nothing new can be while neither ledger nor chain have changed."""
+        (version,) = self._watch.execute("PRAGMA data_version").fetchone()
+        state = (version, self.chain.head.block_hash, len(self.chain.offered))
+        if state == self._judged:
+            return []
+        self._judged = state
         books = self.shop.ledger.read_now(judge.read_books)
         found = list(judge.problems(books, self.chain, self.foreign))
         if not self.money_moves_back and not self.tampered:
             found += judge.overdrawn(books, self.chain)
+        if not self.may_look_foreign and "foreign_nonce" in books.alerts:
+            found.append("a lane was paused for a stranger, and there is none")
         return found
-
-    def heal(self) -> None:
-        """End every fault; what it has caused is still there."""
-        for trouble in self.troubles:
-            trouble.end()
-        for gateway in self.gateways:
-            gateway.process.points_left = None
-        self.chain.base_fee_wei = LOWEST_BASE_FEE_WEI
-        for lane in range(len(self.lanes)):
-            self.set_coins(lane, LANE_COINS_WEI)
-        for account in sorted(self.tampered):
-            self.chain.world.tokens[account] = BALANCE_UNITS
-            self.chain.world.delegated.discard(account)
-        if self.foreign:
-            self.shop.resume_lanes()
-        if not self.gateways:
-            self.start_gateway()
-
-    def settle(self) -> list[str]:
-        """Everything must come to its end now; what did not, or ended wrongly."""
-        self.heal()
-        for _ in range(_WAITS):
-            if self._run_quietly():
-                break
-            self.wait(VALIDITY_S + LEASE_S)
-        books = self.shop.ledger.read_now(judge.read_books)
-        found = [*self.problems(), *judge.unsettled(books, self.chain), *self._unjust(books)]
-        if found:
-            found += [str(lane) for lane in self.shop.ledger.read_now(all_lanes)]
-            found += [f"hindered: {it.hindered}" for it in self.gateways if it.hindered]
-        return found
-
-    def _run_quietly(self) -> bool:
-        for _ in range(_QUIET_ROUNDS):
-            self.round()
-            books = self.shop.ledger.read_now(judge.read_books)
-            if not list(judge.unsettled(books, self.chain)):
-                return True
-        return False
-
-    def round(self) -> None:
-        """A block's time of a world in which everything works."""
-        for step in (self.keep, self.send):
-            for gateway in list(self.gateways):
-                step(gateway)
-        self.mine()
-        for gateway in list(self.gateways):
-            self.confirm(gateway)
-
-    def _unjust(self, books: judge.Books) -> Iterator[str]:
-        """Payments that failed although nobody and nothing gave a reason for it."""
-        for it in books.payments.values():
-            if it.state != "failed" or it.id in self.shop.cancelled or self.may_expire:
-                continue
-            if it.payer not in self.tampered:
-                yield f"payment {it.id} failed without a cause: {it.failure_reason}"
-
-
-def senders(gateway: Gateway) -> list[Any]:
-    """The senders of the lanes that are its own."""
-    settlement = gateway.settlement
-    return [settlement.sender] if settlement.keeper.leases else []
-
-
-def authorize(
-    payer: str, payee: str, amount_units: int, nonce: str, valid_before_s: int
-) -> signed.Authorization:
-    """An authorization signed by eth_account with the key of a card's account."""
-    domain = {
-        "name": world.TOKEN_NAME,
-        "version": world.TOKEN_VERSION,
-        "chainId": world.CHAIN_ID,
-        "verifyingContract": world.TOKEN,
-    }
-    fields = {
-        "from": payer,
-        "to": payee,
-        "value": amount_units,
-        "validAfter": 0,
-        "validBefore": valid_before_s,
-        "nonce": nonce,
-    }
-    key = secret(f"card {CARD_ACCOUNTS.index(payer)}")
-    it = Account.sign_typed_data(key, domain, {"TransferWithAuthorization": MOVE_FIELDS}, fields)
-    return signed.Authorization(
-        payer,
-        payee,
-        amount_units,
-        0,
-        valid_before_s,
-        nonce,
-        it.v,
-        it.r.to_bytes(32),
-        it.s.to_bytes(32),
-    )
-
-
-def call_data(it: signed.Authorization) -> bytes:
-    """The call that carries an authorization out."""
-    return signed.TRANSFER_WITH_AUTHORIZATION + encode(
-        signed.AUTHORIZATION_TYPES,
-        [
-            *(it.payer, it.payee, it.amount_units, it.valid_after_s, it.valid_before_s),
-            *(bytes.fromhex(it.nonce[2:]), it.v, it.r, it.s),
-        ],
-    )
-
-
-_STRANGER: Final = address("stranger")
-_ELSEWHERE: Final = address("elsewhere")

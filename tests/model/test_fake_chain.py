@@ -25,6 +25,10 @@ PAYER = eip3009.account(1)
 PAYEE = "0x" + "ab" * 20
 
 
+async def _go_on(_point: str) -> None:
+    """No process dies in this test."""
+
+
 class Fake:
     """The fake chain in the form that the script below needs."""
 
@@ -33,7 +37,7 @@ class Fake:
             coins_wei={WALLET.address.lower(): ETHER}, tokens={PAYER.address.lower(): 100}
         )
         self.chain = FakeChain(start, 1_700_000_000)
-        self.node = FakeNode("fake", self.chain, Trouble(), lambda _point: None)
+        self.node = FakeNode("fake", self.chain, Trouble(), _go_on)
         self.token, self.multicall = world.TOKEN, world.MULTICALL
         self.domain = {
             "name": world.TOKEN_NAME,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.model.machine import Settlement
+from tests.model.machine import Settlement, quiet
 
 RUNS = 60
 STEPS_A_RUN = 50
@@ -27,5 +27,6 @@ CHECKED = settings(
 @pytest.mark.timeout(600)  # a failure is made as short as it can be, which takes minutes
 def test_nothing_is_lost_doubled_or_stuck() -> None:
     Settlement.steps = 0
-    run_state_machine_as_test(Settlement, settings=CHECKED)
+    with quiet():
+        run_state_machine_as_test(Settlement, settings=CHECKED)
     assert Settlement.steps >= 2_000

@@ -15,7 +15,7 @@ from typing import Final
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.model.machine import Settlement
+from tests.model.machine import Settlement, quiet
 from tests.soak.campaign import Found
 
 _KEPT: Final = Path("build/soak")
@@ -52,7 +52,8 @@ def _try_for(first_seed: int, minutes: float) -> None:
     part = 0
     while time.monotonic() < end_s:
         seeded = seed(first_seed * _PARTS_A_SEED + part)(Settlement)
-        run_state_machine_as_test(seeded, settings=_TRIED)
+        with quiet():
+            run_state_machine_as_test(seeded, settings=_TRIED)
         part += 1
     sys.stdout.write(f"{Settlement.steps} steps in {part * _RUNS_A_PART} runs, nothing found\n")
 
