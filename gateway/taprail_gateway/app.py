@@ -26,8 +26,7 @@ from taprail_gateway.accept import Acceptor
 from taprail_gateway.api.context import Services
 from taprail_gateway.api.routes import build_app
 from taprail_gateway.authorize import Rules
-from taprail_gateway.callbacks.dispatcher import Dispatcher
-from taprail_gateway.callbacks.kinds import make_dispatcher
+from taprail_gateway.callbacks.kinds import dispatching
 from taprail_gateway.config import GatewaySettings
 from taprail_gateway.custody import Custody
 from taprail_gateway.directory import Directory
@@ -100,7 +99,6 @@ async def running(settings: GatewaySettings, clock: Clock) -> AsyncIterator[Read
         _claim(ledger, chain.token, secrets)
         await _check_rewards(settings, ledger, chain)
         wakeups = Wakeups()
-        dispatcher = make_dispatcher(settings, ledger, clock, wakeups)
         live = LiveSettings(settings.settlement)
         contract = settings.rewards.contract
         settlement = Settlement(
@@ -120,7 +118,7 @@ async def running(settings: GatewaySettings, clock: Clock) -> AsyncIterator[Read
         push = Push(services, estimate)
         async with (
             _settling(settlement),
-            _dispatching(dispatcher),
+            dispatching(settings, ledger, secrets.custody, clock, wakeups),
             _listening(settings, services, push) as (host, port),
         ):
             yield Ready(
@@ -162,15 +160,6 @@ async def _settling(settlement: Settlement) -> AsyncIterator[None]:
         yield
     finally:
         await settlement.stop()
-
-
-@asynccontextmanager
-async def _dispatching(dispatcher: Dispatcher) -> AsyncIterator[None]:
-    await dispatcher.start()
-    try:
-        yield
-    finally:
-        await dispatcher.stop()
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ from sqlalchemy import URL
 from taprail_common.config import Settings, load_settings, resolve
 from taprail_common.errors import ConfigError, OperatorError
 from taprail_common.signing import is_open_to_others, read_secret_file
+from taprail_gateway.callbacks.webhook_settings import WebhookSettings
 from taprail_gateway.fraud_settings import FraudSettings
 from taprail_gateway.ledger.engines import is_server, ledger_url
 from taprail_gateway.settle.reward_settings import RewardSettings
@@ -100,6 +101,7 @@ class GatewaySettings(Settings):
     chain: ChainSettings
     settlement: SettlementSettings = SettlementSettings()
     rewards: RewardSettings = RewardSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     fraud: FraudSettings = FraudSettings()
     log: LogSettings = LogSettings()
 

@@ -18,8 +18,10 @@ from taprail_common.payment_state import PaymentEvent, PaymentState
 from taprail_gateway.callbacks import line
 from taprail_gateway.callbacks.dispatcher import Dispatcher
 from taprail_gateway.callbacks.handlers import CallbackHandler, Work
-from taprail_gateway.callbacks.kinds import callback_lines, make_dispatcher
+from taprail_gateway.callbacks.kinds import callback_lines
+from taprail_gateway.callbacks.kinds import dispatching as dispatching_for
 from taprail_gateway.config import GatewaySettings
+from taprail_gateway.custody import Custody
 from taprail_gateway.ledger import alerts, leases, outbox, queries, schema, transitions
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.outbox import Callback
@@ -177,16 +179,17 @@ async def test_it_wakes_by_the_bell_and_stops(
     assert lease is not None, "it was given back"
 
 
-def test_rewards_that_are_configured_are_asked_for(ledger: Ledger, registry: Registry) -> None:
+async def test_only_what_is_configured_is_asked_for(ledger: Ledger, registry: Registry) -> None:
     chain = {"rpc_urls": ["http://127.0.0.1:9"], "chain_id": 1, "token": "0x" + "ab" * 20}
     off = GatewaySettings.model_validate({"chain": chain})
     rewards = {"contract": "0x" + "cd" * 20, "rate": "1/100"}
-    on = GatewaySettings.model_validate({"chain": chain, "rewards": rewards})
-    make_dispatcher(on, ledger, ManualClock(), Wakeups())
-    completed(ledger, registry)
-    make_dispatcher(off, ledger, ManualClock(), Wakeups())
-    completed(ledger, registry)
-    assert [row["kind"] for row in rows(ledger)] == ["reward"]
+    on = GatewaySettings.model_validate(
+        {"chain": chain, "rewards": rewards, "webhooks": {"enabled": True}}
+    )
+    for settings in (on, off):
+        async with dispatching_for(settings, ledger, Custody(bytes(32)), ManualClock(), Wakeups()):
+            completed(ledger, registry)
+    assert sorted(row["kind"] for row in rows(ledger)) == ["reward", "webhook"]
 
 
 # --- failures -----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from taprail_common.clock import SystemClock
-from taprail_gateway.callbacks.kinds import make_dispatcher
+from taprail_gateway.callbacks.kinds import dispatching
 from taprail_gateway.config import GatewaySettings
 from taprail_gateway.custody import Custody
 from taprail_gateway.ledger import mints, outbox, queries
@@ -29,22 +29,21 @@ async def reward(ledger_url: str, key_file: str, settings_json: str) -> None:
     ledger = Ledger.open(ledger_url, clock=clock)
     await ledger.start()
     chain = await connect(settings.chain)
+    custody = Custody.load(Path(key_file))
     settlement = Settlement(
         ledger,
         chain,
-        Custody.load(Path(key_file)),
+        custody,
         LiveSettings(settings.settlement),
         clock,
         wakeups,
         rewards_contract=settings.rewards.contract,
     )
-    dispatcher = make_dispatcher(settings, ledger, clock, wakeups)
     await settlement.start()
-    await dispatcher.start()
-    bell = wakeups.events.listen()
-    while await ledger.read(is_anything_open):
-        await bell.wait(LOOK_EVERY_S * 1000)
-    await dispatcher.stop()
+    async with dispatching(settings, ledger, custody, clock, wakeups):
+        bell = wakeups.events.listen()
+        while await ledger.read(is_anything_open):
+            await bell.wait(LOOK_EVERY_S * 1000)
     await settlement.stop()
     await chain.close()
     await ledger.close()

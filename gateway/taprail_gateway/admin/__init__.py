@@ -13,6 +13,7 @@ import typer
 
 from taprail_gateway.admin import (
     alerts,
+    audit,
     cards,
     lanes,
     payments,
@@ -21,6 +22,7 @@ from taprail_gateway.admin import (
     rewards,
     settings,
     setup,
+    webhooks,
 )
 from taprail_gateway.admin.session import Session
 
@@ -43,6 +45,8 @@ for name, group in (
     ("queue", queue.queue),
     ("settings", settings.settings),
     ("alert", alerts.alerts),
+    ("audit", audit.audit),
+    ("webhook", webhooks.webhooks),
 ):
     app.add_typer(group, name=name)
 

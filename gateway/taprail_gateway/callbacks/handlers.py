@@ -47,6 +47,7 @@ class CallbackHandler(Handler[Callback], Protocol):
 
 _HANDLERS: Final[Mapping[str, tuple[str, str]]] = {
     "reward": ("taprail_gateway.callbacks.reward", "RewardHandler"),
+    "webhook": ("taprail_gateway.callbacks.webhook", "WebhookHandler"),
 }
 """Kind -> module and class; the class takes the gateway's settings."""
 

@@ -48,6 +48,7 @@ from taprail_gateway.ledger.schema_office import (
     settings,
 )
 from taprail_gateway.ledger.schema_signed import card_authorizations
+from taprail_gateway.ledger.schema_webhooks import webhook_deliveries, webhook_endpoints
 
 __all__ = [
     "REFUSED_AFTER",
@@ -86,9 +87,11 @@ __all__ = [
     "transaction_is_open",
     "users",
     "verdicts",
+    "webhook_deliveries",
+    "webhook_endpoints",
 ]
 
-VERSION: Final = "0004"
+VERSION: Final = "0005"
 """Of this schema: the newest in `migrations/versions`, which a test compares."""
 
 meta: Final = Table(
