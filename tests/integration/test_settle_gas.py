@@ -97,7 +97,13 @@ async def test_a_node_that_does_not_estimate_leaves_the_measured_figures(
 
 @pytest.mark.parametrize(
     "figures",
-    [(0, 0, 0), (86_000, 580_000, 2**60), (10**9, 580_000, 2_600_000), (86_000, 10**8, 1)],
+    [
+        (0, 0, 0),
+        (86_000, 580_000, 2**60),
+        (10**9, 580_000, 2_600_000),
+        (86_000, 10**8, 1),
+        (28_000, 190_000, 860_000),
+    ],
 )
 def test_figures_that_cannot_be_right_are_not_believed(figures: tuple[int, int, int]) -> None:
     with pytest.raises(ChainError):

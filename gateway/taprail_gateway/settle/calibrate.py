@@ -37,6 +37,11 @@ _MARGIN_PERCENT: Final = 6
 _MOST_TIMES_USDC: Final = 2
 """A token that costs more is none that was ever seen, or the node is wrong."""
 
+_LEAST_GAS: Final = 35_000
+"""Of any payment: its nonce is written for the first time (22,100), two balances change (10,000),
+its signature is checked (3,000; EIP-2929, EIP-2200, yellow paper, appendix G). A node that says
+less is wrong, and with its figures nothing would go through."""
+
 _log = structlog.get_logger("settle.gas")
 
 
@@ -75,10 +80,12 @@ def table_from(direct_gas: int, small_gas: int, large_gas: int) -> GasTable:
 
 
 def _check(table: GasTable) -> None:
-    for name in ("direct", "batch", "payment"):
+    for name, least in (("direct", _LEAST_GAS), ("batch", 1), ("payment", _LEAST_GAS)):
         found, most = getattr(table, name), _MOST_TIMES_USDC * getattr(USDC, name)
-        if not 0 < found <= most:
-            raise ChainError(f"{name} would take {found} gas, which is not between 1 and {most}")
+        if not least <= found <= most:
+            raise ChainError(
+                f"{name} would take {found} gas, which is not between {least} and {most}"
+            )
 
 
 def _with_margin(gas: int) -> int:
