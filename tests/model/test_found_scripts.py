@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.model.fake_node import Fault
 from tests.model.machine import Settlement, quiet
 from tests.model.people import Theft
 from tests.model.stage import Plan
@@ -42,3 +43,12 @@ def test_a_reorg_takes_back_a_stranger_that_the_lane_went_on_behind(run: Settlem
     run.reorg(depth=5, keep=False, most=None)
     run.sell_and_send(card=0, count=1)
     run.go_on(rounds=4)
+
+
+def test_a_node_that_estimates_far_too_little_at_start_stops_nothing(run: Settlement) -> None:
+    run.open(plan=Plan(per_transaction=3, calibrates=True))
+    run.kill(which=0, points=0)
+    run.keep_lanes(which=0)
+    run.fail(node=0, fault=Fault.LOW_ESTIMATE, times=3)
+    run.start_gateway()
+    run.sell_and_send(card=0, count=3)
