@@ -31,7 +31,7 @@ from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.settle.engine import Settlement
 from taprail_hwsim.anvil import AnvilOptions
 from taprail_hwsim.dev_chain import DevChain
-from tests.bench.history import blocks_for, live_through
+from tests.bench.history import live_through, mine_past
 from tests.bench.scenario import Bench, BenchError, Results
 from tests.bench.stock import sell_in_bulk
 from tests.support.settle_shop import Shop, open_shop, still_open
@@ -189,7 +189,7 @@ def _in_flight(payments: int) -> str:
 @asynccontextmanager
 async def _with_past(bench: Bench, rows: int) -> AsyncIterator[_Stand]:
     name = _rows(rows)
-    async with _shop(bench.sub(name), past_blocks=blocks_for(rows)) as shop:
+    async with _shop(bench.sub(name), past=rows) as shop:
         await live_through(shop, rows)
         yield _Stand(name, shop, await _settlement(shop), _AT_ONCE, past=rows)
 
@@ -205,13 +205,13 @@ async def _with_in_flight(bench: Bench, payments: int) -> AsyncIterator[_Stand]:
 
 
 @asynccontextmanager
-async def _shop(folder: Path, *, past_blocks: int = 0, **settings: Any) -> AsyncIterator[Shop]:
+async def _shop(folder: Path, *, past: int = 0, **settings: Any) -> AsyncIterator[Shop]:
     ledger = Ledger.open(f"sqlite:///{folder / 'ledger.db'}", clock=SystemClock(), migrate=True)
     await ledger.start()
     try:
         async with DevChain(AnvilOptions(block_time_s=_NEVER_S)) as chain:
             chain.deploy_token()
-            chain.mine(past_blocks)
+            mine_past(chain, past)
             keys = folder / "master.key"
             async with open_shop(chain, ledger, keys, cards=_CARDS, **settings) as shop:
                 chain.fund(shop.lane, _RICH_WEI)

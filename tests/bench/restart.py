@@ -38,7 +38,7 @@ _SUBSCRIBE: Final = {
     "params": ["newPendingTransactions"],
 }
 _LOOK_S: Final = 0.1
-_LONGEST_S: Final = 90.0
+_LONGEST_S: Final = 180.0
 _BLOCKS: Final = 50
 """Of 30 M gas, twice what payments need that go alone; empty ones let the base fee fall again."""
 
