@@ -11,7 +11,6 @@ import base64
 import binascii
 import hashlib
 import os
-import stat
 from enum import Enum
 from pathlib import Path
 from typing import Final
@@ -20,6 +19,7 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
 from taprail_common.errors import OperatorError, SignatureError
+from taprail_common.secret_files import read_secret_file
 
 SIGNATURE_BYTES: Final = 64
 _KEY_BYTES: Final = 32
@@ -121,27 +121,6 @@ def write_secret_file(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     sync_folder(path.parent)
-
-
-def read_secret_file(path: Path, what: str) -> str:
-    """Read a secret's file; refuses one that others may read."""
-    try:
-        text = path.read_text()
-    except FileNotFoundError:
-        raise OperatorError(f"{what} {path} is missing", fix="create or restore it") from None
-    except OSError as exc:
-        raise OperatorError(f"{what} {path} cannot be read ({exc.strerror})") from exc
-    if is_open_to_others(path):
-        raise OperatorError(f"{what} {path} may be read by others", fix=f"chmod 600 {path}")
-    return text
-
-
-def is_open_to_others(path: Path) -> bool:
-    """Whether anyone but its owner may do anything with a file; False for one that is not there."""
-    try:
-        return bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
-    except FileNotFoundError:
-        return False
 
 
 def sync_folder(folder: Path) -> None:

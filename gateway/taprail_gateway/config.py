@@ -20,7 +20,7 @@ from sqlalchemy import URL
 
 from taprail_common.config import Settings, load_settings, resolve
 from taprail_common.errors import ConfigError, OperatorError
-from taprail_common.signing import is_open_to_others, read_secret_file
+from taprail_common.secret_files import read_secret_file, secret_file_problem
 from taprail_gateway.callbacks.webhook_settings import WebhookSettings
 from taprail_gateway.fraud_settings import FraudSettings
 from taprail_gateway.ledger.engines import is_server, ledger_url
@@ -157,17 +157,25 @@ class GatewaySettings(Settings):
         if self.gateway.database_password_file is not None:
             wanted["gateway.database_password_file"] = self.gateway.database_password_file
         missing = [
-            f"{key}: there is no {path}" for key, path in wanted.items() if not path.exists()
+            f"{key}: there is no {path}" for key, path in wanted.items() if _is_missing(path)
         ]
         if missing:
             missing.append("run `taprail admin init` first, or restore what is missing")
-        open_ones = [
-            f"{key}: {path} may be read by others, chmod 600 {path}"
+        unusable = [
+            f"{key}: {path} {problem}"
             for key, path in wanted.items()
-            if key != "gateway.database" and is_open_to_others(path)
+            if key != "gateway.database" and not _is_missing(path)
+            if (problem := secret_file_problem(path)) is not None
         ]
-        if missing or open_ones:
-            raise ConfigError("of the gateway", [*missing, *open_ones])
+        if missing or unusable:
+            raise ConfigError("of the gateway", [*missing, *unusable])
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        return not path.exists()
+    except PermissionError:  # of its folder: there is something to put right, but not this
+        return False
 
 
 def _absolute(config_file: Path, settings: HttpSettings) -> HttpSettings:

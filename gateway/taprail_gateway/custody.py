@@ -25,7 +25,8 @@ from sqlalchemy import Connection, insert, select
 
 from taprail_common.errors import OperatorError
 from taprail_common.hashing import keccak256
-from taprail_common.signing import read_secret_file, write_secret_file
+from taprail_common.secret_files import read_secret_file
+from taprail_common.signing import write_secret_file
 from taprail_gateway.ledger.schema import meta
 
 _KEY_BYTES: Final = 32

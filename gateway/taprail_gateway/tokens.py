@@ -12,7 +12,7 @@ from typing import Any, Final
 import jwt
 
 from taprail_common.errors import OperatorError, SignatureError
-from taprail_common.signing import read_secret_file
+from taprail_common.secret_files import read_secret_file
 
 _ALGORITHM: Final = "HS256"
 _DAY_S: Final = 86_400

@@ -177,12 +177,44 @@ def test_a_database_password_that_others_may_read(folder: GatewayFolder) -> None
     assert says(folder.refusal(), [f"there is no {password}"])
 
 
-def test_a_damaged_key_file(folder: GatewayFolder) -> None:
-    key = folder.state / "gateway.key"
-    key.write_text("not a key\n")
+@pytest.mark.parametrize(
+    ("name", "content"), [("gateway.key", b"not a key\n"), ("master.key", b"\xff\x00" * 32)]
+)
+def test_a_damaged_key_file(folder: GatewayFolder, name: str, content: bytes) -> None:
+    key = folder.state / name
+    key.write_bytes(content)
     line = folder.refusal()
     assert says(line, [str(key), "damaged", "backup"])
     assert "not a key" not in line
+
+
+def test_a_folder_in_the_place_of_a_key_file(folder: GatewayFolder) -> None:
+    key = folder.state / "master.key"
+    key.unlink()
+    key.mkdir()
+    assert says(folder.refusal(), [f"{key} is no regular file", "name the file itself"])
+
+
+def test_a_key_file_by_a_link_is_judged_by_what_it_points_to(folder: GatewayFolder) -> None:
+    key, elsewhere = folder.state / "master.key", folder.path / "elsewhere.key"
+    key.rename(elsewhere)
+    key.symlink_to(elsewhere)
+    elsewhere.chmod(0o644)
+    assert says(folder.refusal(), ["may be read by others", f"chmod 600 {key}"])
+    elsewhere.unlink()
+    assert says(folder.refusal(), [f"there is no {key}", "restore"])
+
+
+def test_another_ledgers_master_key(folder: GatewayFolder) -> None:
+    key = folder.state / "master.key"
+    key.write_text("ab" * 32)
+    line = folder.refusal()
+    assert says(line, ["does not open", "use the master key file that belongs to this ledger"])
+
+
+def test_a_jwt_secret_that_is_too_short(folder: GatewayFolder) -> None:
+    (folder.state / "jwt.secret").write_text("short")
+    assert says(folder.refusal(), ["shorter than 32 characters", "openssl rand -hex 32"])
 
 
 def test_a_database_of_a_newer_version(folder: GatewayFolder) -> None:

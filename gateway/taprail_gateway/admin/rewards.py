@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 import typer
 
 from taprail_common.errors import OperatorError
-from taprail_common.signing import read_secret_file
+from taprail_common.secret_files import read_secret_file
 from taprail_gateway.admin import output
 from taprail_gateway.admin.session import Json, Session, session_of
 from taprail_gateway.ledger import queries
