@@ -339,6 +339,7 @@ Index(
 payment_is_completed: Final = payments.c.state == literal(PaymentState.COMPLETED.value)
 Index(
     "ix_payments_completed",
+    payments.c.lane,
     payments.c.block_number,
     sqlite_where=payment_is_completed,
     postgresql_where=payment_is_completed,

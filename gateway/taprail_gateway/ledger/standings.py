@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, or_, select, update
+from sqlalchemy import ColumnElement, Connection, select, update
 
 from taprail_common.payment_state import PaymentEvent
 from taprail_gateway.ledger.alerts import raise_alerts
@@ -42,16 +42,20 @@ def standings_below(connection: Connection, lane: str, *, below: int, limit: int
     # Each part by itself, so that each goes through its own index and stops at its bound.
     found = {
         *paid_below(connection, lane, below, limit),
+        *paid_below(connection, None, below, limit),
         *finished_below(connection, lane, below, limit),
     }
     return sorted(found, reverse=True)[:limit]
 
 
-def paid_below(connection: Connection, lane: str, below: int, limit: int) -> list[Standing]:
-    """Of those, the blocks that completed payments."""
+def paid_below(connection: Connection, lane: str | None, below: int, limit: int) -> list[Standing]:
+    """Of those, the blocks that completed payments.
+
+    What a stranger paid before any lane had claimed it (None) is everybody's.
+    """
     statement = (
         select(_p.block_number, _p.block_hash)
-        .where(payment_is_completed, _is_of(lane), _p.block_number < below)
+        .where(payment_is_completed, _is(lane), _p.block_number < below)
         .distinct()
         .order_by(_p.block_number.desc())
         .limit(limit)
@@ -84,7 +88,7 @@ def take_back(connection: Connection, lane: str, gone: Sequence[Standing], at_ms
     """
     lost: dict[str, int | None] = {}
     for standing in gone:
-        lost |= paid_in(connection, lane, standing)
+        lost |= paid_in(connection, lane, standing) | paid_in(connection, None, standing)
         here = (_t.block_number == standing.number) & (_t.block_hash == standing.block_hash)
         _reopen(connection, (_t.lane == lane) & here)
     bound = {payment: row for payment, row in lost.items() if row is not None}
@@ -110,20 +114,19 @@ def reopen_from(connection: Connection, lane: str, nonce: int) -> None:
     _reopen(connection, (_t.lane == lane) & (_t.nonce >= nonce))
 
 
-def _is_of(lane: str) -> ColumnElement[bool]:
-    """One that was paid by a stranger before any lane had claimed it is everybody's."""
-    return or_(_p.lane == lane, _p.lane.is_(None))
-
-
-def paid_in(connection: Connection, lane: str, standing: Standing) -> dict[str, int | None]:
-    """The payments that a block completed, and the transaction of ours that each was in last."""
+def paid_in(connection: Connection, lane: str | None, standing: Standing) -> dict[str, int | None]:
+    """A lane's payments that a block completed, and the transaction that each was in last."""
     statement = select(_p.id, _p.chain_transaction_id).where(
         payment_is_completed,
-        _is_of(lane),
+        _is(lane),
         _p.block_number == standing.number,
         _p.block_hash == standing.block_hash,
     )
     return {str(row[0]): row[1] for row in connection.execute(statement)}
+
+
+def _is(lane: str | None) -> ColumnElement[bool]:
+    return _p.lane.is_(None) if lane is None else _p.lane == lane
 
 
 def _reopen(connection: Connection, which: ColumnElement[bool]) -> None:

@@ -113,7 +113,6 @@ class ReorgWatch:
             reopen_from(connection, lane, nonce)
 
         await self.ledger.write(work)
-        crash("confirm.reopened")
         _log.error("settle.reopened", lane=lane, nonce=nonce)
 
     async def _compare(self, lane: str, lease: Lease) -> bool:

@@ -121,10 +121,10 @@ def change_payments() -> None:
             )
         )
     partial_index("ix_payments_open", "payments", ["state", "lane", "rank_ms"], IS_OPEN)
-    partial_index("ix_payments_completed", "payments", ["block_number"], "state = 'completed'")
     partial_index(
-        "ix_payments_refused", "payments", ["id"], "state = 'pending' AND preflights > 0"
+        "ix_payments_completed", "payments", ["lane", "block_number"], "state = 'completed'"
     )
+    partial_index("ix_payments_refused", "payments", ["id"], "state = 'pending' AND preflights > 0")
     fill_payments()
 
 
