@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, TypedDict, Unpack
 
 from sqlalchemy import ColumnElement, Connection, insert, true, update
@@ -282,10 +283,12 @@ def bind(
     attempt: Attempt,
     valid_before_s: int,
     at_ms: int,
+    own_ends_s: Mapping[str, int] = MappingProxyType({}),
 ) -> int:
     """Give a lane's pending payments a transaction of that lane; its row's id.
 
-    All of it happens or none: see `store_transaction`.
+    What is signed for them ends at `valid_before_s`, or, for those that came signed, at a time of
+    their own. All of it happens or none: see `store_transaction`.
     """
     transaction = store_transaction(connection, lease, nonce, attempt, at_ms)
     apply(
@@ -296,9 +299,14 @@ def bind(
         chain_transaction_id=transaction,
         lane=lease.lane,
     )
-    will_sign(connection, payment_ids, valid_before_s)
-    same = {"chain_transaction_id": transaction, "valid_before_s": valid_before_s}
-    connection.execute(insert(bindings), [{"payment_id": each, **same} for each in payment_ids])
+    ours = [each for each in payment_ids if each not in own_ends_s]
+    will_sign(connection, ours, valid_before_s)
+    ends_s = {**dict.fromkeys(ours, valid_before_s), **own_ends_s}
+    rows = [
+        {"payment_id": each, "chain_transaction_id": transaction, "valid_before_s": end_s}
+        for each, end_s in ends_s.items()
+    ]
+    connection.execute(insert(bindings), rows)
     return transaction
 
 

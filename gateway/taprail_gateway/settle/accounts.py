@@ -47,9 +47,9 @@ _log = structlog.get_logger("settle.accounts")
 
 
 def wrapped_keys(connection: Connection, addresses: Sequence[str]) -> dict[str, bytes]:
-    """The wrapped signing key of each account."""
+    """The wrapped signing key of each account; none of those whose card alone has it."""
     statement = select(accounts.c.address, accounts.c.wrapped_key).where(
-        accounts.c.address.in_(addresses)
+        accounts.c.address.in_(addresses), accounts.c.wrapped_key.is_not(None)
     )
     return {row.address: row.wrapped_key for row in connection.execute(statement)}
 

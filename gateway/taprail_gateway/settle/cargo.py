@@ -10,8 +10,8 @@ transaction; their GuardErrors are meant to undo it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from sqlalchemy import Connection
@@ -39,7 +39,9 @@ class Parcel:
     data: bytes
     gas: int
     valid_before_s: int
-    """Until when it can have an effect; 0 for a call that does not end."""
+    """Until when what was signed for it here can have an effect; 0 for a call that does not end."""
+    own_ends_s: Mapping[str, int] = field(default_factory=dict)
+    """Of payments that came signed, by id: until when that can have an effect."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 A payer's key signs twice: once for the trial, for the next seconds only, and once for the
 transaction, if the trial went well. Both are in the ledger (as the end of their validity) before
-they leave this process.
+they leave this process. A card that signs has done so once and for all, before its payment came
+here: its signature serves for both, and nothing is ever signed beside it.
 """
 
 from __future__ import annotations
@@ -15,27 +16,26 @@ from functools import partial
 from typing import ClassVar, Final
 
 import structlog
-from coincurve import PrivateKey
 from sqlalchemy import Connection
 
 from taprail_common.clock import Clock
 from taprail_common.crash import crash
-from taprail_common.eip3009 import TransferAuthorization
 from taprail_gateway.custody import Custody
-from taprail_gateway.ledger import claims, leases, transitions
+from taprail_gateway.ledger import card_signatures, claims, leases, transitions
+from taprail_gateway.ledger.card_signatures import StoredSignature
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.leases import Lease
 from taprail_gateway.ledger.queries import PendingPayment
 from taprail_gateway.ledger.transitions import Attempt
-from taprail_gateway.settle import calls, preflight
+from taprail_gateway.settle import calls, payer_signatures, preflight
 from taprail_gateway.settle.accounts import wrapped_keys
 from taprail_gateway.settle.cargo import Load, Parcel, Waiting
 from taprail_gateway.settle.chain import Chain
 from taprail_gateway.settle.gas import USDC, GasTable
 from taprail_gateway.settle.live import LiveSettings
+from taprail_gateway.settle.payer_signatures import PayerSignatures
 from taprail_gateway.settle.preflight import Findings, Trial
 from taprail_gateway.settle.replies import Block
-from taprail_gateway.settle.signer import sign_authorization
 
 # A refused payment is tried again 2, 4, 8, 16 and 32 s later: its account may have been topped up.
 # That makes a minute with all the tries that it has (`schema.REFUSED_AFTER`), so that a node which
@@ -52,6 +52,7 @@ class _Claim:
 
     pending: Sequence[PendingPayment]
     wrapped: Mapping[str, bytes]
+    came_signed: Mapping[str, StoredSignature]
 
 
 @dataclass
@@ -106,6 +107,7 @@ class PaymentCargo:
             payment_ids=parcel.ids,
             attempt=attempt,
             valid_before_s=parcel.valid_before_s,
+            own_ends_s=parcel.own_ends_s,
             at_ms=at_ms,
         )
 
@@ -125,13 +127,16 @@ class PaymentCargo:
         if not claim.pending:
             return Load(0)
         # In threads: some milliseconds of signing must not hold up the answer to a tap.
-        keys = await asyncio.to_thread(self._open, claim)
-        trials = await asyncio.to_thread(self._trials, claim, keys, trial_until_s)
+        signatures = await asyncio.to_thread(self._open, claim)
+        ended = {each.id for each in claim.pending if signatures.has_ended(each, head.time_s)}
+        tried = [each for each in claim.pending if each.id not in ended]
+        trials = await asyncio.to_thread(_trials, tried, signatures, trial_until_s)
         findings = await preflight.try_out(self.chain, self.gas, trials, head)
+        findings.refused |= dict.fromkeys(ended, payer_signatures.ENDED)
         crash("settle.tried_out")
         await self._put_off(claim, lease, findings)
         passed = [each for each in claim.pending if each.id not in findings.refused]
-        parcels = await asyncio.to_thread(self._pack, passed, keys, findings.with_code, head)
+        parcels = await asyncio.to_thread(self._pack, passed, signatures, findings.with_code, head)
         return Load(len(claim.pending), parcels)
 
     async def _put_off(self, claim: _Claim, lease: Lease, findings: Findings) -> None:
@@ -153,29 +158,14 @@ class PaymentCargo:
 
     # --- signing: in a thread -----------------------------------------------------------------
 
-    def _open(self, claim: _Claim) -> dict[str, PrivateKey]:
-        return {
-            payer: self.custody.unwrap(payer, claim.wrapped[payer])
-            for payer in {each.payer for each in claim.pending}
-        }
-
-    def _trials(
-        self, claim: _Claim, keys: Mapping[str, PrivateKey], valid_before_s: int
-    ) -> list[Trial]:
-        return [
-            Trial(
-                each.id,
-                each.payer,
-                each.payee,
-                self._signed_call(each, keys[each.payer], valid_before_s),
-            )
-            for each in claim.pending
-        ]
+    def _open(self, claim: _Claim) -> PayerSignatures:
+        keys = {payer: self.custody.unwrap(payer, key) for payer, key in claim.wrapped.items()}
+        return PayerSignatures(self.chain.token.domain_separator, keys, claim.came_signed)
 
     def _pack(
         self,
         payments: Sequence[PendingPayment],
-        keys: Mapping[str, PrivateKey],
+        signatures: PayerSignatures,
         with_code: frozenset[str],
         head: Block,
     ) -> list[Parcel]:
@@ -186,35 +176,31 @@ class PaymentCargo:
         until_s = now_s + settings.authorization_validity_s
         size = self.gas.payments_that_fit(settings.payments_per_transaction, head.gas_limit)
         return [
-            self._parcel(
-                group, [self._signed_call(it, keys[it.payer], until_s) for it in group], until_s
-            )
-            for group in grouped(payments, size, with_code)
+            self._parcel(group, signatures, until_s) for group in grouped(payments, size, with_code)
         ]
 
     def _parcel(
-        self, group: Sequence[PendingPayment], signed_calls: Sequence[bytes], until_s: int
+        self, group: Sequence[PendingPayment], signatures: PayerSignatures, until_s: int
     ) -> Parcel:
         """A lone payment goes straight to the token."""
         token = self.chain.token.address
         ids = tuple(each.id for each in group)
         gas = self.gas.limit([each.payee for each in group])
-        if len(group) == 1:
-            return Parcel(ids, token, signed_calls[0], gas, until_s)
-        data = calls.aggregate3([(token, each) for each in signed_calls])
-        return Parcel(ids, self.chain.multicall, data, gas, until_s)
+        signed = [signatures.call(each, until_s) for each in group]
+        to, data = token, signed[0].data
+        if len(group) > 1:
+            to = self.chain.multicall
+            data = calls.aggregate3([(token, each.data) for each in signed])
+        return Parcel(ids, to, data, gas, until_s, signatures.own_ends_s(ids))
 
-    def _signed_call(self, payment: PendingPayment, key: PrivateKey, valid_before_s: int) -> bytes:
-        authorization = TransferAuthorization(
-            payer=payment.payer,
-            payee=payment.payee,
-            amount_units=payment.amount_units,
-            valid_after_s=0,
-            valid_before_s=valid_before_s,
-            nonce=bytes.fromhex(payment.id.removeprefix("0x")),
-        )
-        signature = sign_authorization(key, authorization, self.chain.token.domain_separator)
-        return calls.transfer_with_authorization(authorization, signature)
+
+def _trials(
+    payments: Sequence[PendingPayment], signatures: PayerSignatures, until_s: int
+) -> list[Trial]:
+    return [
+        Trial(each.id, each.payer, each.payee, signatures.call(each, until_s).data)
+        for each in payments
+    ]
 
 
 def grouped(
@@ -234,8 +220,12 @@ def _claim(
     """Claim, and note the trial's signatures before there are any."""
     leases.guard(connection, lease)
     pending = claims.claim(connection, lease.lane, limit, now_ms)
-    claims.will_sign(connection, [each.id for each in pending], trial_until_s)
-    return _Claim(pending, wrapped_keys(connection, [each.payer for each in pending]))
+    wrapped = wrapped_keys(connection, [each.payer for each in pending])
+    ours = [each.id for each in pending if each.payer in wrapped]
+    theirs = [each.id for each in pending if each.payer not in wrapped]
+    claims.will_sign(connection, ours, trial_until_s)
+    came_signed = card_signatures.of_payments(connection, theirs) if theirs else {}
+    return _Claim(pending, wrapped, came_signed)
 
 
 def _put_off(

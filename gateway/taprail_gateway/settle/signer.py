@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, Self, TypeAlias
 
 import rlp
 from coincurve import PrivateKey
@@ -29,6 +29,12 @@ class Signature(NamedTuple):
     parity: int
     r: int
     s: int
+
+    @classmethod
+    def from_bytes(cls, signature: bytes) -> Self:
+        """Read r, s and v, as a signature is kept: 65 bytes."""
+        r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big")
+        return cls(signature[64] - _LOWEST_V, r, s)
 
     @property
     def v(self) -> int:
