@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,8 @@ from structlog.testing import capture_logs
 from taprail_common.errors import OperatorError
 from taprail_common.payment_state import PaymentState
 from taprail_gateway.ledger import claims, leases, schema
-from taprail_gateway.ledger.alerts import open_alerts
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.leases import lane_lease
-from taprail_gateway.settle.engine import Settlement
 from taprail_gateway.settle.errors import ChainError
 from taprail_hwsim.dev_chain import DevChain
 from tests.support.rpc_proxy import RpcProxy, running_proxy
@@ -28,8 +25,9 @@ from tests.support.settle_shop import (
     WAIT_S,
     Shop,
     blocks,
+    nonces,
     open_shop,
-    send_as_stranger,
+    tick_all,
     until_settled,
 )
 
@@ -46,22 +44,6 @@ async def shop(chain: DevChain, ledger: Ledger, tmp_path: Path) -> AsyncIterator
 async def proxy(shop: Shop) -> AsyncIterator[RpcProxy]:
     async with running_proxy(shop.chain.rpc_url) as running:
         yield running
-
-
-async def tick_all(settlement: Settlement) -> None:
-    """One step of every lane, all at once."""
-    await asyncio.gather(*(sender.tick() for sender in settlement.senders.values()))
-
-
-def nonces(shop: Shop) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for item in shop.transactions():
-        found.setdefault(item["lane"], []).append(item["nonce"])
-    return found
-
-
-def alert_kinds(shop: Shop) -> list[tuple[str, str]]:
-    return [(each.kind, each.subject) for each in shop.ledger.read_now(open_alerts)]
 
 
 async def test_lanes_share_the_work_and_keep_their_nonces(shop: Shop) -> None:
@@ -212,91 +194,39 @@ async def test_the_urgent_go_first_and_nobody_starves(shop: Shop) -> None:
     assert set(order[3:]) == set(plain)
 
 
-# --- pauses that heal -----------------------------------------------------------------------------
-
-
-async def test_an_empty_wallet_alerts_and_holds_up_its_own_lane_only(shop: Shop) -> None:
-    poor = shop.lanes[0]
-    shop.chain.fund(poor, 0)
-    settlement = await shop.settlement()
-    ids = await shop.sell(2)
-    await settlement.senders[poor].tick()
-    assert (shop.lane_row(poor).paused_because or "").startswith("funds:")
-    assert alert_kinds(shop) == [("lane_paused", poor)]
-    others = await shop.sell(3, card=1)
+async def test_the_urgent_have_the_lowest_nonces_of_every_lane(shop: Shop) -> None:
+    settlement = await shop.settlement(payments_per_transaction=10)
+    plain = await shop.sell(200, priority=5)
+    urgent = await shop.sell(100, card=1, priority=10)
     await tick_all(settlement)
-    assert shop.states(others) == {"sent": 3}
-    shop.chain.fund(poor, ETHER)
-    await tick_all(settlement)
-    assert shop.lane_row(poor).paused_because is None
-    assert alert_kinds(shop) == []
-    await blocks(shop, settlement, 2)
-    assert Counter(shop.states(ids + others)) == {"completed": 5}
+    assert shop.states(plain + urgent) == {"sent": 300}
+    by_lane: dict[str, list[tuple[int, bool]]] = {}
+    of = {item["id"]: item for item in shop.transactions()}
+    for each in plain + urgent:
+        item = of[shop.payment(each).chain_transaction_id]
+        by_lane.setdefault(item["lane"], []).append((item["nonce"], each in plain))
+    assert len(by_lane) > 1
+    for places in by_lane.values():
+        is_plain = [flag for _nonce, flag in sorted(places)]
+        assert is_plain == sorted(is_plain), "none of the urgent behind one of the others"
 
 
-async def test_a_node_of_another_chain_pauses_the_lane_until_the_right_one_is_back(
+async def test_the_urgent_overtake_what_a_lane_has_claimed_before(
     shop: Shop, proxy: RpcProxy
 ) -> None:
-    settlement = await shop.settlement(await shop.connect(proxy.url))
-    sender = settlement.senders[shop.lanes[0]]
-    ids = await shop.sell(2)
-
-    def of_another_chain(asked: Any) -> Any:
-        error = {"code": -32003, "message": "invalid chain id for signer"}
-        return [{"jsonrpc": "2.0", "id": call["id"], "error": error} for call in asked]
-
-    proxy.answer(of_another_chain)
-    assert "wrong_chain" in ((await sender.tick()).obstacle or "")
-    assert alert_kinds(shop) == [("lane_paused", sender.address)]
-    proxy.answer(
-        lambda asked: [{"jsonrpc": "2.0", "id": asked[0]["id"], "result": "0x5"}], "eth_chainId"
+    settlement = await shop.settlement(
+        await shop.connect(proxy.url), payment_batch_size=4, payments_per_transaction=4
     )
-    assert "wrong_chain" in ((await sender.tick()).obstacle or "")
+    sender = settlement.senders[shop.lanes[0]]
     await sender.tick()
-    assert shop.lane_row(sender.address).paused_because is None
-    assert alert_kinds(shop) == []
-    assert shop.states(ids) == {"sent": 2}
-    assert len(shop.transactions()) == 1
-
-
-async def test_a_lane_goes_on_behind_what_strangers_have_sent_and_the_alert_stays(
-    shop: Shop,
-) -> None:
-    settlement = await shop.settlement()
-    await tick_all(settlement)
-    lane = shop.lanes[0]
-    sender = settlement.senders[lane]
-    first = await shop.sell(2)
+    plain = await shop.sell(4, priority=5)
+    proxy.answer(lambda _asked: 502, "eth_call", times=2)
+    with pytest.raises(ChainError):
+        await sender.tick()
+    assert {shop.payment(each).lane for each in plain} == {sender.address}
+    urgent = await shop.sell(4, card=1, priority=10)
     await sender.tick()
-    await blocks(shop, settlement)
-    for nonce in (1, 2):
-        send_as_stranger(shop, lane, nonce)
-    await blocks(shop, settlement)
-    assert (shop.lane_row(lane).paused_because or "").startswith("foreign_nonce:")
-    assert alert_kinds(shop) == [("foreign_nonce", lane)]
-    await sender.tick()
-    row = shop.lane_row(lane)
-    assert (row.paused_because, row.next_nonce) == (None, 3)
-    second = await shop.sell(2, card=1)
-    await sender.tick()
-    await blocks(shop, settlement, 2)
-    assert shop.states(first + second) == {"completed": 4}
-    assert nonces(shop)[lane] == [0, 3]
-    assert alert_kinds(shop) == [("foreign_nonce", lane)], "until a person has looked"
-    shop.assert_books_balance()
-
-
-async def test_strangers_are_waited_for_until_they_are_final(shop: Shop) -> None:
-    settlement = await shop.settlement(confirmations=4)
-    await tick_all(settlement)
-    lane = shop.lanes[0]
-    send_as_stranger(shop, lane, 0)
-    await blocks(shop, settlement, 4)
-    assert (shop.lane_row(lane).paused_because or "").startswith("foreign_nonce:")
-    send_as_stranger(shop, lane, 1)
-    await settlement.confirmer.tick()
-    await settlement.senders[lane].tick()
-    assert shop.lane_row(lane).next_nonce == 0, "a reorg might give it free again"
-    await blocks(shop, settlement, 4)
-    await settlement.senders[lane].tick()
-    assert (shop.lane_row(lane).paused_because, shop.lane_row(lane).next_nonce) == (None, 2)
+    assert shop.states(plain + urgent) == {"sent": 8}
+    first, second = shop.transactions()
+    assert {shop.payment(each).chain_transaction_id for each in urgent} == {first["id"]}
+    assert {shop.payment(each).chain_transaction_id for each in plain} == {second["id"]}

@@ -244,6 +244,19 @@ async def blocks(shop: Shop, settlement: Settlement, count: int = 1) -> None:
         await settlement.confirmer.tick()
 
 
+async def tick_all(settlement: Settlement) -> None:
+    """One step of every lane, all at once."""
+    await asyncio.gather(*(sender.tick() for sender in settlement.senders.values()))
+
+
+def nonces(shop: Shop) -> dict[str, list[int]]:
+    """The nonces that were given, by lane."""
+    found: dict[str, list[int]] = {}
+    for item in shop.transactions():
+        found.setdefault(item["lane"], []).append(item["nonce"])
+    return found
+
+
 def send_as_stranger(shop: Shop, lane: str, nonce: int, *, mined: bool = True) -> None:
     """The lane's key, used by somebody who is not the gateway, for a fee that nobody outbids."""
     fields: dict[str, Any] = {
