@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 
 import pytest
@@ -69,8 +70,37 @@ def test_a_setting_is_changed_recorded_and_taken_back(admin: Admin) -> None:
     assert listed["payment_batch_size"]["from"] == "default"
     assert on_record(admin) == [
         ("set", "payment_batch_size", "a trial"),
-        ("set", "payment_batch_size", None),
+        ("reset", "payment_batch_size", None),
     ]
+
+
+def test_the_history_says_who_changed_what_when_and_why(admin: Admin) -> None:
+    assert "Nothing was done." in admin("history")
+    admin("settings", "set", "payment_batch_size", "7", "--reason", "a [trial]")
+    admin("settings", "set", "confirmations", "safe")
+    admin("settings", "reset", "payment_batch_size")
+    admin("settings", "reset", "payment_batch_size")
+    admin("queue", "pause", "--reason", "a flood")
+    told = [
+        (each["action"], each["subject"], each["before"], each["after"], each["reason"])
+        for each in admin.json("history")
+    ]
+    assert told == [
+        ("set", "queue_mode", "running", "paused", "a flood"),
+        ("reset", "payment_batch_size", 7, 50, None),
+        ("set", "confirmations", 1, "safe", None),
+        ("set", "payment_batch_size", 50, 7, "a [trial]"),
+    ]
+    assert {each["actor"] for each in admin.json("history")} == {f"cli:{getpass.getuser()}"}
+    assert all(each["atMs"] > 0 for each in admin.json("history"))
+    of_one = admin.json("settings", "history", "payment_batch_size")
+    assert [each["after"] for each in of_one] == [50, 7]
+    assert [each["subject"] for each in admin.json("history", "queue_mode")] == ["queue_mode"]
+    assert len(admin.json("settings", "history")) == 3
+    assert len(admin.json("history", "--limit", "1")) == 1
+    assert "a [trial]" in admin("settings", "history")
+    with pytest.raises(TapRailError, match="perhaps payment_batch_size is meant"):
+        admin("settings", "history", "payment_batch_sise")
 
 
 def test_the_file_decides_where_no_operator_has(admin: Admin) -> None:
@@ -89,7 +119,7 @@ def test_the_file_decides_where_no_operator_has(admin: Admin) -> None:
         ("payment_batch_size", "many", "a whole number from 1 to 500"),
         ("payment_batch_size", "null", "a whole number from 1 to 500"),
         ("confirmations", "latest", "safe or finalized"),
-        ("max_fee_cap_gwei", "0.5", "priority_fee_gwei must be less than max_fee_cap_gwei"),
+        ("max_fee_cap_gwei", "0.5", "priority_fee_gwei must be less than max_fee_cap_gwei: 1 is"),
         ("no_such", "1", "there are payment_batch_size, payment_batch_interval_ms, "),
         ("queue_mode", "paused", "no such setting"),
     ],

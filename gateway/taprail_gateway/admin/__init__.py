@@ -15,6 +15,7 @@ from taprail_gateway.admin import (
     alerts,
     audit,
     cards,
+    history,
     lanes,
     payments,
     people,
@@ -33,6 +34,7 @@ app: Final = typer.Typer(
     pretty_exceptions_enable=False,
 )
 setup.register(app)
+app.command()(history.history)
 for name, group in (
     ("user", people.users),
     ("token", people.tokens),

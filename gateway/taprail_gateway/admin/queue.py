@@ -199,7 +199,8 @@ def _switch(session: Session, mode: QueueMode, reason: str | None, *, as_json: b
     def work(connection: Connection) -> str:
         before = _mode(connection)
         if before != mode:
-            actions.set_values(connection, {QUEUE_MODE: value}, by)
+            was, becomes = {QUEUE_MODE: before}, {QUEUE_MODE: mode.value}
+            actions.set_values(connection, {QUEUE_MODE: value}, by, was=was, becomes=becomes)
         return before
 
     before = session.write(work)

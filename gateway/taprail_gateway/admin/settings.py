@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from taprail_common.errors import InputError
 from taprail_gateway.admin import output
+from taprail_gateway.admin.history import Limit, print_history
 from taprail_gateway.admin.session import Json, session_of
 from taprail_gateway.ledger import actions
 from taprail_gateway.settle import tuning
@@ -71,6 +72,18 @@ def reset(context: typer.Context, name: Name, reason: Reason = None, as_json: Js
     before, now = session.write(lambda connection: _change(connection, base, wanted, by, name))
     data = {"name": name, "before": before, "value": now}
     output.done(data, f"{name} is {now} again, as without `set`", as_json=as_json)
+
+
+@settings.command("history")
+def list_changes(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="Only of this setting.")] = None,
+    limit: Limit = 50,
+    as_json: Json = False,
+) -> None:
+    """List who has changed what, when, from what to what, and why, the newest first."""
+    names = tuning.names() if name is None else [tuning.require(name)]
+    print_history(session_of(context), limit, names, as_json=as_json)
 
 
 def _change(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, delete, insert, select
@@ -36,29 +36,74 @@ class By:
             raise InputError("reason", f"must be one line of 1 to {MAX_REASON} characters")
 
 
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What somebody has done; `before` and `after` as they were noted, None where nothing was."""
+
+    id: int
+    at_ms: int
+    actor: str
+    action: str
+    subject: str
+    before: Any
+    after: Any
+    reason: str | None
+
+
+def history(
+    connection: Connection, limit: int, *, subjects: Collection[str] | None = None
+) -> list[Action]:
+    """What operators have done, the newest first; with `subjects` only about these."""
+    a = operator_actions.c
+    statement = select(*(a[field.name] for field in fields(Action))).order_by(a.id.desc())
+    if subjects is not None:
+        statement = statement.where(a.subject.in_(subjects))
+    rows = connection.execute(statement.limit(limit)).mappings()
+    return [
+        Action(**{**row, "before": _value(row["before"]), "after": _value(row["after"])})
+        for row in rows
+    ]
+
+
 def stored_settings(connection: Connection) -> dict[str, Any]:
     """What operators have set, by name."""
     rows = connection.execute(select(settings.c.name, settings.c.value))
     return {name: _value(text) for name, text in rows}
 
 
-def _value(text: str) -> Any:
+def _value(text: str | None) -> Any:
+    if text is None:
+        return None
     try:
         return json.loads(text)
     except ValueError:  # written by hand: given as the text that it is, which its reader refuses
         return text
 
 
-def set_values(connection: Connection, values: Mapping[str, Any], by: By) -> None:
-    """Set some, and note what each was before; None takes a setting back."""
-    before = stored_settings(connection)
+def set_values(
+    connection: Connection,
+    values: Mapping[str, Any],
+    by: By,
+    *,
+    was: Mapping[str, Any] | None = None,
+    becomes: Mapping[str, Any] | None = None,
+) -> None:
+    """Set some, on record; None takes a setting back, and nothing is done where none is set.
+
+    `was` and `becomes`: what is in force before and after, where that is more than the rows say.
+    """
+    stored = stored_settings(connection)
     for name, value in values.items():
         if value is None:
+            if name not in stored:
+                continue
             connection.execute(delete(settings).where(settings.c.name == name))
         else:
             row = {"name": name, "value": json.dumps(value), "at_ms": by.at_ms, "by": by.actor}
             _SET.run(connection, row)
-        note(connection, "set", name, by, before=before.get(name), after=value)
+        before, after = (was or stored).get(name), (becomes or values).get(name)
+        action = "reset" if value is None else "set"
+        note(connection, action, name, by, before=before, after=after)
 
 
 def note(

@@ -64,7 +64,10 @@ class SettlementSettings(Settings):
     @model_validator(mode="after")
     def _cap_holds_the_tip(self) -> Self:
         if self.priority_fee_gwei >= self.max_fee_cap_gwei:
-            raise ValueError("priority_fee_gwei must be less than max_fee_cap_gwei")
+            raise ValueError(
+                "priority_fee_gwei must be less than max_fee_cap_gwei:"
+                f" {self.priority_fee_gwei:g} is not less than {self.max_fee_cap_gwei:g}"
+            )
         return self
 
     @property

@@ -92,7 +92,7 @@ def change(
     kept = {name: stored[name] for name in stored if name not in passed_over and name not in wanted}
     given = {name: value for name, value in wanted.items() if value is not None}
     after = checked(base, {**given, **kept})
-    set_values(connection, wanted, by)
+    set_values(connection, wanted, by, was=before.model_dump(), becomes=after.model_dump())
     return before, after
 
 

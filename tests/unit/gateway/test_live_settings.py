@@ -128,8 +128,8 @@ async def test_all_of_a_change_is_on_record_or_none_of_it_is_made(ledger: Ledger
     before, after = await ledger.write(lambda c: change(c, BASE, wanted, BY))
     assert (before, after.payment_batch_size, after.confirmations) == (BASE, 7, "safe")
     assert record(ledger) == [
-        ("olga", "payment_batch_size", "a trial", None, "7"),
-        ("olga", "confirmations", "a trial", None, '"safe"'),
+        ("olga", "payment_batch_size", "a trial", "50", "7"),
+        ("olga", "confirmations", "a trial", "1", '"safe"'),
     ]
     all_bad: tuple[dict[str, object], ...] = (
         {"confirmations": 2, "payment_batch_size": 0},
@@ -141,7 +141,9 @@ async def test_all_of_a_change_is_on_record_or_none_of_it_is_made(ledger: Ledger
     assert ledger.read_now(actions.stored_settings) == wanted
     assert len(record(ledger)) == 2
     await ledger.write(lambda c: change(c, BASE, {"confirmations": None}, BY))
-    assert record(ledger)[2][3:] == ('"safe"', None)
+    assert record(ledger)[2][3:] == ('"safe"', "1")
+    await ledger.write(lambda c: change(c, BASE, {"confirmations": None}, BY))
+    assert len(record(ledger)) == 3, "nothing was taken back"
     assert ledger.read_now(actions.stored_settings) == {"payment_batch_size": 7}
 
 
