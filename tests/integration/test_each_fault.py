@@ -18,9 +18,9 @@ from taprail_gateway.ledger.database import Ledger
 from taprail_hwsim.chaos.troubles import WireTrouble, catalogue
 from taprail_hwsim.dev_chain import DevChain
 from taprail_hwsim.rpc_proxy import FAULTS
-from tests.support import crash_day
-from tests.support.crash_day import EVENTS, shop_of_a_day
+from tests.support import shop_day
 from tests.support.reward_shop import RewardShop
+from tests.support.shop_day import EVENTS, shop_of_a_day
 
 pytestmark = pytest.mark.chain
 
@@ -44,13 +44,13 @@ async def rewarding(chain: DevChain, ledger_url: str, tmp_path: Path) -> AsyncIt
 async def test_nothing_is_lost_doubled_or_stuck_by(rewarding: RewardShop, name: str) -> None:
     trouble = catalogue()[name](random.Random(1))
     assert isinstance(trouble, WireTrouble)
-    async with crash_day.dawn(rewarding, 1, rpc_timeout_ms=RPC_TIMEOUT_MS) as day:
+    async with shop_day.dawn(rewarding, 1, rpc_timeout_ms=RPC_TIMEOUT_MS) as day:
         await day.turn()
         rules = day.proxy.inject(trouble.rule, *trouble.beside)
         await EVENTS[MET_ON.get(name, "business")](day)
         assert rules[0].injected, "it was met"
         day.proxy.withdraw(rules)
-        async with asyncio.timeout(crash_day.LIFE_S):
+        async with asyncio.timeout(shop_day.LIFE_S):
             await day.proxy.quiet()
         await day.turn(BLOCKS_TO_SETTLE)
-        crash_day.judge(rewarding)
+        shop_day.judge(rewarding)

@@ -1,219 +1,64 @@
-"""A shop's day with whatever may come, lived in a process that may end at a crash point.
+"""A day that is lived in a process of its own, which ends at a crash point, as by kill -9.
 
 The process is forked from a server that has everything imported, so that each death costs little
-more than what it does. The chain's blocks come by hand: a day is as fast as its steps. What it
-leaves behind is then finished by a fresh settlement in the test's own process, and judged by the
-chain's transfers.
+more than what is done before it. And which events lead to which crash point.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import multiprocessing
 import os
-import random
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import select
-
 import taprail_common.crash
 from taprail_common.clock import SystemClock
-from taprail_common.errors import TapRailError
-from taprail_common.payment_state import PaymentState
-from taprail_gateway.callbacks.dispatcher import Dispatcher
-from taprail_gateway.callbacks.handlers import CallbackHandler, Work
-from taprail_gateway.callbacks.kinds import callback_lines
-from taprail_gateway.callbacks.reward import RewardHandler
 from taprail_gateway.custody import Custody
-from taprail_gateway.ledger import outbox, schema
 from taprail_gateway.ledger.database import Ledger
-from taprail_gateway.ledger.outbox import Callback
-from taprail_gateway.settle.engine import Settlement
-from taprail_gateway.settle.judge import PROOF_DEPTH
-from taprail_gateway.settle.live import LiveSettings
 from taprail_gateway.settle.settings import SettlementSettings
+from taprail_hwsim.chaos.crash_points import crash_points
 from taprail_hwsim.dev_chain import DevChain
-from taprail_hwsim.rpc_proxy import RpcProxy
-from tests.support import eip3009
 from tests.support.ledger_fixtures import Registry
 from tests.support.reward_points import RewardPoints
-from tests.support.reward_shop import RewardShop, configured, open_reward_shop
-from tests.support.settle_shop import ETHER, Shop, still_open
+from tests.support.reward_shop import RewardShop, configured
+from tests.support.settle_shop import Shop
+from tests.support.shop_day import EVENTS, LIFE_S, dawn
 
-AMOUNT_UNITS: Final = 100
-TRICKSTER: Final = 0
-"""The card whose holder moves its money behind the gateway's back; the others are honest."""
-DEEPEST_REORG: Final = 6
-_STRANGER: Final = "0x" + "57" * 20
-_GWEI: Final = 10**9
-LIFE_S: Final = 60.0
-"""For a day that would otherwise last for ever."""
-_TURNS_TO_FINISH: Final = 60
-
-
-class Deaf:
-    """A receiver of callbacks that is never there."""
-
-    states: Collection[PaymentState] = (PaymentState.COMPLETED,)
-    at_once = 10
-
-    async def handle(self, callback: Callback) -> Work:
-        raise TapRailError(f"nobody hears of {callback.payment_id}")
-
-
-@dataclass
-class Day:
-    """One gateway's day: its loops are turned by hand."""
-
-    rewarding: RewardShop
-    settlement: Settlement
-    dispatcher: Dispatcher
-    proxy: RpcProxy
-    random: random.Random
-
-    @property
-    def shop(self) -> Shop:
-        return self.rewarding.shop
-
-    @property
-    def chain(self) -> DevChain:
-        return self.rewarding.shop.chain
-
-    async def sell(self, card: int | None = None) -> list[str]:
-        """Some payments, of an honest card unless one is named."""
-        chosen = self.random.choice((1, 2)) if card is None else card
-        return await self.shop.sell(
-            self.random.randint(1, 8), amount_units=AMOUNT_UNITS, card=chosen
-        )
-
-    async def send(self) -> None:
-        """All lanes do a step; what the chain refuses is part of the day."""
-        for sender in list(self.settlement.senders.values()):
-            with contextlib.suppress(TapRailError):
-                await sender.tick()
-
-    async def look(self) -> None:
-        """Everybody looks at the chain, and tells of it."""
-        with contextlib.suppress(TapRailError):
-            await self.settlement.confirmer.tick()
-        if self.settlement.rewards is not None:
-            with contextlib.suppress(TapRailError):
-                await self.settlement.rewards.tick()
-        await self.dispatcher.tick()
-
-    async def turn(self, count: int = 1, *, wait_ms: int = 500) -> None:
-        """Send, a block, look; as often as that."""
-        for _ in range(count):
-            self.shop.clock.ahead_ms += wait_ms
-            await self.send()
-            self.chain.mine()
-            await self.look()
-
-    async def past_the_proof(self) -> None:
-        """Let all that was signed end, and be buried as deep as a proof wants it."""
-        self.chain.advance_time(601)
-        await self.turn()
-        self.chain.mine(PROOF_DEPTH)
-        await self.turn()
-
-
-# --- what may come --------------------------------------------------------------------------------
-
-
-async def business(day: Day) -> None:
-    """Nothing else comes."""
-    await day.sell()
-    await day.turn(3)
-
-
-async def emptied_account(day: Day) -> None:
-    """A customer pays, and his money has gone elsewhere before it is asked for."""
-    await day.sell(card=TRICKSTER)
-    shop = day.shop
-    left = shop.chain.balance_of(shop.account(TRICKSTER))
-    if left:
-        away = shop.authorization(
-            eip3009.nonce(day.random.getrandbits(31)),
-            card=TRICKSTER,
-            payee=_STRANGER,
-            amount_units=left,
-        )
-        shop.execute(away)
-    await day.sell()
-    for wait_ms in (0, 2_000, 8_000):
-        await day.turn(wait_ms=wait_ms)
-    await day.past_the_proof()
-
-
-async def cancelled(day: Day) -> None:
-    """A holder cancels what is on its way already."""
-    shop = day.shop
-    bad = await day.sell(card=TRICKSTER)
-    await day.send()
-    day.chain.node.call("anvil_dropAllTransactions")
-    for each in bad:
-        call = eip3009.cancel_call_data(day.chain, shop.holder(TRICKSTER), each)
-        day.chain.send(day.chain.accounts[2], day.chain.token_address, call)
-    await day.turn(5)
-    await day.past_the_proof()
-
-
-async def poor_lanes(day: Day) -> None:
-    """The wallets have nothing for gas until somebody tops them up."""
-    await day.turn()
-    for lane in day.shop.lanes:
-        day.chain.fund(lane, 0)
-    await day.sell()
-    await day.turn(2)
-    for lane in day.shop.lanes:
-        day.chain.fund(lane, 100 * ETHER)
-    await day.turn(3)
-
-
-async def reorg(day: Day) -> None:
-    """The last blocks are gone, and their transactions with them."""
-    await day.sell()
-    await day.turn()
-    day.chain.reorg(day.random.randint(1, DEEPEST_REORG))
-    for lane in [*day.shop.lanes, day.rewarding.lane]:
-        day.chain.fund(lane, 100 * ETHER)
-    await day.turn(3)
-
-
-async def no_logs(day: Day) -> None:
-    """A node that gives no logs."""
-    rules = day.proxy.inject("http_502@eth_getLogs")
-    await day.sell()
-    await day.turn(3)
-    day.proxy.withdraw(rules)
-
-
-async def fee_spike(day: Day) -> None:
-    """The base fee leaves what is on its way behind."""
-    await day.turn()
-    await day.sell()
-    await day.send()
-    head = day.chain.node.call("eth_getBlockByNumber", "latest", False)
-    day.chain.set_next_block_base_fee(10 * int(head["baseFeePerGas"], 16) + 10 * _GWEI)
-    await day.turn(8)
-
-
-Event = Callable[[Day], Awaitable[None]]
-EVENTS: Final[dict[str, Event]] = {
-    event.__name__: event
-    for event in (
-        *(business, emptied_account, cancelled, poor_lanes),
-        *(reorg, no_logs, fee_spike),
-    )
+_AT_THE_DOOR: Final = ("accept.", "push.")
+"""These end in the end-to-end tests, which have a door."""
+LEADS_TO: Final = {
+    "settle.put_off": "emptied_account",
+    "confirm.states_read": "emptied_account",
+    "confirm.judged": "cancelled",
+    "confirm.fates_read": "cancelled",
+    "confirm.proof_read": "emptied_account",
+    "settle.lane_paused": "poor_lanes",
+    "settle.lane_resumed": "poor_lanes",
+    "settle.given_back": "poor_lanes",
+    "confirm.standings_read": "reorg",
+    "confirm.taken_back": "reorg",
+    "confirm.receipts_read": "no_logs",
+    "settle.version_stored": "fee_spike",
 }
+"""What has to happen for a point to be passed; any other is passed on a day like all days."""
+_FIRST_HIT: Final = {"ledger.before_commit": 12, "ledger.after_commit": 12}
+"""Where the first passing is before there is any money."""
+POINTS: Final = [point for point in crash_points() if not point.startswith(_AT_THE_DOOR)]
+
+
+def event_before(point: str) -> str:
+    """An event with which a crash point is passed."""
+    return LEADS_TO.get(point, "business")
+
+
+def first_hit(point: str) -> int:
+    """The first passing that is worth anything."""
+    return _FIRST_HIT.get(point, 1)
 
 
 # --- the process that dies ------------------------------------------------------------------------
@@ -272,56 +117,6 @@ def ticket(rewarding: RewardShop, ledger_url: str, key_file: Path) -> Ticket:
     )
 
 
-@asynccontextmanager
-async def shop_of_a_day(
-    chain: DevChain, ledger_url: str, key_file: Path, lanes: int = 2
-) -> AsyncIterator[RewardShop]:
-    """A shop whose blocks come by hand, and whose ledger is free for another process."""
-    chain.node.call("evm_setIntervalMining", 0)
-    ledger = Ledger.open(ledger_url, clock=SystemClock())
-    await ledger.start()
-    try:
-        async with open_reward_shop(chain, ledger, key_file, lanes=lanes) as opened:
-            await ledger.close()
-            chain.mine(DEEPEST_REORG)  # over what no reorg is to undo
-            yield opened
-    finally:
-        # Neither is part of the state that a chain goes back to after a test.
-        chain.node.call("evm_setIntervalMining", 1)
-        chain.set_next_block_base_fee(_GWEI)
-        chain.mine()
-
-
-@asynccontextmanager
-async def dawn(
-    rewarding: RewardShop, seed: int, *, rpc_timeout_ms: int = 5_000
-) -> AsyncIterator[Day]:
-    """A gateway that has just started, with all that it needs."""
-    shop = rewarding.shop
-    handlers: dict[str, CallbackHandler] = {
-        "reward": RewardHandler(rewarding.settings),
-        "deaf": Deaf(),
-    }
-    wanted = {kind: handler.states for kind, handler in handlers.items()}
-    await shop.ledger.write(partial(outbox.enable, wanted=wanted))
-    async with RpcProxy(shop.chain.rpc_url, seed=seed) as proxy:
-        settlement = Settlement(
-            shop.ledger,
-            await shop.connect(proxy.url, rpc_timeout_ms=rpc_timeout_ms),
-            shop.custody,
-            LiveSettings(shop.settings),
-            shop.clock,
-            shop.wakeups,
-            rewards_contract=rewarding.points.address,
-        )
-        await settlement.take_lanes()
-        chance = random.Random(seed)
-        lines = callback_lines(handlers, shop.ledger, shop.clock, chance)
-        dispatcher = Dispatcher(shop.ledger, lines, shop.clock, shop.wakeups, chance)
-        await dispatcher.take_lease()
-        yield Day(rewarding, settlement, dispatcher, proxy, random.Random(seed))
-
-
 _PROCESSES: Final = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload([__name__])
 
@@ -353,60 +148,3 @@ async def _live_through(given: Ticket, events: Sequence[str], seed: int) -> None
     async with given.open() as rewarding, dawn(rewarding, seed) as day:
         for name in events:
             await EVENTS[name](day)
-
-
-# --- the day after --------------------------------------------------------------------------------
-
-
-async def finish(rewarding: RewardShop, seed: int) -> None:
-    """A fresh gateway takes up what is there, until nothing is open."""
-    shop = rewarding.shop
-    for lane in [*shop.lanes, rewarding.lane]:
-        shop.chain.fund(lane, 100 * ETHER)
-    shop.clock.ahead_ms += 60_000  # the day's own clock has died with it, wherever it stood
-    async with dawn(rewarding, seed) as day:
-        for _ in range(_TURNS_TO_FINISH):
-            await day.turn()
-            if not _open_honest(shop) and not _unrewarded(rewarding):
-                break
-        for wait_ms in (2_000, 8_000, 32_000):  # what is refused is tried out so often, and no more
-            await day.turn(wait_ms=wait_ms)
-        await day.past_the_proof()
-        await day.turn(3)
-
-
-def judge(rewarding: RewardShop) -> Counter[str]:
-    """Nothing lost, nothing paid twice, nothing stuck; gives the states of all payments."""
-    shop = rewarding.shop
-    assert still_open(shop) == {}
-    moved = Counter(str(transfer.nonce) for transfer in shop.chain.transfers(shop.payee))
-    states = _states(shop)
-    assert {id_ for id_, (state, _) in states.items() if state == "completed"} == set(moved)
-    assert set(moved.values()) <= {1}
-    tricked = shop.account(TRICKSTER)
-    assert all(state == "completed" for state, payer in states.values() if payer != tricked)
-    minted = Counter(mint.payment_id for mint in rewarding.points.minted())
-    assert minted == moved, "each is rewarded once"
-    shop.assert_books_balance()
-    return Counter(state for state, _ in states.values())
-
-
-def _open_honest(shop: Shop) -> list[str]:
-    tricked = shop.account(TRICKSTER)
-    return [
-        state
-        for state, payer in _states(shop).values()
-        if state != "completed" and payer != tricked
-    ]
-
-
-def _unrewarded(rewarding: RewardShop) -> bool:
-    moved = {transfer.nonce for transfer in rewarding.shop.chain.transfers(rewarding.shop.payee)}
-    return moved != {mint.payment_id for mint in rewarding.points.minted()}
-
-
-def _states(shop: Shop) -> dict[str, tuple[str, str]]:
-    """Payment id to state and payer."""
-    p = schema.payments.c
-    rows = shop.ledger.read_now(lambda c: c.execute(select(p.id, p.state, p.payer)).all())
-    return {row.id: (str(row.state), row.payer) for row in rows}
