@@ -116,7 +116,7 @@ def _live(connection: Connection, *, shop: Shop, lease: Lease, past: Sequence[_P
             at_ms=at_ms,
         )
         transitions.mark_broadcast(connection, [row], at_ms)
-        transitions.finish_transaction(connection, row, item.block_number, item.block_hash)
+        transitions.finish_transactions(connection, [row], item.block_number, item.block_hash)
         place = (attempt.tx_hash, item.block_number, item.block_hash)
         confirmed += [Confirmed(each, *place) for each in ids]
     transitions.complete(connection, confirmed, {}, past[-1].block_number, at_ms)

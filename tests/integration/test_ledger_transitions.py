@@ -17,7 +17,7 @@ from taprail_common.payment_state import (
     PaymentState,
     next_state,
 )
-from taprail_gateway.ledger import queries, transitions, under_way
+from taprail_gateway.ledger import queries, standings, transitions, under_way
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.errors import GuardError
 from taprail_gateway.ledger.schema import (
@@ -306,17 +306,15 @@ async def test_a_transaction_is_final_once(ledger: Ledger, registry: Registry) -
     transaction = bind(ledger, accept(ledger, registry, "r1"))
 
     def finish(connection: Connection) -> None:
-        transitions.finish_transaction(connection, transaction, 7, BLOCK_HASH)
+        transitions.finish_transactions(connection, [transaction], 7, BLOCK_HASH)
 
     ledger.write_now(finish)
     assert ledger.read_now(lambda c: queries.open_transactions(c, LANE)) == []
     with pytest.raises(GuardError, match="final"):
         ledger.write_now(finish)
-    ledger.write_now(lambda c: transitions.reopen_transaction(c, transaction))
+    ledger.write_now(lambda c: standings.reopen_from(c, LANE, 0))
     (again,) = ledger.read_now(lambda c: queries.open_transactions(c, LANE))
     assert again.status == "broadcast"
-    with pytest.raises(GuardError, match="not final"):
-        ledger.write_now(lambda c: transitions.reopen_transaction(c, transaction))
 
 
 async def test_a_lane_begins_once_and_can_be_paused(ledger: Ledger, registry: Registry) -> None:

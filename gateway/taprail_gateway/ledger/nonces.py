@@ -7,7 +7,9 @@ inside the caller's transaction; its GuardError is meant to undo that.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Final
 
 from sqlalchemy import Connection, Executable, exists, insert, select, update
 
@@ -20,6 +22,9 @@ from taprail_gateway.ledger.schema import (
     lanes,
     transaction_is_open,
 )
+
+# SQLite takes 32,766 parameters a statement (https://sqlite.org/limits.html), PostgreSQL 65,535.
+_IDS_PER_STATEMENT: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,30 +137,19 @@ def add_attempt(
     )
 
 
-def finish_transaction(
-    connection: Connection, chain_transaction_id: int, block_number: int, block_hash: str
+def finish_transactions(
+    connection: Connection, ids: Sequence[int], block_number: int, block_hash: str
 ) -> None:
-    """Note that a transaction is final in a block; GuardError when it already is."""
-    statement = (
-        update(chain_transactions)
-        .where(
-            chain_transactions.c.id == chain_transaction_id, chain_transactions.c.status != "final"
+    """Note that transactions are final in a block; GuardError when one already is."""
+    for start in range(0, len(ids), _IDS_PER_STATEMENT):
+        some = ids[start : start + _IDS_PER_STATEMENT]
+        statement = (
+            update(chain_transactions)
+            .where(chain_transactions.c.id.in_(some), chain_transactions.c.status != "final")
+            .values(status="final", block_number=block_number, block_hash=block_hash)
         )
-        .values(status="final", block_number=block_number, block_hash=block_hash)
-    )
-    _change_one(connection, statement, "the transaction is final", chain_transaction_id)
-
-
-def reopen_transaction(connection: Connection, chain_transaction_id: int) -> None:
-    """Take `final` back after a reorg deeper than the chosen depth; its bytes are sent again."""
-    statement = (
-        update(chain_transactions)
-        .where(
-            chain_transactions.c.id == chain_transaction_id, chain_transactions.c.status == "final"
-        )
-        .values(status="broadcast", block_number=None, block_hash=None)
-    )
-    _change_one(connection, statement, "the transaction is not final", chain_transaction_id)
+        if connection.execute(statement).rowcount != len(some):
+            raise GuardError("a transaction is final already", some)
 
 
 def open_from(

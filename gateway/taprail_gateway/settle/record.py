@@ -123,8 +123,7 @@ def _store(
     for step, by_reason in verdicts.others.items():
         for reason, payment_ids in by_reason.items():
             _take(connection, _EVENTS[step], payment_ids, at_ms, reason, outcome.final_time_s)
-    for transaction in outcome.finished:
-        transitions.finish_transaction(connection, transaction, block.number, block.block_hash)
+    transitions.finish_transactions(connection, outcome.finished, block.number, block.block_hash)
 
 
 def _take(

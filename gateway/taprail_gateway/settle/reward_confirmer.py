@@ -24,7 +24,7 @@ from taprail_gateway.ledger import leases, mints, queries, under_way
 from taprail_gateway.ledger.alerts import clear_alert, raise_alert
 from taprail_gateway.ledger.leases import Lease, LeaseLostError
 from taprail_gateway.ledger.mints import Mint
-from taprail_gateway.ledger.nonces import finish_transaction
+from taprail_gateway.ledger.nonces import finish_transactions
 from taprail_gateway.ledger.queries import Lane
 from taprail_gateway.settle.lanes import PauseCause, pause
 from taprail_gateway.settle.mined import AtHand, Landed, MinedReader
@@ -207,7 +207,7 @@ class RewardConfirmer:
                 text = f"rewards of the lane {lease.lane} were not minted: {why}"
                 raise_alert(connection, HINDERED_ALERT, lease.lane, "warning", text, at_ms)
             transaction = item.landed.at_hand.transaction.id
-            finish_transaction(connection, transaction, block.number, block.block_hash)
+            finish_transactions(connection, [transaction], block.number, block.block_hash)
 
     def _send_round_again(
         self, connection: Connection, left_out: Sequence[Mint], at_ms: int, why: str
