@@ -27,7 +27,7 @@ from taprail_gateway.custody import Custody
 from taprail_gateway.ledger import schema
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.tokens import Tokens
-from taprail_hwsim.cards import Card, Ntag21x, Ntag424, ReplayedCard
+from taprail_hwsim.cards import BankCard, Card, KeycardCash, Ntag21x, Ntag424, ReplayedCard
 
 SINGLE_LIMIT_UNITS: Final = 50_000_000
 DAILY_LIMIT_UNITS: Final = 200_000_000
@@ -41,6 +41,7 @@ SHOP: Final = "Corner Café"
 MERCHANT_ACCOUNT: Final = "0x" + b"corner cafe, paid to".hex()
 
 _SUN_UID_BYTES: Final = 7
+_SECRET_BYTES: Final = 32
 _NXP: Final = 0x04  # ISO/IEC 7816-6 manufacturer code, the first byte of a 7-byte UID
 
 
@@ -55,7 +56,8 @@ class User:
 
 @dataclass(frozen=True)
 class IssuedCard:
-    """A card in the ledger. `uid` is hex; it stays in the state folder."""
+    """A card in the ledger. `uid` is hex; it stays in the state folder, and so does the `secret` of
+    a card that signs (hex, else empty): whoever sets up a real one never sees it."""
 
     name: str
     card_uuid: str
@@ -63,6 +65,7 @@ class IssuedCard:
     user: str
     profile: str
     uid: str = field(repr=False)
+    secret: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ class World:
 
     def public(self) -> dict[str, Any]:
         """What `taprail-sim up --json` says of it."""
-        cards = [{k: v for k, v in asdict(card).items() if k != "uid"} for card in self.cards]
+        private = {"uid", "secret"}
+        cards = [{k: v for k, v in asdict(card).items() if k not in private} for card in self.cards]
         for card in cards:
             card["cardUuid"] = card.pop("card_uuid")
         return {
@@ -97,9 +101,9 @@ REGULARS: Final = (
     *("alice", "bob", "carol", "dan", "erin"),
     *("frank", "grace", "heidi", "ivan", "judy", "kim", "leo"),
 )
-CUSTOMERS: Final = (*REGULARS, "poor", "frozen", "tag")
-"""Each has one card of the same name; the last three are special: too little money, frozen, and an
-NTAG21x that has only a UID."""
+CUSTOMERS: Final = (*REGULARS, "poor", "frozen", "tag", "keycard")
+"""Each has one card of the same name; the last four are special: too little money, frozen, an
+NTAG21x that has only a UID, and a Keycard that signs."""
 
 
 def provision(settings: GatewaySettings, terminal_key_file: Path) -> World:
@@ -153,11 +157,13 @@ def make_device_key(path: Path) -> None:
 
 
 def _issue(connection: Any, custody: Custody, name: str, now_ms: int) -> IssuedCard:
-    uid = bytes([_NXP]) + secrets.token_bytes(_SUN_UID_BYTES - 1)
-    profile = "uid" if name == "tag" else "sun"
+    uid = _new_uid()
+    profile = {"tag": "uid", "keycard": "signed"}.get(name, "sun")
+    secret = secrets.token_bytes(_SECRET_BYTES) if profile == "signed" else b""
     order = registry.CardOrder(
         user_id=name,
-        uid=uid,
+        uid=b"" if secret else uid,
+        address=KeycardCash(uid, secret).address if secret else None,
         name=name,
         profile=profile,
         single_limit_units=SINGLE_LIMIT_UNITS,
@@ -165,7 +171,12 @@ def _issue(connection: Any, custody: Custody, name: str, now_ms: int) -> IssuedC
         card_uuid=_uuid(name),
     )
     issued = registry.issue_card(connection, custody, order, now_ms)
-    return IssuedCard(name, issued.card_uuid, issued.account, name, profile, uid.hex())
+    account = issued.account
+    return IssuedCard(name, issued.card_uuid, account, name, profile, uid.hex(), secret.hex())
+
+
+def _new_uid() -> bytes:
+    return bytes([_NXP]) + secrets.token_bytes(_SUN_UID_BYTES - 1)
 
 
 def _uuid(name: str) -> str:
@@ -206,7 +217,7 @@ class CardBox:
     """The cards on the table, by name. Besides those of `World`:
 
     `clone` shows what alice's card showed at her last tap; `forged` is bob's number with a key of
-    its own; `stranger` is a genuine chip of another issuer.
+    its own; `stranger` is a genuine chip of another issuer, `bank` a contactless bank card.
     """
 
     def __init__(self, cards: dict[str, Card]) -> None:
@@ -238,9 +249,13 @@ class CardBox:
             if card.profile == "sun"
         }
         cards["tag"] = Ntag21x(bytes.fromhex(world.card("tag").uid))
+        for card in world.cards:
+            if card.profile == "signed":
+                uid, secret = bytes.fromhex(card.uid), bytes.fromhex(card.secret)
+                cards[card.name] = KeycardCash(uid, secret)
         cards["forged"] = genuine(world.card("bob"), bytes(16))
-        stranger = bytes([_NXP]) + secrets.token_bytes(_SUN_UID_BYTES - 1)
-        cards["stranger"] = Ntag424(stranger, bytes(16), bytes(16))
+        cards["stranger"] = Ntag424(_new_uid(), bytes(16), bytes(16))
+        cards["bank"] = BankCard(_new_uid())
         return cls(cards)
 
     def names(self) -> list[str]:

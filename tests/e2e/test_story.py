@@ -7,6 +7,7 @@ import json
 import pytest
 
 from taprail_hwsim.block_watch import BlockWatch
+from taprail_hwsim.cards import KeycardCash
 from taprail_hwsim.event_log import Event
 from taprail_hwsim.stack import Stack
 from tests.e2e.books import (
@@ -152,6 +153,55 @@ async def test_a_gateway_killed_between_commit_and_answer_leaves_unknown_never_d
     await all_told(stack, blocks)
     assert charged_units(stack, "dan") == [*charged, 19_900_000]
     judge(stack)
+
+
+async def test_a_keycard_signs_its_own_transfer_and_the_chain_takes_that_signature(
+    stack: Stack, blocks: BlockWatch
+) -> None:
+    keycard = stack.cards["keycard"]
+    assert isinstance(keycard, KeycardCash)
+    verdict = await stack.tap("keycard", "6.40")
+    assert (verdict.get("outcome"), verdict.get("verified")) == ("approved", True)
+    settled = await stack.settled(request_of(verdict))
+    sent = stack.chain.node.call("eth_getTransactionByHash", settled.get("txHash"))
+    proof = json.loads(stored_request_body(stack, request_of(verdict)))["proof"]
+    assert proof["payer"] == keycard.address == stack.world.card("keycard").account
+    assert proof["signature"][:64] in sent["input"]
+    assert proof["signature"][64:] in sent["input"]
+    assert len(keycard.digests) == 1
+    assert charged_units(stack, "keycard") == [6_400_000]
+    await all_told(stack, blocks)
+    judge(stack)
+
+
+async def test_a_keycard_that_is_torn_away_pays_once(stack: Stack, blocks: BlockWatch) -> None:
+    before = charged_units(stack, "keycard")
+    torn = await stack.tap("keycard", "1.20", tear_after_apdus=1)
+    assert torn.name == "try_again"
+    assert (await stack.tap("keycard")).get("outcome") == "approved"
+    await all_told(stack, blocks)
+    assert charged_units(stack, "keycard") == [*before, 1_200_000]
+    judge(stack)
+
+
+@pytest.mark.parametrize(("card", "code"), [("bank", "bank_card"), ("stranger", "card_unknown")])
+async def test_a_card_of_others_is_refused_in_words_and_nothing_of_it_is_kept(
+    stack: Stack, card: str, code: str
+) -> None:
+    before, since = set(requests(stack)), stack.log.position
+    refused = await stack.tap(card, "1.00")
+    if code == "bank_card":
+        assert (refused.name, refused.get("code")) == ("card_refused", code)
+        await shown(stack, "card_refused", since)
+        assert set(requests(stack)) == before
+    else:
+        assert refused.get("reasonCode") == code
+    uid = stack.cards[card].uid
+    for file in stack.state_dir.rglob("*"):
+        if file.is_file():
+            content = file.read_bytes()
+            assert uid not in content, file
+            assert uid.hex().encode() not in content.lower(), file
 
 
 async def test_ten_quick_taps_all_settle(stack: Stack, blocks: BlockWatch) -> None:
