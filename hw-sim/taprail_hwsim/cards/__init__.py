@@ -4,7 +4,7 @@ from taprail_hwsim.cards.base import Card, CardAnswer
 from taprail_hwsim.cards.keycard import KeycardCash, Quirks
 from taprail_hwsim.cards.ntag21x import Ntag21x
 from taprail_hwsim.cards.ntag424 import Ntag424, ReplayedCard
-from taprail_hwsim.cards.strangers import BankCard, SwappedCard
+from taprail_hwsim.cards.strangers import BankCard, SwappedCard, TwoCards
 
 __all__ = [
     "BankCard",
@@ -16,4 +16,5 @@ __all__ = [
     "Quirks",
     "ReplayedCard",
     "SwappedCard",
+    "TwoCards",
 ]

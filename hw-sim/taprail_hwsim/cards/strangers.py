@@ -1,4 +1,4 @@
-"""Cards that no terminal of ours takes, and cards that are not what they were a moment ago."""
+"""Cards that no terminal of ours takes, and what lies on the pad when it is not just one card."""
 
 from __future__ import annotations
 
@@ -41,15 +41,11 @@ class BankCard(IsoDepCard):
         """Nothing of it is remembered between commands."""
 
 
-class SwappedCard:
-    """One card that turns into another after so many APDUs: the first falls silent, and what
-    answers the next activation is the second."""
+class _Disguise:
+    """What answers is one of several cards; which one, the subclass says by `_now`."""
 
-    kind = "swapped"
-
-    def __init__(self, first: Card, second: Card, after_apdus: int) -> None:
-        self._now, self._next = first, second
-        self._left = after_apdus
+    kind = "disguise"
+    _now: Card
 
     @property
     def uid(self) -> bytes:
@@ -67,6 +63,17 @@ class SwappedCard:
     def ats(self) -> bytes | None:
         return self._now.ats
 
+
+class SwappedCard(_Disguise):
+    """One card that turns into another after so many APDUs: the first falls silent, and what
+    answers the next activation is the second."""
+
+    kind = "swapped"
+
+    def __init__(self, first: Card, second: Card, after_apdus: int) -> None:
+        self._now, self._next = first, second
+        self._left = after_apdus
+
     def power_lost(self) -> None:
         self._now.power_lost()
         if self._left <= 0:
@@ -82,3 +89,30 @@ class SwappedCard:
         if answer is not None and answer.apdu is not None:
             self._left -= 1
         return answer
+
+
+class TwoCards(_Disguise):
+    """Two cards on the pad, as in a wallet. Anticollision singles out one, the same each time; the
+    other waits for the next REQA, which it answers only when the first is halted or busy
+    (ISO/IEC 14443-3 clause 6.4)."""
+
+    kind = "two cards"
+
+    def __init__(self, first: Card, second: Card) -> None:
+        self._both = (first, second)
+        self._now = first
+
+    def power_lost(self) -> None:
+        for card in self._both:
+            card.power_lost()
+        self._now = self._both[0]
+
+    def activate(self) -> bool:
+        for card in self._both:
+            if card.activate():
+                self._now = card
+                return True
+        return False
+
+    def receive(self, frame: bytes) -> CardAnswer | None:
+        return self._now.receive(frame)
