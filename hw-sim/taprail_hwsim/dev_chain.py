@@ -276,8 +276,9 @@ class DevChain:
             yield self
         finally:
             self.node.call("anvil_dropAllTransactions")
-            if not self.node.call("evm_revert", snapshot):
-                raise DevChainError("the node did not take its snapshot back")
+            with self._no_block_by_itself():
+                if not self.node.call("evm_revert", snapshot):
+                    raise DevChainError("the node did not take its snapshot back")
             # anvil also takes its clock back to the snapshot and lets it run on from there, behind
             # the real time by as long as the block took; every later signature would be too early.
             self.node.call("evm_increaseTime", offset_s - self._clock_offset_s())
@@ -285,6 +286,20 @@ class DevChain:
             self._token_address = token_address
 
     # --- inner --------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _no_block_by_itself(self) -> Iterator[None]:
+        """A block that anvil makes while it takes a snapshot back leaves holes: numbers below the
+        head for which it has no block any more. Of intervals under a second it tells nothing."""
+        interval_s = self.node.call("anvil_getIntervalMining")
+        if not interval_s:
+            yield
+            return
+        self.node.call("evm_setIntervalMining", 0)
+        try:
+            yield
+        finally:
+            self.node.call("evm_setIntervalMining", interval_s)
 
     def _own_anvil(self) -> Anvil:
         if self._anvil is None:
