@@ -1,6 +1,7 @@
 """Secure Unique NFC (SUN) of the NTAG 424 DNA: what a fresh tap must look like.
 
-A card writes an encrypted UID and tap counter (PICCData) and a MAC into its NDEF URL at every tap.
+A card writes UID and tap counter (PICCData), encrypted or as they are, and a MAC over them into its
+NDEF URL at every tap.
 Sources: NXP AN12196 "NTAG 424 DNA features and hints" sections 3.3 and 3.4; NXP AN10922 "Symmetric
 key diversifications" section 2.2 (AES-128). The simulator's cards do their own card maths with
 another library, so a mistake here cannot hide there.
@@ -57,6 +58,12 @@ def decrypt_picc_data(meta_read_key: bytes, encrypted: bytes) -> PiccData:
     if plain[0] != _PICC_DATA_TAG:
         raise InputError("proof.piccData", "is not by a card of this issuer", code="card_unknown")
     return PiccData(plain[1 : 1 + UID_BYTES], int.from_bytes(plain[8:11], "little"))
+
+
+def plain_picc_data(uid: str, counter: str) -> PiccData:
+    """UID and tap counter that a card mirrored in plain text: hex, the counter's highest digits
+    first (NT4H2421Gx section 9.3.3). They are the card's only if its MAC says so."""
+    return PiccData(bytes.fromhex(uid), int(counter, 16))
 
 
 def diversify(master_key: bytes, uid: bytes) -> bytes:

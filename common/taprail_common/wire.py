@@ -104,6 +104,16 @@ class SunProof(_Message):
     mac: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{16}$")]
 
 
+class PlainSunProof(_Message):
+    """The same of a card that mirrors serial number and counter in plain text: the MAC proves as
+    much, and whoever reads the card learns which one it is."""
+
+    profile: Literal["sun_plain"] = "sun_plain"
+    uid: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{14}$")]
+    read_counter: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{6}$")]
+    mac: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{16}$")]
+
+
 class UidProof(_Message):
     """Only a serial number: it identifies a card and proves nothing."""
 
@@ -124,7 +134,9 @@ class SignedProof(_Message):
     signature: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 
 
-CardProof = Annotated[SunProof | UidProof | SignedProof, Field(discriminator="profile")]
+CardProof = Annotated[
+    SunProof | PlainSunProof | UidProof | SignedProof, Field(discriminator="profile")
+]
 
 
 class SigningTerms(BaseModel):

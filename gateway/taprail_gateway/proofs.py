@@ -14,7 +14,13 @@ from typing import Final
 
 from taprail_common import sun
 from taprail_common.errors import InputError
-from taprail_common.wire import SignedProof, SunProof, TerminalPayment, UidProof
+from taprail_common.wire import (
+    PlainSunProof,
+    SignedProof,
+    SunProof,
+    TerminalPayment,
+    UidProof,
+)
 from taprail_gateway import card_authorization
 from taprail_gateway.authorize import Evidence, Profile, Reason
 
@@ -70,21 +76,31 @@ class ProofReader:
             return Evidence(Profile.SIGNED, digest, problem=Reason.CARD_PROOF_INVALID)
         return Evidence(Profile.SIGNED, digest, payment.card_uuid, authorization=signed)
 
-    def _sun(self, proof: SunProof, card_uuid: str | None) -> Evidence:
+    def _sun(self, proof: SunProof | PlainSunProof, card_uuid: str | None) -> Evidence:
         digest: str | None = None
+        mac = bytes.fromhex(proof.mac)
         for version, keys in self._keys.items():
-            try:
-                picc = sun.decrypt_picc_data(keys.meta_read_key, bytes.fromhex(proof.picc_data))
-            except InputError:
+            picc = _picc_data(proof, keys)
+            if picc is None:
                 continue
             digest = self._uid_digest(picc.uid)
-            if sun.mac_matches(self._card_key(version, picc.uid), picc, bytes.fromhex(proof.mac)):
+            if sun.mac_matches(self._card_key(version, picc.uid), picc, mac):
                 return Evidence(Profile.SUN, digest, card_uuid, picc.counter, version)
         problem = Reason.CARD_UNKNOWN if digest is None else Reason.CARD_PROOF_INVALID
         return Evidence(Profile.SUN, digest, card_uuid, problem=problem)
 
     def _derive(self, version: int, uid: bytes) -> bytes:
         return sun.diversify(self._keys[version].sun_master_key, uid)
+
+
+def _picc_data(proof: SunProof | PlainSunProof, keys: IssuerKeys) -> sun.PiccData | None:
+    """What the tap says of the card; None when no card of these keys would say it."""
+    if isinstance(proof, PlainSunProof):
+        return sun.plain_picc_data(proof.uid, proof.read_counter)
+    try:
+        return sun.decrypt_picc_data(keys.meta_read_key, bytes.fromhex(proof.picc_data))
+    except InputError:
+        return None
 
 
 def account_bytes(address: str) -> bytes:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from taprail_common.wire import SunProof, UidProof
+from taprail_common.wire import PlainSunProof, SunProof, UidProof
 from taprail_terminal import signing_session
 from taprail_terminal.charge import Charge
 from taprail_terminal.outcome import CardProof, Conversation, Garbled, NotOurs, Outcome
@@ -47,10 +47,13 @@ _URI_TYPE: Final = b"U"
 # URI RTD 1.0 table 3, the prefixes of web addresses: none, http and https with and without www.
 _WEB_PREFIXES: Final = frozenset({0x00, 0x01, 0x02, 0x03, 0x04})
 
-# The two parameters as AN12196 section 4 mirrors them: plain hex, 16 and 8 bytes. Matched in the
-# raw bytes, because URI classes that quote `=` and `&` break the mirror.
-_PICC: Final = re.compile(rb"[?&]picc=([0-9A-Fa-f]{32})(?=&|#|$)")
-_MAC: Final = re.compile(rb"[?&]mac=([0-9A-Fa-f]{16})(?=&|#|$)")
+# The parameters as AN12196 section 4 mirrors them, in plain hex: encrypted PICC data, or UID and
+# counter, and the MAC. Matched in the raw bytes, because URI classes that quote `=` and `&` break
+# the mirror.
+_PARAMETERS: Final = {
+    name: re.compile(rb"[?&]%b=([0-9A-Fa-f]{%d})(?=&|#|$)" % (name.encode(), digits))
+    for name, digits in (("picc", 32), ("uid", 14), ("ctr", 6), ("mac", 16))
+}
 
 # ISO/IEC 14443-3 section 6.5.4: a single-size UID that begins with 08 is drawn anew each time.
 _RANDOM_UID: Final = 0x08
@@ -136,10 +139,16 @@ def _proof_of(message: bytes) -> Outcome:
     url = _web_address(message)
     if url is None:
         return UNKNOWN_CARD
-    picc, mac = _PICC.findall(url), _MAC.findall(url)
-    if len(picc) != 1 or len(mac) != 1:
+    found = {name: pattern.findall(url) for name, pattern in _PARAMETERS.items()}
+    given = {name: values[0].decode("ascii") for name, values in found.items() if values}
+    if any(len(values) > 1 for values in found.values()):
         return UNKNOWN_CARD
-    return CardProof(SunProof(picc_data=picc[0].decode("ascii"), mac=mac[0].decode("ascii")))
+    match given:
+        case {"picc": picc, "mac": mac} if len(given) == 2:
+            return CardProof(SunProof(picc_data=picc, mac=mac))
+        case {"uid": uid, "ctr": counter, "mac": mac} if len(given) == 3:
+            return CardProof(PlainSunProof(uid=uid, read_counter=counter, mac=mac))
+    return UNKNOWN_CARD
 
 
 def _web_address(message: bytes) -> bytes | None:

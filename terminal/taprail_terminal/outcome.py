@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from taprail_common.wire import SignedProof, SunProof, UidProof
+from taprail_common.wire import PlainSunProof, SignedProof, SunProof, UidProof
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class CardProof:
     `request_id` is set when the card has signed for one request and no other.
     """
 
-    proof: SunProof | UidProof | SignedProof
+    proof: SunProof | PlainSunProof | UidProof | SignedProof
     request_id: str | None = None
 
     def __repr__(self) -> str:

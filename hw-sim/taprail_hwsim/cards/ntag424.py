@@ -18,7 +18,8 @@ class Ntag424(Type4Card):
     """A genuine SUN card. `counter` is the last SDM read counter that was given out.
 
     `sdm_meta_read_key` is common to all cards of an issuer (it must be known before the UID is);
-    `sdm_file_read_key` is this card's own. Both have 16 bytes, `uid` 7.
+    `sdm_file_read_key` is this card's own. Both have 16 bytes, `uid` 7. A `plain` card mirrors UID
+    and counter as they are (clause 9.3.3: SDMMetaRead access "free").
     """
 
     kind = "ntag424"
@@ -32,6 +33,7 @@ class Ntag424(Type4Card):
         counter: int = 0,
         *,
         wtx_per_apdu: int = 0,
+        plain: bool = False,
     ) -> None:
         if len(uid) != card_crypto.UID_BYTES:
             raise ValueError("an NTAG 424 DNA has a 7-byte UID")
@@ -41,6 +43,7 @@ class Ntag424(Type4Card):
         self._meta_read_key = sdm_meta_read_key
         self._file_read_key = sdm_file_read_key
         self._base_url = base_url
+        self._plain = plain
         self._counter = counter
         self._open_read: bytes | None = None  # the file as the current run of reads sees it
         uri_ndef_file(self.sun_url(counter).encode())  # refuses keys and URLs that cannot work
@@ -54,10 +57,11 @@ class Ntag424(Type4Card):
         sdm_meta_read_key: bytes,
         base_url: str = DEFAULT_BASE_URL,
         counter: int = 0,
+        plain: bool = False,
     ) -> Ntag424:
         """A card with its file-read key diversified by `card_crypto.file_read_key`."""
         own_key = card_crypto.file_read_key(master_key, uid)
-        return cls(uid, sdm_meta_read_key, own_key, base_url, counter)
+        return cls(uid, sdm_meta_read_key, own_key, base_url, counter, plain=plain)
 
     @property
     def counter(self) -> int:
@@ -78,6 +82,8 @@ class Ntag424(Type4Card):
     def sun_url(self, counter: int) -> str:
         """The URL that this card mirrors at a counter value; changes nothing."""
         picc, mac = self.sun_proof(counter)
+        if self._plain:
+            return f"{self._base_url}?uid={self._uid.hex().upper()}&ctr={counter:06X}&mac={mac}"
         return f"{self._base_url}?picc={picc}&mac={mac}"
 
     def read_sun_url(self) -> str:

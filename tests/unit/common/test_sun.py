@@ -12,6 +12,7 @@ from taprail_common.sun import (
     decrypt_picc_data,
     diversify,
     mac_matches,
+    plain_picc_data,
     sun_mac,
 )
 
@@ -22,6 +23,10 @@ VECTOR = PiccData(bytes.fromhex("04DE5F1EACC040"), 61)
 def test_an12196_picc_data() -> None:
     picc = decrypt_picc_data(ZERO_KEY, bytes.fromhex("EF963FF7828658A599F3041510671E88"))
     assert picc == VECTOR
+
+
+def test_a_plain_mirror_says_the_same() -> None:
+    assert plain_picc_data("04DE5F1EACC040", "00003D") == VECTOR
 
 
 def test_an12196_mac() -> None:

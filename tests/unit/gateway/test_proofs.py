@@ -11,7 +11,13 @@ from eth_account import Account
 from taprail_common.eip3009 import TransferAuthorization, domain_separator
 from taprail_common.ids import payment_id
 from taprail_common.secp256k1 import ORDER
-from taprail_common.wire import SignedProof, SunProof, TerminalPayment, UidProof
+from taprail_common.wire import (
+    PlainSunProof,
+    SignedProof,
+    SunProof,
+    TerminalPayment,
+    UidProof,
+)
 from taprail_gateway.authorize import Profile, Reason
 from taprail_gateway.proofs import IssuerKeys, ProofReader
 from taprail_hwsim.cards.ntag424 import Ntag424
@@ -38,7 +44,9 @@ def sun_proof(keys: IssuerKeys, counter: int) -> SunProof:
     return SunProof(picc_data=picc, mac=mac)
 
 
-def payment(proof: SunProof | UidProof | SignedProof, **changes: Any) -> TerminalPayment:
+def payment(
+    proof: SunProof | PlainSunProof | UidProof | SignedProof, **changes: Any
+) -> TerminalPayment:
     return TerminalPayment(
         **{
             "request_id": "req-1",
@@ -217,3 +225,30 @@ def test_a_request_that_asks_for_something_else_does_not_hold(changes: dict[str,
 def test_a_signing_card_has_no_counter() -> None:
     evidence = READER.evidence(payment(signed_proof(), counter=1))
     assert evidence.problem is Reason.CARD_PROOF_INVALID
+
+
+def plain_proof(keys: IssuerKeys, counter: int, **changes: Any) -> PlainSunProof:
+    mac = card(keys).sun_proof(counter)[1]
+    told = {"uid": UID.hex(), "read_counter": f"{counter:06X}", "mac": mac}
+    return PlainSunProof(**{**told, **changes})
+
+
+@pytest.mark.parametrize(("version", "keys"), [(1, OLD), (2, NEW)])
+@pytest.mark.parametrize("counter", [1, 0x00FF01, 0xFFFFFF])
+def test_a_plain_mirror_proves_as_much_as_an_encrypted_one(
+    version: int, keys: IssuerKeys, counter: int
+) -> None:
+    reader = ProofReader({1: OLD, 2: NEW}, digest, SEPARATOR)
+    evidence = reader.evidence(payment(plain_proof(keys, counter)))
+    assert evidence == reader.evidence(payment(sun_proof(keys, counter)))
+    assert (evidence.problem, evidence.counter, evidence.key_version) == (None, counter, version)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"uid": "04AABBCCDDEE02"}, {"read_counter": "00002B"}, {"mac": "0" * 16}],
+)
+def test_a_plain_mirror_with_anything_changed_does_not_hold(changes: dict[str, str]) -> None:
+    evidence = READER.evidence(payment(plain_proof(OLD, 42, **changes)))
+    assert evidence.problem is Reason.CARD_PROOF_INVALID
+    assert evidence.counter is None

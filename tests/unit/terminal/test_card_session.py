@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taprail_common.wire import SunProof
+from taprail_common.wire import PlainSunProof, SunProof
 from taprail_hwsim.cards import Ntag424
 from taprail_hwsim.cards.type4 import uri_ndef_file
 from taprail_terminal.card_session import (
@@ -76,6 +76,19 @@ def test_a_published_proof_is_read_in_three_exchanges() -> None:
     ]
 
 
+def test_a_plain_mirror_is_read_as_it_stands() -> None:
+    """The published tap of AN12196, mirrored in plain text: the same UID, counter and MAC."""
+    outcome, said = talk(url_card(f"https://a.b/?uid=04DE5F1EACC040&ctr=00003D&mac={MAC}"))
+    assert outcome == CardProof(PlainSunProof(uid="04DE5F1EACC040", read_counter="00003D", mac=MAC))
+    assert "04DE5F" not in repr(outcome)
+    assert len(said) == 3
+    card = Ntag424(bytes(range(1, 8)), bytes(16), bytes(16), plain=True)
+    outcome, _ = talk(lambda command: card.apdu(command)[1])
+    mac = card.sun_proof(1)[1]
+    expected = PlainSunProof(uid="01020304050607", read_counter="000001", mac=mac)
+    assert outcome == CardProof(expected)
+
+
 def test_a_simulated_card_is_read() -> None:
     card = Ntag424(bytes(range(1, 8)), bytes(16), bytes(16))
     outcome, _ = talk(lambda command: card.apdu(command)[1])
@@ -109,6 +122,14 @@ def test_a_proof_shows_nothing_of_the_card() -> None:
         f"xpicc={PICC}&mac={MAC}",
         f"picc={PICC[:-1]}G&mac={MAC}",
         f"picc%3D{PICC}%26mac%3D{MAC}",
+        f"uid=04DE5F1EACC040&mac={MAC}",
+        f"ctr=00003D&mac={MAC}",
+        "uid=04DE5F1EACC040&ctr=00003D",
+        f"uid=04DE5F1EACC04&ctr=00003D&mac={MAC}",
+        f"uid=04DE5F1EACC040&ctr=0003D&mac={MAC}",
+        f"uid=04DE5F1EACC040&ctr=00003D&ctr=00003D&mac={MAC}",
+        f"picc={PICC}&uid=04DE5F1EACC040&ctr=00003D&mac={MAC}",
+        f"picc={PICC}&uid=04DE5F1EACC040&mac={MAC}",
     ],
 )
 def test_a_url_without_exactly_one_proof_is_not_ours(query: str) -> None:
