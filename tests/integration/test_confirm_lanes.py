@@ -25,6 +25,7 @@ from tests.support.confirm_shop import (
     still_shop,
     told_of,
 )
+from tests.support.ledger_fixtures import on_postgres
 from tests.support.rpc_proxy import RpcProxy, running_proxy
 from tests.support.settle_shop import Shop, blocks
 
@@ -167,6 +168,25 @@ async def test_who_has_lost_one_lane_writes_nothing_about_it_and_goes_on_with_th
     again = await shop.settlement()
     await blocks(shop, again)
     assert shop.states(ids) == {"completed": 6}
+    shop.assert_books_balance()
+
+
+@on_postgres
+async def test_payments_of_lanes_that_nobody_holds_wait_for_the_next_owner(shop: Shop) -> None:
+    asleep = await shop.settlement(payments_per_transaction=2, confirmation_timeout_s=10)
+    awake = await shop.settlement(payments_per_transaction=2, confirmation_timeout_s=10)
+    ids = await send_from_each(shop, asleep)
+    shop.clock.ahead_ms += 11_000
+    await blocks(shop, awake, 2)
+    assert shop.states(ids) == {"sent": 6}
+    await shop.ledger.write(lambda c: c.execute(update(schema.leases).values(until_ms=0)).close())
+    await awake.take_lanes()
+    assert set(awake.keeper.leases) == set(shop.lanes)
+    await blocks(shop, awake)
+    assert shop.states(ids) == {"completed": 6}
+    await asleep.confirmer.tick()
+    assert all(told_of(shop, each).count(PaymentEvent.CONFIRM) == 1 for each in ids)
+    await assert_balances(shop)
     shop.assert_books_balance()
 
 

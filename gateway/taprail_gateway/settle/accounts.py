@@ -85,14 +85,15 @@ class AccountWatch:
     _lease: Lease | None = field(default=None, init=False)
     _known: set[str] = field(default_factory=set, init=False)
     _seen_block: int | None = field(default=None, init=False)
-    _overtakes: int | None = field(default=None, init=False)
-    """The block from which on the ledger takes every balance, until all were read."""
+    _newest_known: int | None = field(default=None, init=False)
+    """The highest block that the ledger had a balance of when we began to read; it takes none of an
+    earlier one."""
     _sliced_until: str = field(default="", init=False)
     _sliced_at_s: float = field(default=0.0, init=False)
 
     def forget(self) -> None:
         """What was read may be of another branch: read all again."""
-        self._seen_block = self._overtakes = None
+        self._seen_block = self._newest_known = None
 
     async def look(self, block: Block, fresh: Collection[str], now_s: float) -> None:
         """Bring the ledger's balances up to this block, at which those of `fresh` were read.
@@ -115,15 +116,15 @@ class AccountWatch:
 
     async def _read_all(self, block: Block, now_s: float) -> None:
         """Read every balance; where the ledger has some of later blocks, only what has none yet."""
-        if self._overtakes is None:
-            self._overtakes = await self.ledger.read(_newest_block)
-        if block.number < self._overtakes:
+        if self._newest_known is None:
+            self._newest_known = await self.ledger.read(_newest_block)
+        if block.number < self._newest_known:
             await self._refresh(await self.ledger.read(unread_addresses), block.number)
             return
         everyone = await self.ledger.read(_all_addresses)
         await self._refresh(everyone, block.number)
         self._known, self._sliced_at_s = set(everyone), now_s
-        self._seen_block, self._overtakes = block.number, None
+        self._seen_block, self._newest_known = block.number, None
         _log.info("settle.balances_read", accounts=len(everyone), block=block.number)
 
     async def _follow(

@@ -89,6 +89,17 @@ class Chain:
         self._sense.saw(block, self._clock.now_ms(), self._clock.monotonic_s())
         return block
 
+    async def final_block(self, head: Block, confirmations: int | str) -> Block | None:
+        """The newest block that counts as final at this head, by a depth (1 is the head itself) or
+        by a tag; None while the chain is too short for the depth."""
+        if isinstance(confirmations, str):
+            final = await self.head(confirmations)
+            return final if final.number < head.number else head  # a block may have come between
+        number = head.number - confirmations + 1
+        if number < 0:
+            return None
+        return head if number == head.number else await self.block(number)
+
     async def block(self, number: int) -> Block:
         """The block of this number; ChainError while the node has none."""
         (block,) = await self.blocks([number])

@@ -41,10 +41,4 @@ class Office:
 
     async def final_block(self, head: Block) -> Block | None:
         """The newest block that counts as final by the settings; None on too short a chain."""
-        wanted = self.live.now.confirmations
-        if isinstance(wanted, str):
-            return await self.chain.head(wanted)
-        number = head.number - wanted + 1
-        if number < 0:
-            return None
-        return head if number == head.number else await self.chain.block(number)
+        return await self.chain.final_block(head, self.live.now.confirmations)

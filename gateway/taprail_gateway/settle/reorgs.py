@@ -9,6 +9,9 @@ One block is compared in each pass, the one that the last pass was built on: wha
 ledger stands in it or in its ancestors. When it is gone, and for a lane that is new to this process
 (after a start, or from another gateway), every block is compared on which anything of the lane
 stands, from the newest down, until a whole batch of them is still there.
+
+A node may also be behind what the ledger stands on: it lags, or a new branch has still to grow. Or
+it has lied about our nonces, and what the ledger calls final was never mined: that is sent again.
 """
 
 from __future__ import annotations
