@@ -1,6 +1,7 @@
-"""Each fault of the proxy alone between settlement and its node: ten blocks later all is well.
+"""Each fault alone, of the proxy between settlement and its node or of the chain: ten blocks later
+all is well.
 
-Settlement's wheels are turned by hand, so the fault meets every kind of call that they make.
+Settlement's wheels are turned by hand, so a fault of the wire meets every kind of call they make.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from taprail_hwsim.dev_chain import DevChain
 from taprail_hwsim.rpc_proxy import FAULTS
 from tests.support import shop_day
 from tests.support.reward_shop import RewardShop
-from tests.support.shop_day import EVENTS, shop_of_a_day
+from tests.support.shop_day import DEEPEST_REORG, EVENTS, shop_of_a_day
 
 pytestmark = pytest.mark.chain
 
@@ -52,5 +53,23 @@ async def test_nothing_is_lost_doubled_or_stuck_by(rewarding: RewardShop, name: 
         day.proxy.withdraw(rules)
         async with asyncio.timeout(shop_day.LIFE_S):
             await day.proxy.quiet()
+        await day.turn(BLOCKS_TO_SETTLE)
+        shop_day.judge(rewarding)
+
+
+@pytest.mark.parametrize("event", EVENTS)
+async def test_whatever_may_come_is_over_ten_blocks_later(
+    rewarding: RewardShop, event: str
+) -> None:
+    async with shop_day.dawn(rewarding, 1) as day:
+        await EVENTS[event](day)
+        await day.turn(BLOCKS_TO_SETTLE)
+        shop_day.judge(rewarding)
+
+
+@pytest.mark.parametrize("depth", range(1, DEEPEST_REORG + 1))
+async def test_what_a_reorg_has_undone_is_done_again(rewarding: RewardShop, depth: int) -> None:
+    async with shop_day.dawn(rewarding, 1) as day:
+        await shop_day.reorg_of(day, depth)
         await day.turn(BLOCKS_TO_SETTLE)
         shop_day.judge(rewarding)

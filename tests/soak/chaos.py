@@ -53,7 +53,7 @@ class Chaos:
         """`taprail-sim chaos` with this seed; its timeline goes to this terminal."""
         make = _MAKES[self._turns % len(_MAKES)]
         self._turns += 1
-        faults = [*DOOR, *(next(self._deck) for _ in range(_DEALT))]
+        faults = self.deal()
         command = [
             *(str(Path(sys.executable).parent / "taprail-sim"), "chaos", "--json"),
             *("--seed", str(seed), "--minutes", f"{minutes:g}"),
@@ -78,6 +78,10 @@ class Chaos:
         )
         holds = report["ok"] and done.returncode == 0
         return Found(holds, summary, report["repeat"], self._covered(make, report["rounds"]))
+
+    def deal(self) -> list[str]:
+        """The faults of the next turn."""
+        return [*DOOR, *(next(self._deck) for _ in range(_DEALT))]
 
     def _options(self, make: Mapping[str, int]) -> list[str]:
         words = ["--lanes", str(make["lanes"])]

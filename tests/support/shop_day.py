@@ -43,6 +43,7 @@ TRICKSTER: Final = 0
 """The card whose holder moves its money behind the gateway's back; the others are honest."""
 DEEPEST_REORG: Final = 6
 _STRANGER: Final = "0x" + "57" * 20
+_TOP_UP_UNITS: Final = 10_000
 _LONGEST_REST_MS: Final = 60_000
 """Between two tries."""
 _GWEI: Final = 10**9
@@ -85,6 +86,12 @@ class Day:
         return await self.shop.sell(
             self.random.randint(1, 8), amount_units=AMOUNT_UNITS, card=chosen
         )
+
+    async def sell_to_the_trickster(self) -> list[str]:
+        """His card has been topped up, should he have emptied it before."""
+        self.chain.mint(self.shop.account(TRICKSTER), _TOP_UP_UNITS)
+        await self.turn()
+        return await self.sell(card=TRICKSTER)
 
     async def send(self) -> None:
         """All lanes do a step; what the chain refuses is part of the day."""
@@ -182,7 +189,7 @@ async def business(day: Day) -> None:
 
 async def emptied_account(day: Day) -> None:
     """A customer pays, and his money has gone elsewhere before it is asked for."""
-    await day.sell(card=TRICKSTER)
+    await day.sell_to_the_trickster()
     shop = day.shop
     left = shop.chain.balance_of(shop.account(TRICKSTER))
     if left:
@@ -201,7 +208,7 @@ async def emptied_account(day: Day) -> None:
 async def cancelled(day: Day) -> None:
     """A holder cancels what is on its way already."""
     shop = day.shop
-    bad = await day.sell(card=TRICKSTER)
+    bad = await day.sell_to_the_trickster()
     await day.send()
     day.chain.node.call("anvil_dropAllTransactions")
     for each in bad:
@@ -225,9 +232,17 @@ async def poor_lanes(day: Day) -> None:
 
 async def reorg(day: Day) -> None:
     """The last blocks are gone, and their transactions with them."""
-    await day.sell()
-    await day.turn()
-    day.chain.reorg(day.random.randint(1, DEEPEST_REORG))
+    await reorg_of(day, day.random.randint(1, DEEPEST_REORG))
+
+
+async def reorg_of(day: Day, depth: int) -> None:
+    """So many blocks, each with payments."""
+    for _ in range(depth):
+        await day.sell()
+        await day.turn()
+    lost = day.chain.transfers(day.shop.payee)
+    day.chain.reorg(depth)
+    assert len(day.chain.transfers(day.shop.payee)) < len(lost), "something was undone"
     for lane in [*day.shop.lanes, day.rewarding.lane]:
         day.chain.fund(lane, 100 * ETHER)
     await day.turn(3)
