@@ -160,7 +160,6 @@ class Settlement:
         if await self._live.look(self._ledger):
             self._wakeups.pending.ring()
             self._wakeups.bound.ring()
-            self._wakeups.bound.ring()
 
     def _check_lanes(self, connection: Connection) -> None:
         lanes = queries.all_lanes(connection)
