@@ -8,20 +8,21 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from eth_account.signers.local import LocalAccount
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, delete, select, update
 
 from taprail_common.ids import payment_id
 from taprail_common.payment_state import PaymentState
-from taprail_gateway.ledger import by_hand, card_signatures, schema, transitions
+from taprail_gateway.ledger import by_hand, card_signatures, claims, schema, transitions
 from taprail_gateway.ledger.actions import By
 from taprail_gateway.ledger.by_hand import WrongStateError
 from taprail_gateway.ledger.card_signatures import StoredSignature
 from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.ledger.invariants import check_invariants
 from taprail_gateway.settle.judge import PROOF_DEPTH
 from taprail_hwsim.dev_chain import DevChain
 from tests.support import eip3009
 from tests.support.eip3009 import Authorization
-from tests.support.ledger_fixtures import DAY
+from tests.support.ledger_fixtures import DAY, on_both_engines
 from tests.support.settle_shop import BALANCE_UNITS, Shop, blocks, open_shop, still_open
 
 pytestmark = pytest.mark.chain
@@ -115,6 +116,7 @@ async def test_the_cards_own_signature_moves_the_money(signing: SigningShop) -> 
     shop.assert_books_balance()
 
 
+@on_both_engines
 async def test_it_travels_together_with_what_is_signed_here(signing: SigningShop) -> None:
     shop = signing.shop
     ours = await shop.sell(3, card=1)
@@ -220,3 +222,16 @@ async def test_nobody_can_cancel_what_a_card_has_signed(signing: SigningShop) ->
         await shop.ledger.write(lambda connection: by_hand.cancel(connection, payment, by))
     assert await shop.ledger.write(lambda c: by_hand.cancel_unsigned(c, by)) == 0
     assert shop.payment(payment).state is PaymentState.PENDING
+
+
+async def test_a_signature_that_is_gone_or_was_outlived_is_told(signing: SigningShop) -> None:
+    shop = signing.shop
+    payment, until_s = await signing.sell()
+    assert shop.ledger.read_now(check_invariants) == []
+    await shop.ledger.write(lambda c: claims.will_sign(c, [payment], until_s + 1))
+    [told] = shop.ledger.read_now(check_invariants)
+    assert f"signed until {until_s + 1}, its card's signature ends at {until_s}" in told
+    gone = delete(schema.card_authorizations)
+    await shop.ledger.write(lambda connection: connection.execute(gone))
+    [told] = shop.ledger.read_now(check_invariants)
+    assert "ends at None" in told

@@ -15,6 +15,7 @@ from taprail_gateway.ledger.schema import (
     alerts,
     attempts,
     bindings,
+    card_authorizations,
     card_spend,
     chain_transactions,
     lanes,
@@ -27,7 +28,10 @@ _MAX_SHOWN = 20
 
 def check_invariants(connection: Connection) -> list[str]:
     """One sentence for each thing that is wrong, at most 20 of a kind; empty when all is well."""
-    checks = (_holds, _spend, _lanes, _attempts, _travelling, _completed, _bindings, _events)
+    checks = (
+        *(_holds, _spend, _lanes, _attempts, _travelling, _completed, _bindings, _events),
+        _signatures,
+    )
     return [problem for check in checks for problem in check(connection)]
 
 
@@ -136,6 +140,22 @@ def _bindings(connection: Connection) -> Iterator[str]:
     )
     for payment, counted, kept in _some(connection, statement):
         yield f"payment {payment} counts {counted} bindings, {kept} are stored"
+
+
+def _signatures(connection: Connection) -> Iterator[str]:
+    """What no key here could sign for must have come signed, and counts as signed until then."""
+    c = card_authorizations.c
+    statement = (
+        select(payments.c.id, payments.c.signed_until_s, c.valid_before_s)
+        .join(accounts, accounts.c.address == payments.c.payer)
+        .outerjoin(card_authorizations, c.payment_id == payments.c.id)
+        .where(
+            accounts.c.wrapped_key.is_(None),
+            c.valid_before_s.is_(None) | (c.valid_before_s != payments.c.signed_until_s),
+        )
+    )
+    for payment, until_s, end_s in _some(connection, statement):
+        yield f"payment {payment} is signed until {until_s}, its card's signature ends at {end_s}"
 
 
 def _events(connection: Connection) -> Iterator[str]:
