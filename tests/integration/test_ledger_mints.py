@@ -12,7 +12,17 @@ import pytest
 from sqlalchemy import Connection, insert, select
 
 from taprail_common.payment_state import TRANSITIONS, PaymentEvent, PaymentState, next_state
-from taprail_gateway.ledger import alerts, leases, mints, outbox, queries, schema, transitions
+from taprail_gateway.ledger import (
+    actions,
+    alerts,
+    leases,
+    mints,
+    outbox,
+    queries,
+    schema,
+    transitions,
+)
+from taprail_gateway.ledger.actions import By
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.errors import GuardError
 from taprail_gateway.ledger.leases import LeaseLostError
@@ -233,6 +243,27 @@ def test_a_pending_payment_has_no_reward_yet(ledger: Ledger, registry: Registry)
     [payment] = accepted(ledger, registry)
     ledger.write_now(lambda c: mints.enqueue(c, payment, Fraction(1), NOW_MS))
     assert claim(ledger) == []
+
+
+@on_both
+def test_what_was_given_up_is_queued_anew_by_hand_and_nothing_else(
+    ledger: Ledger, registry: Registry
+) -> None:
+    ids = queued(ledger, registry, 4)
+    ledger.write_now(partial(mints.fail, payment_ids=ids[:3], at_ms=NOW_MS, reason="it reverts"))
+    retry = partial(mints.retry_failed, by=By("olga", NOW_MS, "granted"), limit=2)
+    assert [ledger.write_now(retry) for _ in range(3)] == [2, 1, 0]
+    assert [(row(ledger, each)["state"], row(ledger, each)["bindings"]) for each in ids] == [
+        ("pending", 0)
+    ] * 4
+    assert ledger.read_now(alerts.open_alerts) == []
+    assert sorted(claim(ledger)) == sorted(ids)
+    noted = ledger.read_now(partial(actions.history, limit=9))
+    assert [(each.action, each.after, each.reason) for each in noted] == [
+        ("retry-rewards", 1, "granted"),
+        ("retry-rewards", 2, "granted"),
+    ]
+    assert ledger.read_now(queries.check_invariants) == []
 
 
 @on_both

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import pytest_asyncio
 
 from taprail_common.payment_state import PaymentState
 from taprail_gateway.ledger import alerts
+from taprail_gateway.ledger.actions import By
 from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.ledger.mints import retry_failed
 from taprail_gateway.settle.engine import Settlement
 from taprail_gateway.settle.lanes import PAUSED_ALERT
 from taprail_gateway.settle.reward_confirmer import BACKOFF, HINDERED_ALERT, MAX_BINDINGS
@@ -196,6 +199,11 @@ async def test_what_reverts_again_and_again_is_given_up_and_payments_are_not(
     assert rewarding.points.minted() == []
     assert rewarding.shop.states(ids) == {"completed": 2}
     rewarding.shop.assert_books_balance()
+    by = By("olga", rewarding.shop.clock.now_ms())
+    assert rewarding.shop.ledger.write_now(partial(retry_failed, by=by, limit=9)) == 2
+    await mint(rewarding, settlement, 2)
+    rewarding.assert_each_rewarded_once(ids, REWARD_UNITS)
+    assert open_alerts(rewarding) == []
 
 
 async def test_what_somebody_else_has_minted_counts(rewarding: RewardShop, chain: DevChain) -> None:

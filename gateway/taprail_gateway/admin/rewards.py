@@ -1,7 +1,7 @@
-"""`taprail admin reward`: deploy a rewards contract, and let the gateway's wallets mint.
+"""`taprail admin reward`: deploy a rewards contract, let the gateway's wallets mint, try again.
 
-Both are the contract's owner's to do. With the owner's key in a file they are done here; without
-it, the transaction is printed that the owner's own wallet has to send.
+The first two are the contract's owner's to do. With the owner's key in a file they are done here;
+without it, the transaction is printed that the owner's own wallet has to send.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
@@ -18,7 +19,7 @@ from taprail_common.errors import OperatorError
 from taprail_common.secret_files import read_secret_file
 from taprail_gateway.admin import output
 from taprail_gateway.admin.session import Json, Session, session_of
-from taprail_gateway.ledger import queries
+from taprail_gateway.ledger import mints, queries
 from taprail_gateway.settle import mint_calls
 from taprail_gateway.settle.reward_contract import MAX_DECIMALS, NewPoints, creation_code
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:  # web3 takes a second to load: only what asks a node pays for
 T = TypeVar("T")
 
 _KEY_DIGITS: Final = 64
+_AT_ONCE: Final = 500
+"""Mints changed in one commit: taps go on being answered between two of them."""
 
 rewards: Final = typer.Typer(help="The contract that payers are rewarded by.", no_args_is_help=True)
 
@@ -128,6 +131,25 @@ def grant(
         return
     data = {"contract": where, "minters": wallets, "granted": missing}
     output.done(data, f"{_many(wallets)} may mint, {len(missing)} since now", as_json=as_json)
+
+
+@rewards.command("retry")
+def retry(
+    context: typer.Context,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why, for the record.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Queue all rewards anew that were given up, once what was wrong is cured.
+
+    That can never reward twice: the contract remembers every payment.
+    """
+    session = session_of(context)
+    by = session.by(reason)
+    work = partial(mints.retry_failed, by=by, limit=_AT_ONCE)
+    count = 0
+    while some := session.write(work):
+        count += some
+    output.done({"retried": count}, f"{count} rewards wait to be minted again", as_json=as_json)
 
 
 def _print_transactions(to: str | None, wanted: Mapping[str, bytes], *, as_json: bool) -> None:

@@ -60,7 +60,9 @@ def error_response(error: HttpError) -> web.Response:
         body["field"] = error.field
     if error.status >= 500:
         body["requestId"] = error.request_id
-        _log.error("api.failed", status=error.status, code=error.code, request=error.request_id)
+        # "Come again" is an answer that was meant to be given; all else is a fault of ours.
+        tell = _log.warning if error.status == 503 else _log.error
+        tell("api.failed", status=error.status, code=error.code, request=error.request_id)
     return web.Response(
         body=json.dumps(body).encode(),
         status=error.status,

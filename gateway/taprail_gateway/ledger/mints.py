@@ -19,7 +19,8 @@ from typing import Final, TypedDict, Unpack
 from sqlalchemy import ColumnElement, Connection, bindparam, func, or_, select, update
 
 from taprail_common.payment_state import SETTLED, PaymentEvent, PaymentState, sources_of, target_of
-from taprail_gateway.ledger.alerts import raise_alerts
+from taprail_gateway.ledger.actions import By, note
+from taprail_gateway.ledger.alerts import clear_alerts, raise_alerts
 from taprail_gateway.ledger.errors import GuardError
 from taprail_gateway.ledger.leases import Lease
 from taprail_gateway.ledger.nonces import Attempt, store_transaction
@@ -201,6 +202,22 @@ def fail(connection: Connection, payment_ids: Sequence[str], at_ms: int, reason:
     apply(connection, PaymentEvent.REJECT, payment_ids, at_ms, failure_reason=reason)
     texts = [(each, f"the reward was not minted: {reason}") for each in payment_ids]
     raise_alerts(connection, FAILED_ALERT, texts, "error", at_ms, needs_review=True)
+
+
+def retry_failed(connection: Connection, by: By, limit: int) -> int:
+    """Queue mints anew that were given up, at most so many; how many there were.
+
+    The one step that the state table does not have: payments never leave `failed`, because their
+    funds were given back. Nothing was given back here, and the contract mints once in any case.
+    """
+    failed = select(_m.payment_id).where(_m.state == PaymentState.FAILED.value)
+    ids = list(connection.scalars(failed.limit(limit).with_for_update()))
+    if ids:
+        anew = {"state": PaymentState.PENDING.value, "bindings": 0, "due_at_ms": None}
+        connection.execute(update(mints).where(_m.payment_id.in_(ids)).values(anew))
+        clear_alerts(connection, FAILED_ALERT, ids, by.at_ms)
+        note(connection, "retry-rewards", "rewards", by, after=len(ids))
+    return len(ids)
 
 
 def _move(
