@@ -277,9 +277,10 @@ async def test_a_stranger_may_pay_even_what_is_refused(shop: Shop) -> None:
 
 
 async def test_an_empty_wallet_pauses_the_lane_until_it_is_topped_up(shop: Shop) -> None:
+    settlement = await shop.settlement()
+    await settlement.sender.tick()
     payments = await shop.sell(3)
     shop.chain.fund(shop.lane, 0)
-    settlement = await shop.settlement()
     tick = await settlement.sender.tick()
     assert "funds" in (tick.obstacle or "")
     assert (shop.lane_row().paused_because or "").startswith("funds:")
@@ -470,9 +471,10 @@ async def test_a_full_transaction_does_not_wait(spiked: Shop) -> None:
 async def test_a_funds_pause_ends_though_the_refused_transaction_went_another_way(
     shop: Shop,
 ) -> None:
+    settlement = await shop.settlement()
+    await settlement.sender.tick()
     [payment] = await shop.sell()
     shop.chain.fund(shop.lane, 0)
-    settlement = await shop.settlement()
     await settlement.sender.tick()
     [stored] = shop.transactions()
     # Somebody else's node had it all along: it is mined while nobody here sends it again.

@@ -83,6 +83,7 @@ async def test_a_fee_cap_holds_from_the_next_batch_on(
         with pytest.raises(FeeCapError, match="max_fee_cap_gwei"):
             await settlement.sender.tick()
         assert shop.states(ids) == {"pending": 3}
+        assert {shop.payment(each).signed_until_s for each in ids} == {0}, "nothing signed in vain"
         await say(shop, max_fee_cap_gwei=None, priority_fee_gwei=None)
         await settlement.follow_settings()
         await settlement.sender.tick()

@@ -167,6 +167,7 @@ async def test_processes_that_end_at_each_step_of_a_trouble_lose_nothing(relay: 
 
     shop.chain.node.call("evm_setIntervalMining", 0)
     try:
+        await relay.ends_at("settle.sending")
         await relay.between(a_wish_for_another_version)
         await relay.ends_at("settle.version_stored")
     finally:

@@ -304,9 +304,10 @@ async def test_a_node_that_dies_and_comes_back_from_its_state(
 
 
 async def test_a_wallet_without_gas_for_an_hour_costs_no_approved_sale(shop: Shop) -> None:
+    settlement = await shop.settlement(confirmation_timeout_s=10)
+    await settlement.sender.tick()
     shop.chain.fund(shop.lane, 0)
     payments = await shop.sell(3)
-    settlement = await shop.settlement(confirmation_timeout_s=10)
     await settlement.sender.tick()
     await blocks(shop, settlement)
     shop.clock.ahead_ms = 3_600_000

@@ -57,8 +57,9 @@ def alerts_ever(shop: Shop) -> int:
 
 async def test_an_empty_wallet_alerts_and_holds_up_its_own_lane_only(shop: Shop) -> None:
     poor = shop.lanes[0]
-    shop.chain.fund(poor, 0)
     settlement = await shop.settlement()
+    await tick_all(settlement)
+    shop.chain.fund(poor, 0)
     ids = await shop.sell(2)
     await settlement.senders[poor].tick()
     assert (shop.lane_row(poor).paused_because or "").startswith("funds:")
@@ -78,9 +79,27 @@ async def test_an_empty_wallet_alerts_and_holds_up_its_own_lane_only(shop: Shop)
     assert alerts_ever(shop) == 1, "raised once"
 
 
+async def test_a_lane_that_was_never_funded_takes_nothing_from_the_others(shop: Shop) -> None:
+    poor, rich = shop.lanes[:2]
+    shop.chain.fund(poor, 0)
+    settlement = await shop.settlement()
+    ids = await shop.sell(2)
+    for _ in range(3):
+        assert "funds" in ((await settlement.senders[poor].tick()).obstacle or "")
+    assert alert_kinds(shop) == [("lane_paused", poor)]
+    await settlement.senders[rich].tick()
+    assert shop.states(ids) == {"sent": 2}
+    shop.chain.fund(poor, ETHER)
+    await settlement.senders[poor].tick()
+    assert shop.lane_row(poor).paused_because is None
+    assert alert_kinds(shop) == []
+    assert alerts_ever(shop) == 1
+
+
 async def test_no_loop_lifts_a_pause_by_hand(shop: Shop, proxy: RpcProxy) -> None:
     settlement = await shop.settlement(await shop.connect(proxy.url))
     lane = shop.lanes[0]
+    await settlement.senders[lane].tick()
     shop.chain.fund(lane, 0)
     ids = await shop.sell(2)
     await settlement.senders[lane].tick()

@@ -35,10 +35,12 @@ from taprail_common.crash import crash
 from taprail_gateway.ledger import leases, nonces, queries, transitions
 from taprail_gateway.ledger.leases import Lease, LeaseLostError
 from taprail_gateway.ledger.queries import Lane, OpenTransaction
+from taprail_gateway.settle import replies
 from taprail_gateway.settle.broadcast import Obstacle, StoredTransaction, stored_transactions
 from taprail_gateway.settle.cargo import Cargo, Load
 from taprail_gateway.settle.drafts import Draft, draft
 from taprail_gateway.settle.errors import SendClass, WrongChainError
+from taprail_gateway.settle.fees import Fees
 from taprail_gateway.settle.lanes import PauseCause, cause_of, heed, pause, resume
 from taprail_gateway.settle.live import QueueMode
 from taprail_gateway.settle.office import Office
@@ -146,8 +148,10 @@ class LaneSender:
         if room == 0:
             return None
         head = await self._current_head()
+        ahead = found.under_way * self._cargo.gas_each() // head.gas_limit
+        fees = await self._office.fee_watch.quote(head, ahead)  # first: it may be over the cap
         load = await self._cargo.prepare(lease, room, head)
-        stored = await self._bind(found, lease, load, head)
+        stored = await self._bind(found.lane, lease, load, fees)
         if await outbound.settled() is not None:
             return None  # what has been stored is sent when its elders have been taken
         outbound.put(stored)
@@ -193,10 +197,20 @@ class LaneSender:
             )
             crash("settle.lane_started")
             _log.info("settle.lane_started", lane=lane.address, first_nonce=mined)
-        elif mined > lane.next_nonce:
+        if lane.next_nonce is not None and mined > lane.next_nonce:
             text = f"{mined} transactions are mined, only {lane.next_nonce} are ours"
             await pause(self._ledger, lane, PauseCause.FOREIGN_NONCE, text, lease=lease)
+        elif not await self._has_coin(head):
+            # Before it takes what another lane could send: it may be new and not funded yet.
+            text = "the wallet has not enough of the chain's coin for gas"
+            await pause(self._ledger, lane, PauseCause.FUNDS, text, lease=lease)
         self._begun_for, self._again_from = lease, mined
+
+    async def _has_coin(self, head: Block) -> bool:
+        """Whether the wallet could pay for the gas of one item at all."""
+        asked = [("eth_getBalance", [self.address, "latest"])]
+        (wei,) = await self._office.chain.read(asked, replies.quantity)
+        return wei >= self._cargo.gas_each() * head.base_fee_wei
 
     async def _offer(self, lane: Lane, lease: Lease, stored: Sequence[StoredTransaction]) -> Tick:
         """Send what is stored; what a node has refused for a reason is not offered to it again
@@ -231,8 +245,8 @@ class LaneSender:
             self._office.chain.check_again()
             await self._office.chain.head()  # an error as long as no node is on the right one
             await resume(self._ledger, found.lane, lease)
-        elif found.lowest_open is None:
-            # Nothing is left whose taking could tell that the wallet was topped up: try anew.
+        elif found.lowest_open is None and await self._has_coin(await self._current_head()):
+            # Nothing is left whose taking could tell that the cause is gone: try anew.
             await heed(self._ledger, found.lane, lease, None)
         return Tick(obstacle=f"the lane is paused ({found.lane.paused_because})")
 
@@ -257,14 +271,12 @@ class LaneSender:
     # --- what is new --------------------------------------------------------------------------
 
     async def _bind(
-        self, found: _Situation, lease: Lease, load: Load, head: Block
+        self, lane: Lane, lease: Lease, load: Load, fees: Fees
     ) -> list[StoredTransaction]:
         """Sign and store: after this commit the payments may be on chain."""
-        lane, first_nonce = found.lane, found.lane.next_nonce
+        first_nonce = lane.next_nonce
         if not load.parcels or first_nonce is None:
             return []
-        ahead = found.under_way * self._cargo.gas_each() // head.gas_limit
-        fees = await self._office.fee_watch.quote(head, ahead)
         key = self._office.custody.unwrap(lane.address, lane.wrapped_key)
         drafts = await asyncio.to_thread(
             draft, key, self._office.chain.token.chain_id, fees, load.parcels, first_nonce
