@@ -223,6 +223,33 @@ async def test_an_older_head_than_before_takes_nothing_back(shop: Shop, proxy: R
     await assert_balances(shop)
 
 
+async def test_a_head_from_the_future_does_not_hold_up_settlement_until_it_is_reached(
+    shop: Shop, proxy: RpcProxy
+) -> None:
+    settlement = await shop.settlement(await shop.connect(proxy.url))
+    await blocks(shop, settlement)
+
+    def ahead(block: Any) -> Any:
+        return {**block, "number": hex(int(block["number"], 16) + 60), "hash": NOWHERE}
+
+    proxy.change(each_result(ahead), BLOCK)
+    proxy.answer(
+        lambda asked: [
+            {"id": it["id"], "result": "0x7a69" if it["method"] == "eth_chainId" else "0x0"}
+            for it in asked
+        ],
+        COUNT,
+    )
+    await look_often(shop, settlement, 1)
+    assert proxy._script.steps == []
+    shop.clock.ahead_ms += 10_000  # the senders ask for a head of their own by then
+    ids = await send_from_each(shop, settlement)
+    await look_often(shop, settlement, 9)
+    assert shop.states(ids) == {"completed": 4}
+    await assert_balances(shop)
+    shop.assert_books_balance()
+
+
 @pytest.mark.parametrize("method", [BLOCK, COUNT, CALL, LOGS, RECEIPT])
 async def test_a_call_that_hangs_ends_in_time_and_concludes_nothing(
     shop: Shop, proxy: RpcProxy, method: str

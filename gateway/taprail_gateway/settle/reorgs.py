@@ -43,6 +43,8 @@ from taprail_gateway.settle.view import HeldLane
 from taprail_gateway.wakeups import Wakeups
 
 _NO_END: Final = 2**62
+# More than reorgs are deep that are not somebody's attack: six blocks and one to be seen.
+_MAX_BLOCKS_BELOW: Final = 7
 
 _log = structlog.get_logger("settle.reorgs")
 
@@ -61,6 +63,8 @@ class ReorgWatch:
     concluded: a balance on a branch that has still to grow could be taken for the other branch's.
     """
     _anchor: Block | None = field(default=None, init=False)
+    _below_from: int | None = field(default=None, init=False)
+    """The lowest block since all that was seen is lower than the anchor."""
     _compared: set[str] = field(default_factory=set, init=False)
     """Lanes all of whose blocks were compared since they came to us."""
 
@@ -71,7 +75,7 @@ class ReorgWatch:
         what was not taken back by then is found by the next look.
         """
         self._compared &= {held.lane.address for held in lanes}
-        self.is_behind = self._anchor is not None and block.number < self._anchor.number
+        self.is_behind = self._is_below_anchor(block)
         if self.is_behind:
             return False  # a node that lags, or a new branch that has still to grow
         is_other = await self._is_other(block)
@@ -87,6 +91,19 @@ class ReorgWatch:
         # Before anything is concluded at this block: what the pass writes stands in it.
         self._anchor = block
         return is_other
+
+    def _is_below_anchor(self, block: Block) -> bool:
+        if self._anchor is None or block.number >= self._anchor.number:
+            self._below_from = None
+            return False
+        if self._below_from is None or block.number < self._below_from:
+            self._below_from = block.number
+        if block.number - self._below_from < _MAX_BLOCKS_BELOW:
+            return True
+        # It grows, and is still lower: a node had invented that block, or the depth was raised.
+        self._anchor = self._below_from = None
+        self._compared.clear()
+        return False
 
     async def _is_other(self, block: Block) -> bool:
         anchor = self._anchor
