@@ -16,8 +16,9 @@ from taprail_common.errors import OperatorError
 _MAX_BYTES: Final = 4_096
 """Keys have 65; no secret that is one line has more."""
 
-_CREDENTIALS: Final = "CREDENTIALS_DIRECTORY"
-"""Set by systemd (systemd.exec(5)). It grants the reading by an ACL, which looks like a group's."""
+_CREDENTIALS: Final = Path("/run/credentials")
+"""Holds a folder for each service that has any (systemd.exec(5)), closed to all others. Reading is
+granted in it by an ACL, which looks like a group's right."""
 
 
 def read_secret_file(path: Path, what: str) -> str:
@@ -67,5 +68,4 @@ def _problem(path: Path, status: os.stat_result) -> tuple[str, str] | None:
 
 
 def _is_credential(path: Path) -> bool:
-    folder = os.environ.get(_CREDENTIALS)
-    return bool(folder) and path.parent == Path(str(folder))
+    return path.resolve().parent.parent == _CREDENTIALS

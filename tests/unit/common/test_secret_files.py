@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from taprail_common import secret_files
 from taprail_common.errors import OperatorError
 from taprail_common.secret_files import read_secret_file, secret_file_problem
 from taprail_common.signing import write_secret_file
@@ -90,14 +91,12 @@ def test_a_credential_of_systemd_is_guarded_by_its_folder(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file.chmod(0o440)  # what an ACL for the service's user looks like
-    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(file.parent))
+    monkeypatch.setattr(secret_files, "_CREDENTIALS", file.parent.parent)
     assert read_secret_file(file, "key") == SECRET
     assert secret_file_problem(file) is None
-    deeper = file.parent / "more" / "secret"
-    write_secret_file(deeper, SECRET)
-    deeper.chmod(0o440)
+    monkeypatch.setattr(secret_files, "_CREDENTIALS", file.parent)
     with pytest.raises(OperatorError, match="may be read by others"):
-        read_secret_file(deeper, "key")
+        read_secret_file(file, "key")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
