@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from cryptography.hazmat.primitives.cmac import CMAC
 
 from taprail_common.errors import InputError
 
 PICC_DATA_BYTES: Final = 16
+_KEYS_CACHED: Final = 16
+"""Keys of issuers that are kept ready; there is one for each of their versions."""
 MAC_BYTES: Final = 8
 UID_BYTES: Final = 7
 
@@ -53,8 +56,7 @@ def decrypt_picc_data(meta_read_key: bytes, encrypted: bytes) -> PiccData:
     """
     if len(encrypted) != PICC_DATA_BYTES:
         raise InputError("proof.piccData", f"must be {PICC_DATA_BYTES} bytes")
-    decryptor = Cipher(algorithms.AES(meta_read_key), modes.CBC(bytes(16))).decryptor()
-    plain = decryptor.update(encrypted) + decryptor.finalize()
+    plain = _decryptor(meta_read_key).update(encrypted)
     if plain[0] != _PICC_DATA_TAG:
         raise InputError("proof.piccData", "is not by a card of this issuer", code="card_unknown")
     return PiccData(plain[1 : 1 + UID_BYTES], int.from_bytes(plain[8:11], "little"))
@@ -64,6 +66,13 @@ def plain_picc_data(uid: str, counter: str) -> PiccData:
     """UID and tap counter that a card mirrored in plain text: hex, the counter's highest digits
     first (NT4H2421Gx section 9.3.3). They are the card's only if its MAC says so."""
     return PiccData(bytes.fromhex(uid), int(counter, 16))
+
+
+@lru_cache(_KEYS_CACHED)
+def _decryptor(key: bytes) -> CipherContext:
+    """CBC of one block with an IV of zeros (AN12196 section 3.4.2) is that block by itself, so it
+    can go on for ever: a context of its own for each tap costs as much as all the rest of it."""
+    return Cipher(algorithms.AES(key), modes.ECB()).decryptor()  # noqa: S305 - one block only
 
 
 def diversify(master_key: bytes, uid: bytes) -> bytes:

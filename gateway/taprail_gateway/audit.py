@@ -30,6 +30,8 @@ rules. A link holds a commit's decisions, which are `group_commit.MAX_GROUP` at 
 
 APPROVED: Final = "approved"
 
+_ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
+
 Entry = dict[str, Any]
 
 
@@ -61,7 +63,7 @@ def link(
     key: SigningKey, chain: str, seq: int, previous: str, entries: Sequence[Entry], at_ms: int
 ) -> Link:
     """The next link of a chain."""
-    made = Link(chain, seq, at_ms, json.dumps(entries, separators=(",", ":")), previous)
+    made = Link(chain, seq, at_ms, _ENCODE(entries), previous)
     digest = digest_of(made)
     return replace(made, digest=digest, signature=sign(key, Domain.AUDIT, digest.encode()))
 

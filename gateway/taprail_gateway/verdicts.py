@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Final
 
 from taprail_common.wire import Outcome
 from taprail_gateway.authorize import Decline, PaymentRequest
@@ -72,4 +73,8 @@ def declined(request: PaymentRequest, currency: str, why: Decline, moment: Momen
 
 
 def _json(body: dict[str, object]) -> bytes:
-    return json.dumps(body, separators=(",", ":")).encode()
+    return _ENCODE(body).encode()
+
+
+# `json.dumps` makes an encoder at each call that names separators.
+_ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode

@@ -36,6 +36,8 @@ async def read_body(request: web.Request) -> bytes:
             415, "unsupported_media_type", "send it uncompressed", field="Content-Encoding"
         )
     try:
+        if request.content.is_eof():  # it came in one packet with its head: nothing to wait for
+            return await request.read()
         async with asyncio.timeout(_READ_TIMEOUT_S):
             return await request.read()
     except TimeoutError:

@@ -64,7 +64,7 @@ def _in_order(order: list[str] | None, values: Values) -> Any:
     return dict(values) if order is None else tuple([values[name] for name in order])
 
 
-_LENGTHS: Final = (1, 4, 16, 64)
+_LENGTHS: Final = (1, 4, 16, 32, 64)
 """The longest is a full group commit; between two lengths at most four times too much is asked."""
 
 
