@@ -31,6 +31,7 @@ class Domain(Enum):
     PAYMENT_REQUEST = b"taprail/payment-request/v1\n"
     VERDICT = b"taprail/verdict/v1\n"
     NOTICE = b"taprail/notice/v1\n"
+    COMMAND = b"taprail/command/v1\n"
     CONNECT = b"taprail/connect/v1\n"
     QUERY = b"taprail/query/v1\n"
     ANSWER = b"taprail/answer/v1\n"

@@ -8,6 +8,7 @@ whoever connects or subscribes is given the current state.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -139,6 +140,17 @@ class Push:
             await self._tell_subscribers(each)
 
     # --- terminals ----------------------------------------------------------------------------
+
+    async def to_terminal(self, terminal_id: str, event: str, body: Mapping[str, object]) -> None:
+        """Tell a terminal something, signed: `{body, signature}`, as a notice is.
+
+        The signature is of Domain.COMMAND about the event's name, so that none passes for another;
+        the body names the terminal. A terminal that is away is told nothing.
+        """
+        said = json.dumps({**body, "terminalId": terminal_id}, separators=(",", ":")).encode()
+        signature = sign(self._services.key, Domain.COMMAND, said, about=event.encode())
+        envelope = {"body": said.decode(), "signature": signature}
+        await self._server.emit(event, envelope, to=f"terminal:{terminal_id}")
 
     async def _tell_terminal(self, news: News) -> None:
         room = f"terminal:{news.payment.terminal_id}"

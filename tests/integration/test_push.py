@@ -17,6 +17,7 @@ from nacl.signing import SigningKey
 from socketio.exceptions import ConnectionError as NotConnected
 from sqlalchemy import Connection
 
+from taprail_common.errors import SignatureError
 from taprail_common.payment_state import PaymentEvent
 from taprail_common.signing import Domain, sign, verify
 from taprail_common.wire import PaymentNotice, SignedEnvelope
@@ -143,6 +144,21 @@ async def test_a_terminal_is_told_what_became_of_its_payments(gateway: TestGatew
         assert (done.transaction_id, done.status, done.tx_hash) == (payment, "completed", TX_HASH)
         assert done.terminal_id == TERMINAL
     assert gateway.estimate.current.basis == "recent"
+
+
+async def test_a_terminal_is_told_things_in_the_gateways_hand(gateway: TestGateway) -> None:
+    async with connected(gateway, terminal_auth(gateway)) as terminal:
+        await terminal.client.call("terminal:sync", {"requestIds": []}, timeout=WAIT_S)
+        await gateway.push.to_terminal("another", "charge:request", {"amount": 1})
+        await gateway.push.to_terminal(TERMINAL, "charge:request", {"amount": 5})
+        event, data = await terminal.next()
+    assert event == "charge:request"
+    envelope = SignedEnvelope.model_validate(data)
+    said = envelope.body.encode()
+    assert json.loads(said) == {"amount": 5, "terminalId": TERMINAL}
+    verify(gateway.public_key, Domain.COMMAND, said, envelope.signature, about=event.encode())
+    with pytest.raises(SignatureError):
+        verify(gateway.public_key, Domain.COMMAND, said, envelope.signature, about=b"charge:cancel")
 
 
 async def test_a_terminal_that_was_away_asks_for_the_current_state(gateway: TestGateway) -> None:
