@@ -3,11 +3,13 @@
 One gateway process on a SQLite file with a real chain behind it; the load is a process of its own.
 First its wallet is empty, so settlement only waits: what is measured is accepting. Then it is
 filled, and settlement takes its share of the same process. The peer is what the same client gets
-from aiohttp with nothing to do: the ceiling of any aiohttp server here.
+from aiohttp with nothing to do: the ceiling of any aiohttp server here. What a decision costs
+without HTTP and commit is measured in `decisions`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Final
 from taprail_hwsim.load import Plan, apply_load
 from taprail_hwsim.process import Program
 from taprail_hwsim.stack import LANE_FUNDS_WEI
+from tests.bench.decisions import measure_decisions
 from tests.bench.market import Market, open_market
 from tests.bench.scenario import Bench, CpuMeter, Results
 
@@ -34,6 +37,7 @@ async def measure(bench: Bench) -> Results:
     """`accept.*` and `peer.aiohttp_hello_per_s`."""
     bench.say("an aiohttp server that only says hello")
     results = {"peer.aiohttp_hello_per_s": await _hello_per_s(bench.folder)}
+    results |= await asyncio.to_thread(measure_decisions, bench, bench.sub("decisions"))
     bench.say(f"a gateway with {CARDS:,} cards")
     async with open_market(bench.sub("market"), cards=CARDS) as market:
         chain, lane = market.stack.chain, market.stack.world.lane

@@ -29,6 +29,8 @@ GOALS: Final[Mapping[str, Goal]] = {
     "tap.verdict_p99_ms": Goal(100),
     "accept.per_s": Goal(2_500, at_least=True),
     "accept.p99_ms": Goal(25),
+    "accept.decide_p99_ms": Goal(1),
+    "accept.history_ratio": Goal(1.1),
     "settle.completed_100_blocks": Goal(3),
     "settle.completed_200_blocks": Goal(3),
     "settle.sent_1000_s": Goal(1),

@@ -31,6 +31,13 @@ AMOUNT_UNITS: Final = 10_000
 _LIMIT_UNITS: Final = 10**12
 _BALANCE_UNITS: Final = 10**9
 _TERMINAL_ID: Final = "load-1"
+_FRAUD: Final = """
+[fraud]
+alert_points = 1000
+decline_points = 1000
+"""
+"""Cards that tap all day long at one terminal are what the rules are against: they are asked, they
+give their points, and nothing follows."""
 _BLOCKS: Final = 20
 _LEAD_MS: Final = 25_000
 """Requests are dated ahead by this, within the allowed clock skew: they are signed before the run,
@@ -83,6 +90,8 @@ async def open_market(folder: Path, *, cards: int, **settlement: int) -> AsyncIt
     options = StackOptions(folder, with_terminal=False, settlement=settlement)
     async with Stack(options) as stack:
         await stack.gateway.stop()
+        with stack.gateway_config.open("a") as config:
+            config.write(_FRAUD)
         till, purse = await asyncio.to_thread(_provision, stack, cards)
         await asyncio.to_thread(stack.chain.mint_all, dict.fromkeys(purse, _BALANCE_UNITS))
         began_s = time.monotonic()
