@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 from coincurve import PrivateKey
+from sqlalchemy import insert
 from typer.testing import CliRunner
 
 from taprail_common.errors import InputError, OperatorError
 from taprail_common.signing import write_secret_file
 from taprail_gateway.admin import app
 from taprail_gateway.custody import address_of
+from taprail_gateway.ledger import schema
 from taprail_gateway.settle.reward_settings import RewardSettings
 from taprail_hwsim.dev_chain import DevChain
 from tests.support.admin_fixtures import TOKEN, Admin
@@ -69,6 +71,19 @@ def test_a_contract_is_deployed_and_every_wallet_may_mint(
     assert points.read("uint8", "decimals()") == 2
     assert points.read("address", "owner()") == owner.address
     assert all(points.read("bool", "isMinter(address)", each) for each in wallets)
+
+
+def test_a_contract_that_was_made_is_named_even_when_a_grant_fails(
+    shop: Admin, chain: DevChain, owner: Owner
+) -> None:
+    nobody = {"address": "0x" + "00" * 20, "wrapped_key": b"", "created_at_ms": 1}
+    shop.do(lambda c: c.execute(insert(schema.lanes).values(**nobody, purpose="rewards")))
+    with pytest.raises(OperatorError, match="not every wallet may mint") as refused:
+        shop("reward", "deploy", *NAMED, *owner.option)
+    made = refused.value.fix.split()[-1]
+    assert made in refused.value.message
+    points = RewardPoints(chain, made, owner.address)
+    assert points.read("address", "owner()") == owner.address
 
 
 def test_a_wallet_that_comes_later_is_granted_and_no_other_twice(shop: Admin, owner: Owner) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
-from taprail_common.errors import OperatorError
+from taprail_common.errors import OperatorError, TapRailError
 from taprail_common.secret_files import read_secret_file
 from taprail_gateway.admin import output
 from taprail_gateway.admin.session import Json, Session, session_of
@@ -75,8 +75,14 @@ def deploy(
 
         by = Owner(chain, key, session.settings.settlement)
         made = await by.deploy(NewPoints(name, symbol, decimals, by.address))
-        for wallet in wallets:
-            await by.grant(made, wallet)
+        try:
+            for wallet in wallets:
+                await by.grant(made, wallet)
+        except TapRailError as exc:
+            raise OperatorError(
+                f"the contract is at {made}, but not every wallet may mint: {exc.message}",
+                fix=f"taprail admin reward grant --contract {made}",
+            ) from exc
         return made, Fraction(10**decimals, 10**chain.token.decimals)
 
     contract, rate = _on_chain(session, work)
