@@ -148,7 +148,7 @@ class SigningTerms(BaseModel):
 
     chain_id: Annotated[int, Field(gt=0, lt=2**64)]
     token: Address
-    token_name: Annotated[str, Field(max_length=100)]
+    token_name: Annotated[str, Field(max_length=1_000)]
     token_version: Annotated[str, Field(max_length=20)]
     payee: Address
 

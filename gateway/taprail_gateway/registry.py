@@ -30,6 +30,11 @@ DEFAULT_SINGLE_LIMIT_UNITS: Final = 500_000
 DEFAULT_DAILY_LIMIT_UNITS: Final = 2_000_000
 """Limits of a card that is issued without any (public contract)."""
 
+UID_SINGLE_LIMIT_UNITS: Final = 5_000_000
+UID_DAILY_LIMIT_UNITS: Final = 20_000_000
+"""The most that a card with a serial number alone may ever pay, since anybody can copy it: 5.00 and
+20.00 of a token with 6 decimals."""
+
 ROLES: Final = ("customer", "merchant", "operator")
 _ADDRESS: Final = re.compile(r"0x[0-9a-f]{40}", re.ASCII)
 _AES_KEY_BYTES: Final = 16
@@ -256,6 +261,10 @@ def set_card_limits(
     daily_limit_units: int | None = None,
 ) -> None:
     """Set the limits that are given; the others stay."""
+    column = schema.cards.c
+    profile = connection.scalar(select(column.profile).where(column.uuid == card_uuid))
+    if profile == Profile.UID:
+        _check_weak(single_limit_units or 0, daily_limit_units or 0)
     limits = {"single_limit_units": single_limit_units, "daily_limit_units": daily_limit_units}
     values = {name: check_amount(units) for name, units in limits.items() if units is not None}
     if not values:
@@ -297,12 +306,24 @@ def _check_order(order: CardOrder) -> None:
         raise InputError("address", "belongs to a card that signs, and to no other")
     if len(order.uid) not in _UID_LENGTHS[order.profile]:
         raise InputError("uid", f"has not the length of a {order.profile} card's")
+    if order.profile == Profile.UID:
+        _check_weak(order.single_limit_units, order.daily_limit_units)
     check_amount(order.single_limit_units)
     check_amount(order.daily_limit_units)
     try:
         ZoneInfo(order.time_zone)
     except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
         raise InputError("time_zone", "is not known; write it like Europe/Berlin") from exc
+
+
+def _check_weak(single_limit_units: int, daily_limit_units: int) -> None:
+    """Raise InputError for limits beyond what a card that can be copied may have."""
+    if single_limit_units > UID_SINGLE_LIMIT_UNITS or daily_limit_units > UID_DAILY_LIMIT_UNITS:
+        raise InputError(
+            "limits",
+            "are too high for a card that can be copied: at most"
+            f" {UID_SINGLE_LIMIT_UNITS} units at once and {UID_DAILY_LIMIT_UNITS} a day",
+        )
 
 
 def _name(text: str) -> str:

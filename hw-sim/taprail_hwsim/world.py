@@ -160,14 +160,15 @@ def _issue(connection: Any, custody: Custody, name: str, now_ms: int) -> IssuedC
     uid = _new_uid()
     profile = {"tag": "uid", "keycard": "signed"}.get(name, "sun")
     secret = secrets.token_bytes(_SECRET_BYTES) if profile == "signed" else b""
+    weak = 10 if profile == "uid" else 1  # what can be copied may not have such limits
     order = registry.CardOrder(
         user_id=name,
         uid=b"" if secret else uid,
         address=KeycardCash(uid, secret).address if secret else None,
         name=name,
         profile=profile,
-        single_limit_units=SINGLE_LIMIT_UNITS,
-        daily_limit_units=DAILY_LIMIT_UNITS,
+        single_limit_units=SINGLE_LIMIT_UNITS // weak,
+        daily_limit_units=DAILY_LIMIT_UNITS // weak,
         card_uuid=_uuid(name),
     )
     issued = registry.issue_card(connection, custody, order, now_ms)

@@ -135,6 +135,8 @@ def test_a_card_that_signs_brings_its_own_account(admin: Admin) -> None:
         (("--profile", "signed", "--address", SIGNING, "--show-keys", "k"), "is given no keys"),
         (("--profile", "gold", "--uid", "04" * 7), "must be one of sun, uid, signed"),
         ((), "uid"),
+        (("--profile", "uid", "--uid", "04" * 7, "--single-limit", "5.01"), "can be copied"),
+        (("--profile", "uid", "--uid", "04" * 7, "--daily-limit", "20.01"), "can be copied"),
     ],
 )
 def test_a_card_is_known_by_its_uid_or_by_its_address(
@@ -143,6 +145,17 @@ def test_a_card_is_known_by_its_uid_or_by_its_address(
     with pytest.raises(TapRailError, match=message):
         admin("card", "issue", "--user", "alice", *options)
     assert admin.json("card", "list") == []
+
+
+def test_a_card_that_can_be_copied_is_marked_and_never_pays_much(admin: Admin) -> None:
+    card = issue(admin, "--profile", "uid", "--single-limit", "5.00", "--daily-limit", "20.00")
+    assert "(weak)" in admin("card", "list")
+    for limit, amount in (("--single", "5.01"), ("--daily", "20.01")):
+        with pytest.raises(TapRailError, match="can be copied"):
+            admin("card", "limits", card["cardUuid"], limit, amount)
+    admin("card", "limits", card["cardUuid"], "--single", "1.00")
+    (listed,) = admin.json("card", "list")
+    assert (listed["single_limit_units"], listed["daily_limit_units"]) == (1_000_000, 20_000_000)
 
 
 def test_cards_freeze_and_thaw(admin: Admin) -> None:

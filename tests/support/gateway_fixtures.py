@@ -105,12 +105,13 @@ class TestGateway:
         self, uid: str = "04AABBCCDDEE01", *, balance_units: int = 100 * UNIT, **order: Any
     ) -> TestCard:
         raw = bytes.fromhex(uid)
+        tenth = 10 if order.get("profile") == "uid" else 1  # a weak card may not pay more
         wanted = CardOrder(
             **{
                 "user_id": "alice",
                 "uid": raw,
-                "single_limit_units": 50 * UNIT,
-                "daily_limit_units": 200 * UNIT,
+                "single_limit_units": 50 * UNIT // tenth,
+                "daily_limit_units": 200 * UNIT // tenth,
                 **order,
             }
         )

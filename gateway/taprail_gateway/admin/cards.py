@@ -19,6 +19,8 @@ from taprail_gateway.registry import CardOrder, IssuedCard
 
 cards: Final = typer.Typer(help="Prepaid cards and their limits.", no_args_is_help=True)
 
+_KINDS: Final = {"sun": "sun", "signed": "signed", "uid": "uid (weak)"}
+
 Limit = Annotated[str | None, typer.Option(help="Decimal, like 50.00.")]
 
 
@@ -82,11 +84,13 @@ def list_cards(context: typer.Context, as_json: Json = False) -> None:
         for row in rows:
             for name in ("balance", "held", "single_limit", "daily_limit"):
                 row[name] = session.text(row[f"{name}_units"])
+            row["profile"] = _KINDS[row["profile"]]
     columns = {
         "uuid": "card",
         "name": "name",
         "user_id": "user",
         "status": "status",
+        "profile": "proof",
         "balance": "balance",
         "held": "held",
         "single_limit": "a payment",

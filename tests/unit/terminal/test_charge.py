@@ -71,7 +71,7 @@ async def test_old_terms_are_none() -> None:
         ("chainId", '"1"' + "0" * 80),
         ("token", '"0x12"'),
         ("payee", f'"0x{"AB" * 20}"'),
-        ("tokenName", f'"{"x" * 101}"'),
+        ("tokenName", f'"{"x" * 1_001}"'),
     ],
 )
 def test_terms_that_do_not_hold_are_refused(field: str, value: str) -> None:
