@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
+from eth_abi.abi import encode
 
 from taprail_common.payment_state import PaymentState
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.schema import REFUSED_AFTER
 from taprail_gateway.settle import code_sizes
 from taprail_gateway.settle.errors import ChainError, TokenPausedError
+from taprail_gateway.settle.judge import PROOF_DEPTH
 from taprail_hwsim.dev_chain import DevChain
 from tests.support import eip3009
 from tests.support.rpc_proxy import RpcProxy, running_proxy
@@ -23,6 +26,10 @@ pytestmark = pytest.mark.chain
 STRANGER = "0x" + "57" * 20
 BURNS_ALL_GAS = "0x5b600056"
 """JUMPDEST, PUSH1 0, JUMP: round and round."""
+DELEGATED = "0xef0100" + "11" * 20
+"""EIP-7702: the code of an account that lets a contract act for it."""
+ERROR_SELECTOR = bytes.fromhex("08c379a0")
+"""Of `Error(string)`, what a `require` fails with."""
 SAYS_YES = "0x631626ba7e60e01b60005260206000f3"
 """Gives back ERC-1271's word for a valid signature, whatever it is asked."""
 
@@ -45,6 +52,15 @@ def empty(shop: Shop, card: int = 0) -> None:
         eip3009.nonce(1), card=card, payee=STRANGER, amount_units=BALANCE_UNITS
     )
     shop.execute(all_of_it)
+
+
+def results(given: dict[str, Any], reasons: Sequence[str]) -> dict[str, Any]:
+    """The answer of a call to Multicall3 in which these failed, "" for one that did not."""
+    rows = [
+        (not text, b"" if not text else ERROR_SELECTOR + encode(["string"], [text]))
+        for text in reasons
+    ]
+    return {**given, "result": "0x" + encode(["(bool,bytes)[]"], [rows]).hex()}
 
 
 async def test_what_the_balance_does_not_cover_costs_no_gas_and_is_tried_again(shop: Shop) -> None:
@@ -131,8 +147,7 @@ async def test_a_payer_whose_code_burns_all_gas_harms_nobody_else(shop: Shop) ->
 
 async def test_sizes_of_code_are_those_of_eth_getcode(shop: Shop) -> None:
     chain = await shop.connect()
-    delegated = "0xef0100" + "11" * 20  # EIP-7702
-    shop.chain.node.call("anvil_setCode", STRANGER, delegated)
+    shop.chain.node.call("anvil_setCode", STRANGER, DELEGATED)
     asked = [shop.account(0), STRANGER, shop.chain.token_address.lower(), shop.lane]
     question = code_sizes.question(asked, "latest")
     answer = shop.chain.node.call(question[0], *question[1])
@@ -190,20 +205,66 @@ async def test_a_paused_token_holds_everything_up_and_fails_nothing(
 ) -> None:
     ids = await shop.sell(2)
     settlement = await shop.settlement(await shop.connect(proxy.url))
-    text = b"Pausable: paused"
-    failed = bytes.fromhex("08c379a0") + bytes([0] * 31 + [32]) + bytes([0] * 31 + [len(text)])
-    failed += text.ljust(32, b"\0")
-    row = bytes(32) + bytes([0] * 31 + [64]) + bytes([0] * 31 + [len(failed)])
-    row += failed + bytes(-len(failed) % 32)
-    words = bytes([0] * 31 + [32]) + bytes([0] * 31 + [2])
-    words += bytes([0] * 31 + [64]) + (64 + len(row)).to_bytes(32, "big") + row + row
-
-    def paused(given: list[dict[str, object]]) -> list[dict[str, object]]:
-        return [given[0], {**given[1], "result": "0x" + words.hex()}]
-
-    proxy.change(paused, "eth_call")
+    proxy.change(lambda given: [given[0], results(given[1], ["Pausable: paused"] * 2)], "eth_call")
     with pytest.raises(TokenPausedError):
         await settlement.sender.tick()
     assert {shop.payment(each).preflights for each in ids} == {0}
     await settlement.sender.tick()
     assert shop.states(ids) == {"sent": 2}
+
+
+async def test_a_node_that_tries_out_only_so_many_at_once_is_asked_in_parts(
+    shop: Shop, proxy: RpcProxy
+) -> None:
+    good = await shop.sell(95, card=1)
+    bad = await shop.sell(5, card=0)
+    empty(shop)
+    settlement = await shop.settlement(await shop.connect(proxy.url), payment_batch_size=100)
+
+    def too_large(given: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """What the node says to a call for payments; how much code they have, it tells."""
+        error = {"code": -32000, "message": "request entity too large"}
+        refused = {"jsonrpc": "2.0", "id": given[-1]["id"], "error": error}
+        return [given[0], refused] if len(given) == 2 else given
+
+    # All hundred, and the first fifty; after each it is asked for the code alone.
+    proxy.change(too_large, "eth_call", times=4)
+    await settlement.sender.tick()
+    assert shop.states(good) == {"sent": 95}
+    assert {shop.payment(each).preflights for each in bad} == {1}
+    assert proxy.calls["eth_call"] < 20, "in halves, not one by one"
+
+
+async def test_an_account_that_the_token_has_blocked_spoils_nothing(
+    shop: Shop, proxy: RpcProxy
+) -> None:
+    ids = await shop.sell(3)
+    settlement = await shop.settlement(await shop.connect(proxy.url))
+    blocked = "Blacklistable: account is blacklisted"  # FiatTokenV2_2
+    proxy.change(lambda given: [given[0], results(given[1], ["", blocked, ""])], "eth_call")
+    await settlement.sender.tick()
+    [left] = [each for each in ids if shop.payment(each).state is PaymentState.PENDING]
+    assert shop.states(ids) == {"sent": 2, "pending": 1}
+    why = shop.payment(left).failure_reason
+    assert why == "the token has blocked the account, or the merchant's"
+
+
+async def test_a_node_that_refuses_all_for_less_than_a_minute_costs_no_sale(
+    shop: Shop, proxy: RpcProxy
+) -> None:
+    ids = await shop.sell(3)
+    settlement = await shop.settlement(await shop.connect(proxy.url))
+    lie = "ERC20: transfer amount exceeds balance"
+    for tries in range(1, REFUSED_AFTER):
+        proxy.change(lambda given: [given[0], results(given[1], [lie] * 3)], "eth_call")
+        await settlement.sender.tick()
+        assert {shop.payment(each).preflights for each in ids} == {tries}
+        await blocks(shop, settlement, PROOF_DEPTH + 1)
+        assert shop.states(ids) == {"pending": 3}
+        assert {shop.payment(each).signed_until_s > 0 for each in ids} == {True}
+        shop.clock.ahead_ms += 1_000 * 2**tries
+    assert shop.clock.ahead_ms >= 60_000
+    await settlement.sender.tick()
+    await blocks(shop, settlement, 2)
+    assert shop.states(ids) == {"completed": 3}
+    shop.assert_books_balance()
