@@ -23,6 +23,7 @@ from taprail_common.wire import (
 )
 from taprail_gateway import card_authorization
 from taprail_gateway.authorize import Evidence, Profile, Reason
+from taprail_gateway.remembered import CacheUse
 
 _CARDS_CACHED: Final = 10_000
 """Diversified keys kept in memory, about 300 bytes each; a miss costs two AES-CMACs and an HMAC."""
@@ -50,6 +51,12 @@ class ProofReader:
         self._keys = dict(sorted(keys.items(), reverse=True))  # most cards have the newest
         self._uid_digest = lru_cache(_CARDS_CACHED)(uid_digest)
         self._card_key = lru_cache(_CARDS_CACHED)(self._derive)
+
+    @property
+    def use(self) -> CacheUse:
+        """How often a card's own key was there already."""
+        info = self._card_key.cache_info()
+        return CacheUse(info.hits, info.misses)
 
     def evidence(self, payment: TerminalPayment) -> Evidence:
         """What this tap says of its card. A proof that does not hold is evidence too: it is

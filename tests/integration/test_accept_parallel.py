@@ -82,6 +82,25 @@ async def test_a_frozen_card_is_refused_at_the_very_next_tap(gateways: list[Test
             ] * len(gateways)
 
 
+async def test_regulars_are_known_although_cards_are_frozen_among_them(tmp_path: Path) -> None:
+    """What is remembered never changes, so a freeze costs no regular its place."""
+    async with running_gateway(tmp_path) as gateway:
+        cards = [gateway.card(f"04AABBCCDDEE{n:02X}") for n in range(4)]
+        for tap in range(25):
+            status = "frozen" if tap % 2 else "active"
+            gateway.ledger.write_now(
+                partial(
+                    registry.set_card_status, card_uuid=cards[0].issued.card_uuid, status=status
+                )
+            )
+            for card in cards:
+                reply = await gateway.pay(card, amount=1)
+                assert (reply.status == 200) == (card is not cards[0] or status == "active")
+        rates = {name: use.hit_rate for name, use in gateway.services.caches.items()}
+    assert rates["users"] is None
+    assert all(rate is None or rate > 0.95 for rate in rates.values()), rates
+
+
 @on_both_engines
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_limits_hold_while_payments_fail_and_balances_move(

@@ -16,6 +16,7 @@ from taprail_gateway.authorize import Rules
 from taprail_gateway.directory import Directory
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.proofs import ProofReader
+from taprail_gateway.remembered import CacheUse
 from taprail_gateway.tokens import Tokens
 from taprail_gateway.wakeups import Wakeups
 
@@ -38,6 +39,11 @@ class Services:
     token_domain: TokenDomain
     explorer_url: str | None = None
     not_ready: Callable[[], list[str]] = list
+
+    @property
+    def caches(self) -> dict[str, CacheUse]:
+        """How often what every request needs was in memory already."""
+        return {"cards": self.proofs.use, **self.directory.use}
 
     def explorer_link(self, tx_hash: str | None) -> str | None:
         """Where a person can look at a transaction."""
