@@ -47,10 +47,6 @@ class GasTable:
         each = self.payment if len(payees) > SMALL_BATCH else self.small_batch_payment
         return self.batch + each * len(payees) + new_payees_gas
 
-    def full_batch(self, payments: int) -> int:
-        """About what a transaction of so many payments uses; blocks fill by use, not by limits."""
-        return self.batch + self.payment * payments
-
     def payments_that_fit(self, wanted: int, block_gas_limit: int) -> int:
         """How many of the wanted payments one transaction may hold on a chain with such blocks."""
         room = min(block_gas_limit // _BLOCK_SHARE, _MAX_TRANSACTION_GAS) - self.batch
