@@ -4,8 +4,9 @@ Nothing lost, nothing twice, nothing stuck. The ten blocks begin when the last f
 with it what had been set by the clock because of it: the lease of a gateway that died, the pause
 before a payment that was refused is tried again.
 
-A payment whose account was tampered with may need the proof that nothing signed for it can move
-money any more; that takes as long as what was signed, and is the only thing that may.
+What was burnt by its holder, or refused or left out too often, needs the proof that nothing signed
+for it can move money any more. That takes as long as what was signed, and is the only thing that
+may; and for no other reason does a payment fail, but for an operator's word.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from sqlalchemy import Connection, select
 from taprail_common.payment_state import PaymentState
 from taprail_gateway.ledger import schema
 from taprail_gateway.ledger.queries import all_lanes
-from taprail_gateway.settle.judge import MAX_BINDINGS, PROOF_DEPTH
+from taprail_gateway.ledger.schema import REFUSED_AFTER
+from taprail_gateway.settle.judge import MAX_LEFT_OUT, PROOF_DEPTH
 from tests.model import judge
 from tests.model.desk import CANCELLED
 from tests.model.fake_chain import LOWEST_BASE_FEE_WEI
@@ -26,11 +28,10 @@ from tests.model.shop import BALANCE_UNITS, LANE_COINS_WEI
 from tests.model.stage import LEASE_S, VALIDITY_S, Stage
 
 STUCK_AFTER_BLOCKS: Final = 10
-_PROOFS: Final = 4
-"""How often the clock runs past all that was signed: three transactions may go by in vain."""
 _PROOF_BLOCKS: Final = PROOF_DEPTH + STUCK_AFTER_BLOCKS
 
-_MAY_WAIT_FOR_PROOF: Final = frozenset({PaymentState.PENDING, PaymentState.CONFIRMATION_FAILED})
+_LISTED: Final = PaymentState.CONFIRMATION_FAILED
+_MAY_WAIT_FOR_PROOF: Final = frozenset({PaymentState.PENDING, _LISTED})
 
 
 def settle(stage: Stage) -> list[str]:
@@ -57,6 +58,7 @@ def heal(stage: Stage) -> None:
     for gateway in stage.gateways:
         gateway.process.points_left = gateway.hold_after = None
     stage.chain.base_fee_wei = LOWEST_BASE_FEE_WEI
+    stage.chain.strangers.clear()  # else an account is emptied again after it was filled
     for lane in range(len(stage.lanes)):
         stage.set_coins(lane, LANE_COINS_WEI)
     world = stage.chain.world
@@ -95,8 +97,12 @@ def _stuck_after(stage: Stage, blocks: int) -> list[str]:
         if _is_quiet(stage):
             return []
     books = stage.shop.ledger.read_now(judge.read_books)
-    found = [it for it in judge.unsettled(books) if not _may_wait(stage, books, it)]
-    return [f"after {blocks} blocks: {judge.words(books.payments[each])}" for each in found]
+    found = [books.payments[payment] for payment in judge.unsettled(books)]
+    return [
+        f"after {blocks} blocks: {judge.words(it)}"
+        for it in found
+        if it.state not in _MAY_WAIT_FOR_PROOF or not _needs_proof(stage, it)
+    ]
 
 
 def _is_quiet(stage: Stage) -> bool:
@@ -106,28 +112,39 @@ def _is_quiet(stage: Stage) -> bool:
     return not any(judge.gone(stage.shop.ledger.read_now(judge.read_books), stage.chain))
 
 
-def _may_wait(stage: Stage, books: judge.Books, payment: str) -> bool:
-    it = books.payments[payment]
-    is_tampered = it.payer in stage.tampered or stage.token_was_paused
-    return is_tampered and it.state in _MAY_WAIT_FOR_PROOF
+def _needs_proof(stage: Stage, it: judge.Payment) -> bool:
+    """Whether something that was done to a payment is the cause that it is not paid."""
+    is_burnt = (it.payer, it.id) in stage.chain.world.spent
+    is_refused = it.preflights >= REFUSED_AFTER and it.payer in stage.tampered
+    return is_burnt or is_refused or it.bindings >= MAX_LEFT_OUT
 
 
 def _unproven(stage: Stage) -> list[str]:
-    """What is still open when all that was signed for it has ended, and a proof could be had."""
-    for _ in range(_PROOFS):
-        if _is_quiet(stage):
-            return []
-        stage.wait(VALIDITY_S + LEASE_S)
+    """What is still open although a proof could be had of it.
+
+    One proof does for what is listed. What is pending is tried a few times more before, ever later.
+    """
+    books = stage.shop.ledger.read_now(judge.read_books)
+    listed = [it.id for it in books.payments.values() if it.state == _LISTED]
+    if not listed and _is_quiet(stage):
+        return []
+    for tries in range(REFUSED_AFTER):
+        over_ms = stage.shop.ledger.read_now(lambda connection: _over_ms(connection, stage))
+        rest_s = (over_ms - stage.clock.now_ms()) / 1_000
+        stage.wait(max(rest_s, VALIDITY_S + LEASE_S if tries == 0 else 0))
         for _ in range(_PROOF_BLOCKS):
             stage.round()
-    books = stage.shop.ledger.read_now(judge.read_books)
-    return [f"in the end: {judge.words(books.payments[it])}" for it in judge.unsettled(books)]
+        books = stage.shop.ledger.read_now(judge.read_books)
+        unsettled = list(judge.unsettled(books))
+        late = [payment for payment in unsettled if payment in listed]
+        if late or not unsettled:
+            break
+    return [f"proven, and {judge.words(books.payments[it])}" for it in late or unsettled]
 
 
 def _unjust(stage: Stage, books: judge.Books) -> Iterator[str]:
     """Payments that failed although nobody and nothing gave a reason for it."""
     for it in books.payments.values():
-        if it.state != PaymentState.FAILED or it.payer in stage.tampered or stage.token_was_paused:
-            continue
-        if not (it.failure_reason or "").startswith(CANCELLED) and it.bindings < MAX_BINDINGS:
+        is_cancelled = (it.failure_reason or "").startswith(CANCELLED)
+        if it.state == PaymentState.FAILED and not is_cancelled and not _needs_proof(stage, it):
             yield f"payment {it.id} failed without a cause: {it.failure_reason}"

@@ -36,6 +36,7 @@ class Payment:
     block_hash: str | None
     bindings: int
     signed_until_s: int
+    preflights: int
     failure_reason: str | None
 
 

@@ -28,6 +28,7 @@ from tests.model.stage import CAP_GWEI, LEASE_S, Plan, Stage
 
 _ANY = st.integers(0, 1_000)
 _CARD = st.integers(0, CARDS - 1)
+_LATE_S = 6.0
 _FEW = st.integers(1, 3)
 _SETTINGS = [(name, value) for name, values in TRIED.items() for value in (*values, None)]
 _MOST = st.sampled_from([None, 0, 1, 2])
@@ -135,6 +136,12 @@ class Settlement(RuleBasedStateMachine):
     @rule(depth=st.integers(1, 6), keep=st.booleans(), most=_MOST)
     def reorg(self, depth: int, keep: bool, most: int | None) -> None:
         self.on.reorg(depth, keep=keep, most=most)
+
+    @rule(rounds=st.sampled_from([3, 11]))
+    def leave_out(self, rounds: int) -> None:
+        """Blocks come and take nothing of ours, perhaps until all that was signed has ended."""
+        for _ in range(rounds):
+            self.on.round(seconds=_LATE_S, most=0)
 
     @rule(which=_ANY)
     def drop_from_pool(self, which: int) -> None:

@@ -71,7 +71,6 @@ class Stage:
         """Hashes of what others sent with our keys."""
         self.tampered: set[str] = set()
         """Accounts whose holder did something to them, or was made to look so."""
-        self.token_was_paused = False
         self.may_look_foreign = False
         """Whether anything gave reason to take a nonce of ours for a stranger's."""
         self.money_moves_back = False
@@ -120,12 +119,12 @@ class Stage:
         for gateway in self.gateways:
             gateway.ledger.shared = len(self.gateways) > 1
 
-    def round(self) -> None:
+    def round(self, seconds: float = BLOCK_S, most: int | None = None) -> None:
         """A block's time in which everybody works."""
         for step in (Gateway.keep, Gateway.follow, Gateway.send):
             for gateway in self.gateways:
                 step(gateway)
-        self.mine()
+        self.mine(seconds, most)
         for gateway in self.gateways:
             gateway.confirm()
         self.bury()
@@ -185,7 +184,6 @@ class Stage:
 
     def pause_token(self, *, is_paused: bool) -> None:
         """Its issuer stops the whole token, or lets it go on."""
-        self.token_was_paused |= is_paused
         self.chain.world.is_paused = is_paused
 
     def set_coins(self, lane: int, coins_wei: int) -> None:
