@@ -34,6 +34,7 @@ BESIDE: Final = "model"
 """It computes while the others wait for blocks."""
 PLANNED_MINUTES: Final = 60.0
 PLANNED_SEEDS: Final = 20
+PLANNED_STEPS: Final = 100_000
 _SEEDS: Final = 1_000_000
 _SHORTEST_TURN_MINUTES: Final = 0.1
 _BESIDE_MINUTES: Final = 5.0
@@ -141,6 +142,8 @@ def _planned(chosen: set[str], means: Means) -> Counter[str]:
         plan |= days.planned(PLANNED_SEEDS)
     if "chaos" in chosen:
         plan |= chaos.planned(PLANNED_SEEDS, means)
+    if "model" in chosen:
+        plan[model.STEPS] = PLANNED_STEPS
     return plan
 
 

@@ -18,6 +18,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.model.machine import Settlement, quiet
 from tests.soak.campaign import Found
 
+STEPS: Final = "model steps"
 _KEPT: Final = Path("build/soak")
 _RUNS_A_PART: Final = 50
 _STEPS_A_RUN: Final = 100
@@ -39,7 +40,8 @@ def run(first_seed: int, minutes: float) -> Found:
     )
     repeat = f"python -m tests.soak.model {first_seed} {minutes:g}"
     if done.returncode == 0:
-        return Found(True, done.stdout.strip().rpartition("\n")[2], repeat)
+        summary = done.stdout.strip().rpartition("\n")[2]
+        return Found(True, summary, repeat, {STEPS: int(summary.partition(" ")[0])})
     _KEPT.mkdir(parents=True, exist_ok=True)
     kept = _KEPT / f"model-{first_seed}.txt"
     kept.write_text(done.stdout)
