@@ -28,15 +28,16 @@ from taprail_gateway.authorize import Case, Decision, Facts, PaymentRequest, Rul
 from taprail_gateway.book import Book, lock
 from taprail_gateway.estimate import SettlementEstimate
 from taprail_gateway.ledger import audit_log, card_signatures, schema, transitions
-from taprail_gateway.ledger.alerts import Level, raise_alerts
+from taprail_gateway.ledger.alerts import raise_alerts
 from taprail_gateway.ledger.card_signatures import StoredSignature
 from taprail_gateway.ledger.prepared import Lookup, prepared
 
 APPROVED_STATUS: Final = 200
 DECLINED_STATUS: Final = 400
 
-FRAUD_ALERT: Final = "fraud"
-"""Kind of the alert about a card that taps suspiciously."""
+SUSPECTED_ALERT: Final = "fraud_suspected"
+DECLINED_ALERT: Final = "fraud_declined"
+"""Kinds of the alerts about a card that taps suspiciously: its tap was taken, or was not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,8 @@ class _Group:
         self._verdicts: list[dict[str, object]] = []
         self._signatures: dict[str, StoredSignature] = {}
         self._entries: list[audit_log.Entry] = []
-        self._suspects: dict[tuple[str, Level], str] = {}
+        self._suspected: dict[str, str] = {}
+        self._refused: dict[str, str] = {}
 
     def answer(self, item: AcceptItem) -> Answer | Refusal:
         before = self._given.get(item.key)
@@ -213,8 +215,10 @@ class _Group:
         if self._verdicts:
             _INSERT_VERDICT.run_each(connection, self._verdicts)
             self._acceptor.log(connection, self._entries, self._now_ms)
-        for (card, level), text in sorted(self._suspects.items()):
-            raise_alerts(connection, FRAUD_ALERT, [(card, text)], level, self._now_ms, True)
+        now_ms, some = self._now_ms, sorted(self._suspected.items())
+        raise_alerts(connection, SUSPECTED_ALERT, some, "warning", now_ms, needs_review=True)
+        some = sorted(self._refused.items())
+        raise_alerts(connection, DECLINED_ALERT, some, "error", now_ms, needs_review=True)
 
     def _carry_out(self, item: AcceptItem, facts: Facts, decision: Decision) -> Answer:
         moment = verdicts.Moment(self._time, self._acceptor.elapsed_ms(item))
@@ -238,9 +242,8 @@ class _Group:
             paid_units = None if is_declined else request.amount_units
             self._book.note_card(card, self._now_ms, paid_units)
             if risk.alerts:
-                level: Level = "error" if risk.declines else "warning"
-                text = f"{risk.points} points at terminal {request.terminal_id}: {risk.text}"
-                self._suspects[card.uuid, level] = text
+                cards = self._refused if risk.declines else self._suspected
+                cards[card.uuid] = f"{risk.points} points at {request.terminal_id}: {risk.text}"
         name = card.uuid if card is not None else None
         self._entries.append(audit.entry(request, name, decision, answer.body))
 
