@@ -85,7 +85,6 @@ def test_a_confirmer_that_sleeps_writes_nothing_after_its_lease(run: Machine, po
     first.confirm()
     run.wait(LEASE_S + 1)
     second.keep()
-    run.reorg(depth=1, keep=True, most=1)
     first.confirm()
     run.on.bury()
     run.holds()
