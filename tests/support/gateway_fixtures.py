@@ -6,7 +6,7 @@ Cards are the simulator's, which does its own card maths; terminals sign with ke
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,12 +35,13 @@ from taprail_gateway.authorize import Rules
 from taprail_gateway.custody import Custody, create_master_key
 from taprail_gateway.directory import Directory
 from taprail_gateway.estimate import SettlementEstimate
+from taprail_gateway.fraud_settings import DEFAULTS, FraudSettings
 from taprail_gateway.ledger import transitions
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.proofs import ProofReader
 from taprail_gateway.push import Push
 from taprail_gateway.registry import CardOrder, IssuedCard
-from taprail_gateway.tokens import Tokens
+from taprail_gateway.tokens import Scope, TokenKey, Tokens
 from taprail_gateway.wakeups import Wakeups
 from taprail_hwsim.cards.ntag424 import Ntag424
 
@@ -180,8 +181,13 @@ class TestGateway:
             SIGNATURE_HEADER: sign(self.terminal_key, Domain.QUERY, signed),
         }
 
+    def token(self, user_id: str, scopes: Collection[Scope] = tuple(Scope)) -> str:
+        """A user's token, for all that their role allows unless told otherwise."""
+        now_ms = self.now_ms()
+        return self.services.tokens.issue(user_id, now_ms=now_ms, days=1, scopes=scopes)
+
     def bearer(self, user_id: str) -> dict[str, str]:
-        token = self.services.tokens.issue(user_id, now_ms=self.now_ms(), days=1)
+        token = self.token(user_id)
         return {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
 
@@ -210,11 +216,16 @@ class Reply:
 
 @asynccontextmanager
 async def running_gateway(
-    folder: Path, *, accept_uid_cards: bool = False, ledger_url: str | None = None
+    folder: Path,
+    *,
+    accept_uid_cards: bool = False,
+    ledger_url: str | None = None,
+    fraud: FraudSettings = DEFAULTS,
 ) -> AsyncIterator[TestGateway]:
     """A gateway on an ephemeral port; user alice (customer), bob (merchant), olga (operator)."""
     url = ledger_url or f"sqlite:///{folder / 'ledger.db'}"
-    async with _serving(_build(folder, url, accept_uid_cards=accept_uid_cards)) as gateway:
+    rules = Rules("TUSD", 6, accept_uid_cards, fraud)
+    async with _serving(_build(folder, url, rules)) as gateway:
         yield gateway
 
 
@@ -253,7 +264,7 @@ async def _serving(gateway: TestGateway) -> AsyncIterator[TestGateway]:
     await gateway.ledger.close()
 
 
-def _build(folder: Path, ledger_url: str, *, accept_uid_cards: bool) -> TestGateway:
+def _build(folder: Path, ledger_url: str, rules: Rules) -> TestGateway:
     clock = SteppingClock()
     ledger = Ledger.open(ledger_url, clock=clock, migrate=True)
     create_master_key(folder / "master.key")
@@ -262,7 +273,6 @@ def _build(folder: Path, ledger_url: str, *, accept_uid_cards: bool) -> TestGate
     terminal_key = SigningKey.generate()
     ledger.write_now(lambda connection: _provision(connection, custody, terminal_key, clock))
     key = SigningKey.generate()
-    rules = Rules("TUSD", 6, accept_uid_cards)
     estimate = SettlementEstimate(least_ms=2_000, most_ms=5_000)
     services = Services(
         ledger=ledger,
@@ -277,7 +287,7 @@ def _build(folder: Path, ledger_url: str, *, accept_uid_cards: bool) -> TestGate
         ),
         acceptor=Acceptor(key, rules, clock, estimate),
         directory=Directory(ledger),
-        tokens=Tokens(SECRET),
+        tokens=Tokens([TokenKey.shared(SECRET)]),
         wakeups=Wakeups(),
         token_domain=TOKEN_DOMAIN,
         explorer_url="https://explorer.example/tx/{txHash}",

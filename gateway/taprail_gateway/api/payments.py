@@ -16,9 +16,17 @@ from taprail_gateway.accept import AcceptItem, Refusal
 from taprail_gateway.api.bodies import parse_body, read_body
 from taprail_gateway.api.context import SERVICES
 from taprail_gateway.api.errors import RETRY_AFTER_S, HttpError
-from taprail_gateway.api.identify import is_terminal, signed_body, signed_query, token_user
+from taprail_gateway.api.identify import (
+    acting_as,
+    is_terminal,
+    signed_body,
+    signed_query,
+    token_user,
+)
 from taprail_gateway.authorize import Evidence, PaymentRequest, Profile
 from taprail_gateway.payment_view import concerns, load_payment, status_body
+from taprail_gateway.proofs import ProofReader
+from taprail_gateway.tokens import Scope
 
 IDEMPOTENCY_HEADER: Final = "Idempotency-Key"
 
@@ -70,6 +78,13 @@ async def status(request: web.Request) -> web.Response:
 
 async def _from_terminal(request: web.Request, body: bytes, received_s: float) -> AcceptItem:
     terminal_id, signature = await signed_body(request, body)
+    return terminal_item(request.app[SERVICES].proofs, terminal_id, body, signature, received_s)
+
+
+def terminal_item(
+    proofs: ProofReader, terminal_id: str, body: bytes, signature: str, received_s: float
+) -> AcceptItem:
+    """What a terminal asks for by a body that it has signed; raises InputError."""
     payment = parse_body(TerminalPayment, body)
     if payment.terminal_id != terminal_id:
         raise InputError("terminalId", "is not the terminal that signed")
@@ -83,13 +98,13 @@ async def _from_terminal(request: web.Request, body: bytes, received_s: float) -
         currency=payment.currency,
         tapped_at_ms=payment.tapped_at_ms,
         accept_until_ms=payment.accept_until_ms,
-        evidence=request.app[SERVICES].proofs.evidence(payment),
+        evidence=proofs.evidence(payment),
     )
     return AcceptItem(wanted, body, received_s, signature=signature)
 
 
 async def _from_app(request: web.Request, body: bytes, received_s: float) -> AcceptItem:
-    user = await token_user(request)
+    user = await acting_as(request, Scope.CUSTOMER)
     payment = parse_body(AppPayment, body)
     # No identifier of a terminal holds a colon, so the two can never meet.
     requester = f"user:{user.id}"
