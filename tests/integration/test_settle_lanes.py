@@ -105,6 +105,23 @@ async def test_a_key_that_does_not_open_refuses_the_start(shop: Shop) -> None:
         await settlement.start()
 
 
+async def test_a_rewards_key_that_does_not_open_keeps_no_payment_from_being_settled(
+    shop: Shop,
+) -> None:
+    lane = schema.lanes.c
+    spoil = update(schema.lanes).where(lane.address == shop.lanes[1])
+    spoiled = spoil.values(wrapped_key=b"\1" * 61, purpose="rewards")
+    await shop.ledger.write(lambda c: c.execute(spoiled).close())
+    settlement = await shop.settlement()
+    await settlement.start()
+    try:
+        ids = await shop.sell(3)
+        await until_settled(shop, ids, PaymentState.COMPLETED)
+        assert settlement.obstacles() == []
+    finally:
+        await settlement.stop()
+
+
 async def pause_by_hand(shop: Shop, *lanes: str) -> None:
     pause = update(schema.lanes).where(schema.lanes.c.address.in_(lanes))
     await shop.ledger.write(lambda c: c.execute(pause.values(paused_because="by hand")).close())

@@ -116,7 +116,7 @@ class Settlement:
         ]
 
     async def start(self) -> None:
-        """Check that every lane's key opens, then run; raises OperatorError if one does not."""
+        """Check that every payment lane's key opens, then run; OperatorError if one does not."""
         await self._ledger.read(self._check_lanes)
         await self.follow_settings()
         await self.calibrate()
@@ -162,8 +162,11 @@ class Settlement:
             self._wakeups.bound.ring()
 
     def _check_lanes(self, connection: Connection) -> None:
-        lanes = queries.all_lanes(connection)
-        if not any(lane.purpose == PaymentCargo.purpose for lane in lanes):
+        """Those of payments: a rewards lane in trouble is no reason not to settle."""
+        lanes = [
+            lane for lane in queries.all_lanes(connection) if lane.purpose == PaymentCargo.purpose
+        ]
+        if not lanes:
             raise OperatorError(
                 "the ledger has no lane to send from", fix="create its wallet first"
             )
