@@ -4,6 +4,7 @@ from taprail_hwsim.cards.base import Card, CardAnswer
 from taprail_hwsim.cards.keycard import KeycardCash, Quirks
 from taprail_hwsim.cards.ntag21x import Ntag21x
 from taprail_hwsim.cards.ntag424 import Ntag424, ReplayedCard
+from taprail_hwsim.cards.ntag424_chip import Ntag424Chip
 from taprail_hwsim.cards.strangers import BankCard, SwappedCard, TwoCards
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "KeycardCash",
     "Ntag21x",
     "Ntag424",
+    "Ntag424Chip",
     "Quirks",
     "ReplayedCard",
     "SwappedCard",

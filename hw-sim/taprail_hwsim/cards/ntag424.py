@@ -1,28 +1,28 @@
-"""An NTAG 424 DNA set up for SUN, and the clone that only replays what it once recorded.
-
-Answers for the SDM read counter and the mirrored URL (NT4H2421Gx rev. 3.0 clause 9.3). The native
-commands that need a key (authentication, key change) are not modelled: a terminal never sends them.
-"""
+"""An NTAG 424 DNA set up for SUN, and the clone that only replays what it once recorded."""
 
 from __future__ import annotations
 
-import hashlib
+from typing import Final
 
-from taprail_hwsim.cards import card_crypto
-from taprail_hwsim.cards.type4 import READ_BINARY, Type4Card, uri_ndef_file
+from taprail_hwsim.cards import card_crypto, ntag424_files
+from taprail_hwsim.cards.ntag424_chip import Ntag424Chip
+from taprail_hwsim.cards.ntag424_files import FREE, NEVER, Rights, Sdm, Settings
+from taprail_hwsim.cards.type4 import NDEF_FILE, Type4Card, uri_ndef_file
 
 DEFAULT_BASE_URL = "https://tap.example/t"
+META_READ, FILE_READ = 1, 2
+"""Which keys our own cards use for SDM; any others would do."""
+_MIRROR_UID_AND_COUNTER: Final = 0xC1  # SDMOptions, in ASCII (NT4H2421Gx table 69)
 
 
-class Ntag424(Type4Card):
-    """A genuine SUN card. `counter` is the last SDM read counter that was given out.
+class Ntag424(Ntag424Chip):
+    """A genuine SUN card.
 
     `sdm_meta_read_key` is common to all cards of an issuer (it must be known before the UID is);
     `sdm_file_read_key` is this card's own. Both have 16 bytes, `uid` 7. A `plain` card mirrors UID
-    and counter as they are (clause 9.3.3: SDMMetaRead access "free").
+    and counter as they are (clause 9.3.3: SDMMetaRead access "free"). All other keys are those of
+    delivery, zeros.
     """
-
-    kind = "ntag424"
 
     def __init__(
         self,
@@ -35,18 +35,15 @@ class Ntag424(Type4Card):
         wtx_per_apdu: int = 0,
         plain: bool = False,
     ) -> None:
-        if len(uid) != card_crypto.UID_BYTES:
-            raise ValueError("an NTAG 424 DNA has a 7-byte UID")
-        if not 0 <= counter <= card_crypto.COUNTER_MAX:
-            raise ValueError("the SDM read counter has 24 bits")
-        super().__init__(uid, wtx_per_apdu=wtx_per_apdu)
-        self._meta_read_key = sdm_meta_read_key
-        self._file_read_key = sdm_file_read_key
-        self._base_url = base_url
-        self._plain = plain
-        self._counter = counter
-        self._open_read: bytes | None = None  # the file as the current run of reads sees it
-        uri_ndef_file(self.sun_url(counter).encode())  # refuses keys and URLs that cannot work
+        super().__init__(uid, counter, wtx_per_apdu=wtx_per_apdu)
+        for number, key in ((META_READ, sdm_meta_read_key), (FILE_READ, sdm_file_read_key)):
+            if len(key) != card_crypto.KEY_BYTES:
+                raise ValueError("an AES-128 key has 16 bytes")
+            self._keys[number] = key
+        file = self._files[NDEF_FILE]
+        content, sdm = _sun_layout(base_url, plain=plain)
+        file.content[:] = content
+        file.settings = Settings(ntag424_files.PLAIN, Rights(FREE, 0, 0, 0), sdm)
 
     @classmethod
     def personalised(
@@ -63,57 +60,42 @@ class Ntag424(Type4Card):
         own_key = card_crypto.file_read_key(master_key, uid)
         return cls(uid, sdm_meta_read_key, own_key, base_url, counter, plain=plain)
 
-    @property
-    def counter(self) -> int:
-        return self._counter
-
     def sun_proof(self, counter: int) -> tuple[str, str]:
-        """(picc, mac) in upper-case hex, 32 and 16 digits, for a counter value; changes nothing.
-
-        The chip draws 5 random padding bytes per read. Here they follow from UID and counter, so
-        that the same read gives the same bytes in every run.
-        """
-        seed = self._uid + counter.to_bytes(4, "little")
-        padding = hashlib.blake2s(seed, digest_size=card_crypto.PADDING_BYTES).digest()
-        picc = card_crypto.encrypted_picc_data(self._meta_read_key, self._uid, counter, padding)
-        mac = card_crypto.sdm_mac(self._file_read_key, self._uid, counter)
-        return picc.hex().upper(), mac.hex().upper()  # clause 9.3.3: EncodeASCII uses capitals
+        """(picc, mac) in upper-case hex, 32 and 16 digits, for a counter value; changes nothing."""
+        return (
+            ntag424_files.encrypted_picc(self._keys[META_READ], self._uid, counter),
+            ntag424_files.mac_text(self._keys[FILE_READ], self._uid, counter),
+        )
 
     def sun_url(self, counter: int) -> str:
         """The URL that this card mirrors at a counter value; changes nothing."""
-        picc, mac = self.sun_proof(counter)
-        if self._plain:
-            return f"{self._base_url}?uid={self._uid.hex().upper()}&ctr={counter:06X}&mac={mac}"
-        return f"{self._base_url}?picc={picc}&mac={mac}"
+        file = self.file_at(counter)
+        return "https://" + file[7 : 6 + file[4]].decode()
 
     def read_sun_url(self) -> str:
         """A tap without radio: advance the counter, give the URL. RuntimeError at its end."""
-        if not self._advance():
+        if not self.advance():
             raise RuntimeError("the SDM read counter is used up")
         return self.sun_url(self._counter)
 
-    def apdu(self, command: bytes) -> tuple[str, bytes]:
-        # Clause 9.3.1: only an unbroken run of reads shares one counter value.
-        if len(command) < 2 or command[1] != READ_BINARY:
-            self._open_read = None
-        return super().apdu(command)
 
-    def ndef_file(self) -> bytes | None:
-        if self._open_read is None:
-            if not self._advance():
-                return None
-            self._open_read = uri_ndef_file(self.sun_url(self._counter).encode())
-        return self._open_read
-
-    def forget_session(self) -> None:
-        super().forget_session()
-        self._open_read = None
-
-    def _advance(self) -> bool:
-        if self._counter >= card_crypto.COUNTER_MAX:
-            return False
-        self._counter += 1
-        return True
+def _sun_layout(base_url: str, *, plain: bool) -> tuple[bytes, Sdm]:
+    """Our NDEF file with room for the mirror, and where that is."""
+    if plain:
+        url = f"{base_url}?uid={'0' * 14}&ctr={'0' * 6}&mac={'0' * 16}"
+    else:
+        url = f"{base_url}?picc={'0' * 32}&mac={'0' * 16}"
+    file = uri_ndef_file(url.encode())
+    base = 7 + len(base_url) - len("https://")
+    options, meta = _MIRROR_UID_AND_COUNTER, FREE if plain else META_READ
+    if plain:
+        uid_at = base + len("?uid=")
+        counter_at = uid_at + 14 + len("&ctr=")
+        mac_at = counter_at + 6 + len("&mac=")
+        return file, Sdm(options, meta, FILE_READ, NEVER, uid_at, counter_at, None, mac_at, mac_at)
+    picc_at = base + len("?picc=")
+    mac_at = picc_at + 32 + len("&mac=")
+    return file, Sdm(options, meta, FILE_READ, NEVER, None, None, picc_at, mac_at, mac_at)
 
 
 class ReplayedCard(Type4Card):

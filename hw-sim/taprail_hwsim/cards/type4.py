@@ -109,10 +109,14 @@ class Type4Card(IsoDepCard):
             return "malformed", _status(WRONG_LENGTH)
         name = INS_NAMES.get(parsed.ins, f"INS {parsed.ins:02X}")
         if parsed.cla == NATIVE_CLASS:
-            return name, _status(NATIVE_ILLEGAL_COMMAND)
+            return self.native_command(parsed)
         if parsed.cla != ISO_CLASS:
             return name, _status(UNKNOWN_CLA)
         return name, self._iso_command(parsed)
+
+    def native_command(self, command: Command) -> tuple[str, bytes]:
+        """A command of class 90h: its name and the answer. Without keys there is none."""
+        return f"INS {command.ins:02X}", _status(NATIVE_ILLEGAL_COMMAND)
 
     def _iso_command(self, command: Command) -> bytes:
         if command.ins == SELECT:
