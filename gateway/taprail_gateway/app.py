@@ -79,7 +79,7 @@ class _Secrets:
         return cls(
             load_key_file(settings.key_file, "gateway key"),
             Custody.load(settings.master_key_file),
-            Tokens.load(settings.jwt_secret_file),
+            Tokens.load(settings.jwt_secret_file, settings.gateway.jwt_public_keys),
         )
 
 

@@ -26,9 +26,12 @@ from taprail_gateway.fraud_settings import FraudSettings
 from taprail_gateway.ledger.engines import is_server, ledger_url
 from taprail_gateway.settle.reward_settings import RewardSettings
 from taprail_gateway.settle.settings import ChainSettings, SettlementSettings
+from taprail_gateway.tokens import KEY_ID_PATTERN, MAX_KEYS
 
 DEFAULT_PORT: Final = 8440
 
+KeyId = Annotated[str, Field(pattern=KEY_ID_PATTERN)]
+PublicKey = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
 ExplorerUrl = Annotated[str, Field(pattern=r"^https?://\S*\{txHash\}\S*$", max_length=300)]
 
 
@@ -50,6 +53,9 @@ class HttpSettings(Settings):
     master_key_file: Path | None = None
     """Opens the wallets in custody; best kept on another medium than the database."""
     jwt_secret_file: Path | None = None
+    """Proves apps' tokens: a secret a line, as `id:secret`; the first signs, all verify."""
+    jwt_public_keys: dict[KeyId, PublicKey] = Field(default={}, max_length=MAX_KEYS - 1)
+    """Ed25519 keys, by their ids, of others whose tokens are good here too."""
     explorer_url: ExplorerUrl | None = None
     """Where people look at a transaction, with {txHash} in it."""
     accept_uid_cards: bool = False

@@ -13,7 +13,8 @@ of which a cache would have to give most back, to learn in every commit what oth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from nacl.signing import VerifyKey
@@ -23,6 +24,7 @@ from taprail_common.signing import parse_public_key
 from taprail_gateway.ledger import schema
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.remembered import CacheUse, Remembered
+from taprail_gateway.tokens import Claims, Scope
 
 _CACHED: Final = 10_000
 """Entries of each kind; well under 10 MB, and more terminals than one gateway serves."""
@@ -32,17 +34,33 @@ _KEY: Final = select(schema.terminals.c.public_key).where(
 )
 _ROLE: Final = select(schema.users.c.role).where(schema.users.c.id == bindparam("user_id"))
 
+SCOPES_OF_ROLE: Final[Mapping[str, frozenset[Scope]]] = {
+    "customer": frozenset({Scope.CUSTOMER}),
+    "merchant": frozenset({Scope.CUSTOMER, Scope.MERCHANT}),
+    "operator": frozenset(Scope),
+}
+"""As what somebody may act at most; a token may allow less."""
+
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Whom a token names."""
+    """Whom a token names, and as what they act with it."""
 
     id: str
     role: str
+    scopes: frozenset[Scope]
+
+    @property
+    def is_customer(self) -> bool:
+        return Scope.CUSTOMER in self.scopes
+
+    @property
+    def is_merchant(self) -> bool:
+        return Scope.MERCHANT in self.scopes
 
     @property
     def is_operator(self) -> bool:
-        return self.role == "operator"
+        return Scope.OPERATOR in self.scopes
 
 
 class Directory:
@@ -68,12 +86,19 @@ class Directory:
         )
         return None if text is None else self._keys.put(terminal_id, parse_public_key(text))
 
+    async def bearer(self, claims: Claims) -> User | None:
+        """Whom a token names, with what both it and the role allow; None for no such user."""
+        user = await self.user(claims.user_id)
+        return None if user is None else replace(user, scopes=user.scopes & claims.scopes)
+
     async def user(self, user_id: str) -> User | None:
-        """A user with their role; None for no such user."""
+        """A user with all that their role allows; None for no such user."""
         user = self._users.get(user_id)
         if user is not None:
             return user
         role = await self._ledger.read(
             lambda connection: connection.scalar(_ROLE, {"user_id": user_id})
         )
-        return None if role is None else self._users.put(user_id, User(user_id, role))
+        if role is None:
+            return None
+        return self._users.put(user_id, User(user_id, role, SCOPES_OF_ROLE[role]))

@@ -21,6 +21,7 @@ PAYMENT_COLUMNS: Final = (
     _p.request_id,
     _p.requester,
     _p.terminal_id,
+    _p.card_uuid,
     _p.user_id,
     _m.user_id.label("merchant_user_id"),
     _p.amount_units,
@@ -47,6 +48,7 @@ class PaymentView:
     request_id: str
     requester: str
     terminal_id: str
+    card_uuid: str
     user_id: str
     merchant_user_id: str | None
     amount_units: int
@@ -75,7 +77,11 @@ def concerns(payment: PaymentView, terminal_id: str | None, user: User | None) -
     """Whether somebody may know of a payment: its terminal, its payer, its merchant, operators."""
     if user is None:
         return payment.terminal_id == terminal_id
-    return user.is_operator or user.id in {payment.user_id, payment.merchant_user_id}
+    return (
+        user.is_operator
+        or (user.is_customer and user.id == payment.user_id)
+        or (user.is_merchant and user.id == payment.merchant_user_id)
+    )
 
 
 def status_body(payment: PaymentView, explorer_link: str | None) -> dict[str, object]:

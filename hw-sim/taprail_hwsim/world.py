@@ -24,6 +24,7 @@ from taprail_common.signing import (
 from taprail_gateway import registry
 from taprail_gateway.config import GatewaySettings
 from taprail_gateway.custody import Custody
+from taprail_gateway.directory import SCOPES_OF_ROLE
 from taprail_gateway.ledger import schema
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.tokens import Tokens
@@ -136,8 +137,7 @@ def provision(settings: GatewaySettings, terminal_key_file: Path) -> World:
             registry.set_card_status(connection, _uuid("frozen"), "frozen")
             return World(
                 users=[
-                    User(name, role, tokens.issue(name, now_ms=now_ms, days=TOKEN_DAYS))
-                    for name, role in people
+                    User(name, role, _token(tokens, name, role, now_ms)) for name, role in people
                 ],
                 merchants=[{"id": MERCHANT_ID, "name": SHOP, "account": MERCHANT_ACCOUNT}],
                 terminals=[{"id": TERMINAL_ID, "merchantId": MERCHANT_ID}],
@@ -149,6 +149,10 @@ def provision(settings: GatewaySettings, terminal_key_file: Path) -> World:
         return ledger.write_now(fill)
     finally:
         ledger.dispose()
+
+
+def _token(tokens: Tokens, name: str, role: str, now_ms: int) -> str:
+    return tokens.issue(name, now_ms=now_ms, days=TOKEN_DAYS, scopes=SCOPES_OF_ROLE[role])
 
 
 def make_device_key(path: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from nacl.signing import SigningKey
 from sqlalchemy import select
@@ -198,7 +199,38 @@ def test_what_is_wrong_is_named(admin: Admin, arguments: tuple[str, ...], messag
 
 def test_a_token_names_its_user(admin: Admin) -> None:
     issued = admin.json("token", "issue", "--user", "alice", "--days", "1")
-    assert Tokens.load(admin.settings.jwt_secret_file).user_id(issued["token"]) == "alice"
+    assert Tokens.load(admin.settings.jwt_secret_file).check(issued["token"]).user_id == "alice"
+
+
+def test_a_token_is_good_for_no_more_than_its_user(admin: Admin) -> None:
+    admin("user", "add", "olga", "--role", "operator")
+    issued = admin.json(
+        *("token", "issue", "--user", "olga", "--scope", "operator", "--scope", "merchant")
+    )
+    assert issued["scopes"] == ["merchant", "operator"]
+    checked = Tokens.load(admin.settings.jwt_secret_file).check(issued["token"])
+    assert checked.scopes == {"merchant", "operator"}
+    with pytest.raises(TapRailError, match="more than the role customer of alice allows"):
+        admin("token", "issue", "--user", "alice", "--scope", "operator")
+
+
+def test_a_rotated_secret_signs_and_the_former_one_verifies_until_it_is_retired(
+    admin: Admin,
+) -> None:
+    path = admin.settings.jwt_secret_file
+    old = admin.json("token", "issue", "--user", "alice")["token"]
+    key_id = admin.json("token", "rotate")["keyId"]
+    new = admin.json("token", "issue", "--user", "alice")["token"]
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert jwt.get_unverified_header(new)["kid"] == key_id
+    both = Tokens.load(path)
+    assert [both.check(token).user_id for token in (old, new)] == ["alice", "alice"]
+    admin("token", "retire")
+    one = Tokens.load(path)
+    assert one.check(new).user_id == "alice"
+    with pytest.raises(TapRailError, match="not valid"):
+        one.check(old)
+    assert [each.name for each in path.parent.iterdir() if "jwt" in each.name] == [path.name]
 
 
 def test_a_paused_lane_is_listed_with_its_cause_and_resumed(admin: Admin) -> None:

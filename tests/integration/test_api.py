@@ -19,6 +19,7 @@ from taprail_common.signing import Domain, sign, verify
 from taprail_common.wire import MAX_BODY_BYTES, SIGNATURE_HEADER, TERMINAL_HEADER
 from taprail_gateway.api import bodies
 from taprail_gateway.ledger import schema
+from taprail_gateway.tokens import Scope
 from tests.support.gateway_fixtures import (
     MERCHANT,
     PATH,
@@ -266,6 +267,37 @@ async def test_a_token_that_proves_nothing_is_refused(
         headers["Authorization"] = authorization
     reply = await gateway.post(app_payment(gateway.card().issued.card_uuid), headers)
     assert (reply.status, reply.json["reasonCode"]) == (401, code)
+    assert stored(gateway) == 0
+
+
+@pytest.mark.parametrize(
+    ("user", "scopes", "status"),
+    [
+        ("alice", [Scope.CUSTOMER], 200),
+        ("alice", [Scope.MERCHANT, Scope.OPERATOR], 404),
+        ("alice", [], 404),
+        ("bob", [Scope.MERCHANT], 200),
+        ("bob", [Scope.CUSTOMER, Scope.OPERATOR], 404),
+        ("olga", [Scope.OPERATOR], 200),
+        ("olga", [Scope.CUSTOMER, Scope.MERCHANT], 404),
+    ],
+)
+async def test_a_token_is_good_for_what_both_it_and_the_role_allow(
+    gateway: TestGateway, user: str, scopes: list[Scope], status: int
+) -> None:
+    path = (await gateway.pay(gateway.card())).json["statusUrl"]
+    headers = {"Authorization": f"Bearer {gateway.token(user, scopes)}"}
+    assert (await get(gateway, path, headers))[0] == status
+
+
+async def test_only_a_customers_token_pays(gateway: TestGateway) -> None:
+    body = app_payment(gateway.card().issued.card_uuid)
+    headers = {
+        "Authorization": f"Bearer {gateway.token('alice', [Scope.OPERATOR])}",
+        "Content-Type": "application/json",
+    }
+    reply = await gateway.post(body, headers)
+    assert (reply.status, reply.json["reasonCode"]) == (403, "scope")
     assert stored(gateway) == 0
 
 

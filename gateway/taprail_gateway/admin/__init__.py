@@ -23,6 +23,7 @@ from taprail_gateway.admin import (
     rewards,
     settings,
     setup,
+    tokens,
     webhooks,
 )
 from taprail_gateway.admin.session import Session
@@ -37,7 +38,7 @@ setup.register(app)
 app.command()(history.history)
 for name, group in (
     ("user", people.users),
-    ("token", people.tokens),
+    ("token", tokens.tokens),
     ("merchant", people.merchants),
     ("terminal", people.terminals),
     ("card", cards.cards),

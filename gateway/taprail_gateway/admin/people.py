@@ -1,4 +1,4 @@
-"""`taprail admin user`, `token`, `merchant` and `terminal`."""
+"""`taprail admin user`, `merchant` and `terminal`."""
 
 from __future__ import annotations
 
@@ -7,20 +7,15 @@ from typing import Annotated, Any, Final
 import typer
 from sqlalchemy import Connection, Table, select
 
-from taprail_common.clock import rfc3339
 from taprail_common.signing import fingerprint, parse_public_key
 from taprail_gateway import registry
 from taprail_gateway.admin import output
 from taprail_gateway.admin.session import Json, session_of
 from taprail_gateway.ledger import schema
-from taprail_gateway.tokens import Tokens
 
 users: Final = typer.Typer(help="Customers, merchants' people and operators.", no_args_is_help=True)
-tokens: Final = typer.Typer(help="Bearer tokens of apps.", no_args_is_help=True)
 merchants: Final = typer.Typer(help="Who is paid.", no_args_is_help=True)
 terminals: Final = typer.Typer(help="Devices that take taps.", no_args_is_help=True)
-
-_MAX_TOKEN_DAYS: Final = 3650
 
 
 @users.command("add")
@@ -46,25 +41,6 @@ def list_users(context: typer.Context, as_json: Json = False) -> None:
     columns = {"id": "user", "name": "name", "role": "role"}
     rows = session_of(context).read(lambda connection: _rows(connection, schema.users, columns))
     output.listing(rows, as_json=as_json, columns=columns, what="user")
-
-
-@tokens.command("issue")
-def issue_token(
-    context: typer.Context,
-    user: Annotated[str, typer.Option(help="Whom it names.")],
-    days: Annotated[int, typer.Option(help="Valid for.", min=1, max=_MAX_TOKEN_DAYS)] = 30,
-    as_json: Json = False,
-) -> None:
-    """Issue a bearer token to a user. Whoever has it can act as the user."""
-    session = session_of(context)
-    session.read(lambda connection: registry.require(connection, schema.users, "user", user))
-    now_ms = session.clock.now_ms()
-    token = Tokens.load(session.settings.jwt_secret_file).issue(user, now_ms=now_ms, days=days)
-    expires = rfc3339(now_ms + days * 86_400_000)
-    if as_json:
-        output.print_json({"user": user, "token": token, "expiresAt": expires})
-    else:
-        typer.echo(token)
 
 
 @merchants.command("add")

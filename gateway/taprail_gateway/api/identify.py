@@ -17,8 +17,9 @@ from taprail_common.wire import (
     TIMESTAMP_HEADER,
 )
 from taprail_gateway.api.context import SERVICES, Services
-from taprail_gateway.api.errors import unauthenticated
+from taprail_gateway.api.errors import HttpError, unauthenticated
 from taprail_gateway.directory import User
+from taprail_gateway.tokens import Scope
 
 _TIMESTAMP_DIGITS: Final = 16
 
@@ -70,9 +71,18 @@ async def token_user(request: web.Request) -> User:
     return user
 
 
+async def acting_as(request: web.Request, *scopes: Scope) -> User:
+    """The same, if they act as one of these; raises HttpError (401 or 403)."""
+    user = await token_user(request)
+    if user.scopes.isdisjoint(scopes):
+        words = " or ".join(scopes)
+        raise HttpError(403, "scope", f"the token is not for a {words}", field="Authorization")
+    return user
+
+
 async def user_of_token(services: Services, token: str) -> User | None:
     """The user named by a token; None for no such user. Raises SignatureError."""
-    return await services.directory.user(services.tokens.user_id(token))
+    return await services.directory.bearer(services.tokens.check(token))
 
 
 def is_fresh(timestamp: str, now_ms: int) -> bool:
