@@ -75,10 +75,12 @@ def _decryptor(key: bytes) -> CipherContext:
     return Cipher(algorithms.AES(key), modes.ECB()).decryptor()  # noqa: S305 - one block only
 
 
-def diversify(master_key: bytes, uid: bytes) -> bytes:
-    """The card's own AES-128 key from the issuer's master key (AN10922 section 2.2)."""
-    # 18 bytes: AN10922 pads the input to 32 bytes exactly as CMAC pads its last block.
-    return _cmac(master_key, _DIVERSIFY_AES128 + uid + _DIVERSIFY_SYSTEM)
+def diversify(master_key: bytes, uid: bytes, number: int | None = None) -> bytes:
+    """The card's own AES-128 key from the issuer's master key (AN10922 section 2.2): the one that
+    its MACs are made by, or, with a number, the key of that number that nothing is read by."""
+    role = b"" if number is None else bytes([number])
+    # 18 or 19 bytes: AN10922 pads the input to 32 bytes exactly as CMAC pads its last block.
+    return _cmac(master_key, _DIVERSIFY_AES128 + uid + _DIVERSIFY_SYSTEM + role)
 
 
 def sun_mac(file_read_key: bytes, picc: PiccData, mac_input: bytes = b"") -> bytes:
