@@ -8,6 +8,7 @@ not give back.
 
 from __future__ import annotations
 
+import atexit
 import json
 import shutil
 import tempfile
@@ -113,6 +114,7 @@ def empty_ledger() -> Path:
     """A migrated ledger to be copied, made once."""
     if "path" not in _empty:
         path = Path(tempfile.mkdtemp(prefix="taprail-machine-")) / "ledger.db"
+        atexit.register(shutil.rmtree, path.parent)
         migrate.upgrade(f"sqlite:///{path}")
         _empty["path"] = path
     return _empty["path"]
