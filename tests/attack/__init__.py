@@ -1,0 +1,1 @@
+"""Requests by someone who means ill, and what each of them must be answered."""
