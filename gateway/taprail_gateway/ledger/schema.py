@@ -42,11 +42,13 @@ from taprail_gateway.ledger.schema_office import (
     alerts,
     callback_is_waiting,
     callbacks,
+    leases,
     mint_is_open,
     mints,
     operator_actions,
     settings,
 )
+from taprail_gateway.ledger.schema_refunds import merchant_floats, refunded_sales, refunds
 from taprail_gateway.ledger.schema_signed import card_authorizations
 from taprail_gateway.ledger.schema_webhooks import webhook_deliveries, webhook_endpoints
 
@@ -70,6 +72,7 @@ __all__ = [
     "issuer_keys",
     "lanes",
     "leases",
+    "merchant_floats",
     "merchants",
     "meta",
     "metadata",
@@ -81,6 +84,8 @@ __all__ = [
     "payment_is_open",
     "payment_is_refused",
     "payments",
+    "refunded_sales",
+    "refunds",
     "settings",
     "terminals",
     "transaction_is_final",
@@ -91,7 +96,7 @@ __all__ = [
     "webhook_endpoints",
 ]
 
-VERSION: Final = "0005"
+VERSION: Final = "0006"
 """Of this schema: the newest in `migrations/versions`, which a test compares."""
 
 meta: Final = Table(
@@ -212,16 +217,6 @@ lanes: Final = Table(
     Column("purpose", String(16), nullable=False, server_default="payments"),
     CheckConstraint(in_list("purpose", ["payments", "rewards"]), "purpose"),
     comment="Wallets that send transactions; each has its own run of nonces",
-)
-
-leases: Final = Table(
-    "leases",
-    metadata,
-    Column("name", String(100), primary_key=True),
-    Column("owner", Id, comment="the gateway process that has it; unset: given back"),
-    Column("fence", BigInteger, nullable=False, comment="one more with each new owner"),
-    Column("until_ms", BigInteger, nullable=False),
-    comment="What only one gateway may do at a time; see `leases`",
 )
 
 chain_transactions: Final = Table(

@@ -138,3 +138,13 @@ operator_actions: Final = Table(
     Column("after", Text),
     comment="Who has changed a setting, a queue or a payment by hand, and why",
 )
+
+leases: Final = Table(
+    "leases",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("owner", Id, comment="the gateway process that has it; unset: given back"),
+    Column("fence", BigInteger, nullable=False, comment="one more with each new owner"),
+    Column("until_ms", BigInteger, nullable=False),
+    comment="What only one gateway may do at a time; see `leases`",
+)
