@@ -124,7 +124,7 @@ async def running(settings: GatewaySettings, clock: Clock) -> AsyncIterator[Read
             _services(settings, ledger, chain.token, secrets, wakeups, estimate, live),
             not_ready=settlement.obstacles,
         )
-        push = Push(services, estimate)
+        push = Push(services, estimate, settings.push)
         async with (
             _settling(settlement),
             dispatching(settings, ledger, secrets.custody, clock, wakeups),

@@ -4,6 +4,7 @@
     [chain]        which chain, token and nodes     (settle.settings)
     [settlement]   how payments are sent            (settle.settings)
     [rewards]      what payers are given for them   (settle.reward_settings)
+    [push]         what gateways share beside the ledger (push_settings)
     [fraud]        what looks suspicious            (fraud_settings)
     [log]          how it speaks
 
@@ -24,6 +25,7 @@ from taprail_common.secret_files import read_secret_file, secret_file_problem
 from taprail_gateway.callbacks.webhook_settings import WebhookSettings
 from taprail_gateway.fraud_settings import FraudSettings
 from taprail_gateway.ledger.engines import is_server, ledger_url
+from taprail_gateway.push_settings import PushSettings
 from taprail_gateway.settle.reward_settings import RewardSettings
 from taprail_gateway.settle.settings import ChainSettings, SettlementSettings
 from taprail_gateway.tokens import KEY_ID_PATTERN, MAX_KEYS
@@ -108,6 +110,7 @@ class GatewaySettings(Settings):
     settlement: SettlementSettings = SettlementSettings()
     rewards: RewardSettings = RewardSettings()
     webhooks: WebhookSettings = WebhookSettings()
+    push: PushSettings = PushSettings()
     fraud: FraudSettings = FraudSettings()
     log: LogSettings = LogSettings()
 

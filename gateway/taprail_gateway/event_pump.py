@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from sqlalchemy import Connection, and_, bindparam, or_, select
@@ -24,6 +24,7 @@ from taprail_gateway.ledger import queries, schema
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.transitions import ACCEPTED
 from taprail_gateway.payment_view import PAYMENT_COLUMNS, PAYMENTS_WITH_MERCHANT, PaymentView
+from taprail_gateway.push_cursor import Cursor, ranges
 from taprail_gateway.wakeups import Wakeups
 
 _PAGE: Final = 500
@@ -46,11 +47,16 @@ _MOST_MISSING: Final = 1_000
 
 _e = schema.payment_events.c
 _NUMBERS: Final = select(_e.seq).where(_e.seq > bindparam("after")).order_by(_e.seq).limit(_PAGE)
+STEP_COLUMNS: Final = (
+    *(_e.seq, _e.event, _e.state.label("new_state"), _e.at_ms),
+    *PAYMENT_COLUMNS,
+)
+STEPS: Final = schema.payment_events.join(
+    PAYMENTS_WITH_MERCHANT, _e.payment_id == schema.payments.c.id
+)
 _EVENTS: Final = (
-    select(_e.seq, _e.event, _e.state.label("new_state"), _e.at_ms, *PAYMENT_COLUMNS)
-    .select_from(
-        schema.payment_events.join(PAYMENTS_WITH_MERCHANT, _e.payment_id == schema.payments.c.id)
-    )
+    select(*STEP_COLUMNS)
+    .select_from(STEPS)
     .where(
         or_(
             and_(_e.seq > bindparam("after"), _e.seq <= bindparam("last")),
@@ -66,8 +72,13 @@ _log = structlog.get_logger("push")
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """A step of a payment: the state that it led to then, and the payment as it is now."""
+    """A step of a payment: the state that it led to then, and the payment as it is now.
 
+    The cursor is the place after it, for who wants to be told later what came next.
+    """
+
+    seq: int
+    cursor: str
     event: str
     state: str
     at_ms: int
@@ -95,6 +106,19 @@ class EventPump:
         self._seen = after
         self._missing: dict[int, float] = {}
 
+    @property
+    def place(self) -> Cursor:
+        """Up to where everything was told, once there was a first look."""
+        return Cursor.at(self._seen or 0, ranges(self._missing))
+
+    def has_told(self, seq: int) -> bool:
+        """Whether a step was told: no such step is told again."""
+        return self._seen is not None and seq <= self._seen and seq not in self._missing
+
+    def look(self) -> None:
+        """Look now: somebody knows of something new."""
+        self._bell.ring()
+
     async def run(self) -> None:
         """Until cancelled: a failure is logged, and the next look is a second later."""
         while True:
@@ -106,17 +130,23 @@ class EventPump:
             await self._bell.wait(_LOOK_EVERY_MS)
             await asyncio.sleep(_GATHER_S)
 
-    async def _catch_up(self) -> None:
+    async def begin(self) -> int:
+        """The place, which is the newest step when nothing was told yet."""
         if self._seen is None:
-            self._seen = await self._ledger.read(queries.last_event_seq)
+            newest = await self._ledger.read(queries.last_event_seq)
+            self._seen = newest if self._seen is None else self._seen  # whoever was quicker
+        return self._seen
+
+    async def _catch_up(self) -> None:
+        seen = await self.begin()
         more = True
         while more:
             page = await self._ledger.read(
-                partial(_page, after=self._seen, missing=list(self._missing))
+                partial(_page, after=seen, missing=sorted(self._missing))
             )
             # The place moves on first: news that cannot be told must not be in the way of others.
-            more = page.last - self._seen >= _PAGE
-            self._seen = page.last
+            more = page.last - seen >= _PAGE
+            self._seen = seen = page.last
             self._note_missing(page)
             if page.news:
                 await self._tell(page.news)
@@ -150,14 +180,25 @@ def _page(connection: Connection, *, after: int, missing: list[int]) -> _Page:
     there = set(numbers)
     late = list(connection.scalars(select(_e.seq).where(_e.seq.in_(missing)))) if missing else []
     asked = {"after": after, "last": last, "missing": late}
-    rows = connection.execute(_EVENTS, asked)
-    news = [_news(dict(row._mapping)) for row in rows]
+    rows = [dict(row._mapping) for row in connection.execute(_EVENTS, asked)]
     passed_over = [seq for seq in islice(range(after + 1, last), _FAR) if seq not in there]
+    still = ranges([*(set(missing) - set(late)), *passed_over])
+    news = [
+        as_news(row, Cursor.at(row["seq"], still))
+        if row["seq"] > after
+        # It came late: the place stays where it was, with a gap less.
+        else as_news(row, Cursor.at(after, ranges(set(missing) - _until(late, row["seq"]))))
+        for row in rows
+    ]
     return _Page(last, news, late, passed_over)
 
 
-def _news(columns: dict[str, object]) -> News:
-    columns.pop("seq")
-    event, state, at_ms = (columns.pop(name) for name in ("event", "new_state", "at_ms"))
-    payment = PaymentView(**columns)  # type: ignore[arg-type]  # a row's types are the table's
-    return News(str(event), str(state), int(str(at_ms)), payment)
+def _until(late: list[int], seq: int) -> set[int]:
+    return {number for number in late if number <= seq}
+
+
+def as_news(columns: dict[str, Any], cursor: Cursor) -> News:
+    """A row of `STEP_COLUMNS` as news."""
+    event, state = str(columns.pop("event")), str(columns.pop("new_state"))
+    seq, at_ms = int(columns.pop("seq")), int(columns.pop("at_ms"))
+    return News(seq, str(cursor), event, state, at_ms, PaymentView(**columns))

@@ -1,114 +1,106 @@
 """Tells terminals and apps what became of payments, over Socket.IO at `/nfc-ws`.
 
-A terminal gets signed notices of its own payments, a user the steps of a transaction that they
-subscribed to. Nothing here is the truth: a lost message costs a question, never a payment, since
-whoever connects or subscribes is given the current state.
+A terminal gets signed notices of its own payments, a user the steps of a transaction or of a card
+that they subscribed to, and how their balance moves. Nothing here is the truth: a lost message
+costs a question, never a payment, since whoever subscribes is given the current state, and whoever
+comes back with a cursor what they have missed.
+
+Nothing is told twice to one socket: what was read for a newcomer is left out of what follows
+(`push_rooms`), and several gateways on one ledger tell their own sockets only (`push_shared`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
-import socketio
 import structlog
 from aiohttp import web
 from socketio.exceptions import ConnectionRefusedError as Refused
-from socketio.packet import Packet
-from sqlalchemy import bindparam, select
 
 from taprail_common.clock import rfc3339
 from taprail_common.crash import crash
 from taprail_common.errors import TapRailError
-from taprail_common.ids import is_payment_id
 from taprail_common.payment_state import PaymentState
-from taprail_common.signing import Domain, sign
+from taprail_gateway import push_history
 from taprail_gateway.api.context import Services
 from taprail_gateway.estimate import SettlementEstimate
 from taprail_gateway.event_pump import EventPump, News
-from taprail_gateway.ledger import schema
-from taprail_gateway.payment_view import (
-    PAYMENT_COLUMNS,
-    PAYMENTS_WITH_MERCHANT,
-    PaymentView,
-    concerns,
-    load_payment,
-    notice,
-)
+from taprail_gateway.ledger.alerts import Alert
 from taprail_gateway.push_auth import Listener, PushAuth
+from taprail_gateway.push_cursor import Cursor
+from taprail_gateway.push_history import Past
+from taprail_gateway.push_rooms import Message, Rooms
+from taprail_gateway.push_server import PushServer
+from taprail_gateway.push_settings import PushSettings, shared_rooms
+from taprail_gateway.push_terminals import Terminals, room_of
+from taprail_gateway.push_topics import TOPICS, Topic
+from taprail_gateway.push_watch import Watch
+from taprail_gateway.push_words import Words
 
 SOCKET_PATH: Final = "nfc-ws"
-MAX_SOCKETS: Final = 5_000
 MAX_SUBSCRIPTIONS: Final = 100
 """Of one socket; an app follows a handful of payments."""
 
-MAX_SYNC_IDS: Final = 100
-_MAX_MESSAGE_BYTES: Final = 32 * 1024
-"""A sync of 100 request ids is under 7 kB."""
+MAX_OF_ONE: Final = 50
+"""Sockets of one user or terminal: beyond it the newest takes the place of the oldest."""
 
-_TOLD_TO_TERMINALS: Final = frozenset(
-    {
-        PaymentState.SENT,
-        PaymentState.COMPLETED,
-        PaymentState.FAILED,
-        PaymentState.CONFIRMATION_FAILED,
-    }
-)
-_p = schema.payments.c
-_OF_TERMINAL: Final = (
-    select(*PAYMENT_COLUMNS)
-    .select_from(PAYMENTS_WITH_MERCHANT)
-    .where(
-        _p.requester == bindparam("terminal"),
-        _p.request_id.in_(bindparam("ids", expanding=True)),
-    )
-)
+_ALERT_EVERY_S: Final = 30.0
+"""Everybody hears of one alert of a level in so long; operators hear of each."""
 
 _log = structlog.get_logger("push")
 
 
-class _TextPacket(Packet):  # type: ignore[misc]  # the library is not typed
-    """A packet without binary parts.
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Who is connected to this gateway."""
 
-    The library gathers in memory as many parts as a packet announces, which may be ten billion; no
-    message of ours has any.
-    """
-
-    def decode(self, encoded_packet: str) -> int:
-        announced: int = super().decode(encoded_packet)
-        if announced:
-            raise ValueError("a message with binary parts")
-        return announced
+    connections: int
+    users: list[str]
 
 
 class Push:
     """The Socket.IO server. `attach` to the HTTP application, then `start`."""
 
-    def __init__(self, services: Services, estimate: SettlementEstimate) -> None:
+    def __init__(
+        self,
+        services: Services,
+        estimate: SettlementEstimate,
+        settings: PushSettings | None = None,
+    ) -> None:
         self._services = services
         self._estimate = estimate
         self._auth = PushAuth(services)
-        self._listeners: dict[str, Listener] = {}
-        self._subscriptions: dict[str, set[str]] = {}
-        self._server = socketio.AsyncServer(
-            async_mode="aiohttp",
-            max_http_buffer_size=_MAX_MESSAGE_BYTES,
-            serializer=_TextPacket,
-        )
+        self._words = Words(self._now, services.explorer_link)
         self._pump = EventPump(services.ledger, services.wakeups, self.tell)
+        self._shared = shared_rooms(
+            settings or PushSettings(), services.gateway_id, self._pump.look
+        )
+        self._server = PushServer(self._shared)
+        self._terminals = Terminals(services, self._server)
+        self._watch = Watch(
+            services.ledger,
+            terminals=self._terminals_here,
+            on_alert=self._tell_alert,
+            on_revoked=partial(self.close_terminal, why="revoked"),
+        )
+        self._rooms = Rooms()
+        self._listeners: dict[str, Listener] = {}
+        self._of: dict[str, dict[str, None]] = {}  # whose sockets, the oldest first
+        self._resumes = asyncio.Semaphore(1)
+        self._quiet_until_s: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        for event, handler in (
-            ("connect", self._connect),
-            ("disconnect", self._disconnect),
-            ("ping", self._ping),
-            ("subscribe:transaction", self._subscribe),
-            ("unsubscribe:transaction", self._unsubscribe),
-            ("terminal:sync", self._sync),
-        ):
-            self._server.on(event, handler)
+        self._server.on("connect", self._connect)
+        self._server.on("disconnect", self._disconnect)
+        self._on("ping", self._ping)
+        self._on("terminal:sync", self._sync)
+        for topic in TOPICS:
+            self._on(f"subscribe:{topic.kind}", partial(self._subscribe, topic))
+            self._on(f"unsubscribe:{topic.kind}", partial(self._unsubscribe, topic))
 
     def attach(self, app: web.Application) -> None:
         """Serve at `/nfc-ws` of this application."""
@@ -117,29 +109,21 @@ class Push:
     def start(self) -> None:
         """Begin to tell what happens from now on."""
         self._spawn(self._pump.run())
+        self._spawn(self._watch.run())
+        if self._shared is not None:
+            self._server.begin()
+            self._spawn(self._shared.pass_on(self._services.wakeups.events.listen()))
 
     async def stop(self) -> None:
         """Tell everybody that the gateway closes, and close the sockets."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._shared is not None:
+            await self._shared.close()
         body = {"message": "The gateway is closing", "timestamp": self._now()}
-        await self._server.emit("system:shutdown", body)
-        for sid in list(self._listeners):
-            await self._server.disconnect(sid)
-        await self._server.shutdown()
-
-    async def tell(self, news: Sequence[News]) -> None:
-        """Emit to whoever listens; takes the durations of completed payments into the estimate."""
-        completed = [each for each in news if each.state == PaymentState.COMPLETED]
-        if completed:
-            crash("push.before_emit")
-        self._estimate.settled([each.at_ms - each.payment.created_at_ms for each in completed])
-        for each in news:
-            await self._tell_terminal(each)
-            await self._tell_subscribers(each)
-
-    # --- terminals ----------------------------------------------------------------------------
+        self._server.send_to(list(self._listeners), "system:shutdown", body)
+        await self._server.close_all()
 
     async def to_terminal(self, terminal_id: str, event: str, body: Mapping[str, object]) -> None:
         """Tell a terminal something, signed: `{body, signature}`, as a notice is.
@@ -147,159 +131,191 @@ class Push:
         The signature is of Domain.COMMAND about the event's name, so that none passes for another;
         the body names the terminal. A terminal that is away is told nothing.
         """
-        said = json.dumps({**body, "terminalId": terminal_id}, separators=(",", ":")).encode()
-        signature = sign(self._services.key, Domain.COMMAND, said, about=event.encode())
-        envelope = {"body": said.decode(), "signature": signature}
-        await self._server.emit(event, envelope, to=f"terminal:{terminal_id}")
+        await self._terminals.command(terminal_id, event, body)
 
-    async def _tell_terminal(self, news: News) -> None:
-        room = f"terminal:{news.payment.terminal_id}"
-        if (
-            news.state in _TOLD_TO_TERMINALS
-            and news.payment.is_by_terminal
-            and self._is_heard(room)
-        ):
-            await self._send_notice(news.payment, news.state, news.at_ms, room)
+    def close_terminal(self, terminal_id: str, why: str) -> None:
+        """Close a terminal's sockets at once."""
+        for sid in list(self._of.get(room_of(terminal_id), ())):
+            self._server.hang_up(sid, why)
 
-    async def _send_notice(self, payment: PaymentView, state: str, at_ms: int, to: str) -> None:
-        body = notice(payment, state, at_ms).to_json()
-        signature = sign(self._services.key, Domain.NOTICE, body)
-        envelope = {"body": body.decode(), "signature": signature}
-        await self._server.emit("payment:verdict", envelope, to=to)
+    def presence(self) -> Presence:
+        """Who is connected now."""
+        users = {each.user.id for each in self._listeners.values() if each.user is not None}
+        return Presence(len(self._listeners), sorted(users))
 
-    async def _sync(self, sid: str, data: object = None) -> dict[str, object]:
-        """`terminal:sync {requestIds}`: the current state of these, and which are not payments."""
-        terminal_id = self._listeners[sid].terminal_id
-        ids = data.get("requestIds") if isinstance(data, dict) else None
-        if terminal_id is None or not isinstance(ids, list) or not _are_ids(ids):
-            return {"error": f"a terminal gives up to {MAX_SYNC_IDS} requestIds"}
-        rows = await self._services.ledger.read(
-            lambda connection: connection.execute(
-                _OF_TERMINAL, {"terminal": terminal_id, "ids": ids}
-            ).all()
-        )
-        payments = {row.request_id: PaymentView(**row._mapping) for row in rows}
-        now_ms = self._services.clock.now_ms()
-        for payment in payments.values():
-            await self._send_notice(payment, payment.state, now_ms, sid)
-        return {"known": list(payments), "unknown": [i for i in ids if i not in payments]}
+    async def tell(self, news: Sequence[News]) -> None:
+        """Tell whoever listens; takes the durations of completed payments into the estimate."""
+        completed = [each for each in news if each.state == PaymentState.COMPLETED]
+        if completed:
+            crash("push.before_emit")
+        self._estimate.settled([each.at_ms - each.payment.created_at_ms for each in completed])
+        # The users first, and all in one go: the pump counts these steps as told already.
+        for each in news:
+            self._tell_users(each)
+        for each in news:
+            await self._terminals.tell(each)
 
     # --- users --------------------------------------------------------------------------------
 
-    async def _tell_subscribers(self, news: News) -> None:
-        room = f"transaction:{news.payment.id}"
-        if not self._is_heard(room):
+    def _tell_users(self, news: News) -> None:
+        payment = news.payment
+        for topic in TOPICS:
+            self._tell_room(topic.room_of(payment), partial(topic.words, self._words, news))
+        for user_id in {payment.user_id, payment.merchant_user_id} - {None}:
+            self._tell_room(f"user:{user_id}", partial(self._words.of_balance, news, str(user_id)))
+
+    def _tell_room(self, room: str, words: Callable[[], list[Message]]) -> None:
+        messages = words() if self._rooms.is_heard(room) else []
+        if messages:
+            self._send(self._rooms.tell(room, messages), messages)
+
+    def _send(self, sids: Sequence[str], messages: Sequence[Message]) -> None:
+        for message in messages if sids else ():
+            self._server.send_to(sids, message.event, message.data)
+
+    async def _subscribe(self, topic: Topic, sid: str, who: Listener, data: object) -> None:
+        """`subscribe:…`: from now on, beginning with the current state or with what was missed."""
+        wanted, cursor = topic.wanted(data), _cursor_of(data) or who.cursor
+        if self._rooms.count(sid) > MAX_SUBSCRIPTIONS:
+            self._refuse(sid, f"subscribe:{topic.kind}", "Too many subscriptions", topic.said(data))
             return
-        await self._server.emit("transaction:update", self._update(news.payment, news.state), room)
-        final = self._final(news.payment, news.state)
-        if final is not None:
-            await self._server.emit(*final, room)
-
-    def _update(self, payment: PaymentView, state: str) -> dict[str, object]:
-        return {
-            "transactionId": payment.id,
-            "status": state,
-            "txHash": payment.tx_hash,
-            "amount": payment.amount_units,
-            "timestamp": self._now(),
-        }
-
-    def _final(self, payment: PaymentView, state: str) -> tuple[str, dict[str, object]] | None:
-        same: dict[str, object] = {
-            "transactionId": payment.id,
-            "status": state,
-            "timestamp": self._now(),
-        }
-        if state == PaymentState.COMPLETED and payment.completed_at_ms is not None:
-            return "transaction:completed", {
-                **same,
-                "txHash": payment.tx_hash,
-                "amount": payment.amount_units,
-                "explorerUrl": self._services.explorer_link(payment.tx_hash),
-                "completedAt": rfc3339(payment.completed_at_ms),
-            }
-        if state == PaymentState.FAILED:
-            failed_at = self._now()
-            return "transaction:failed", {
-                **same,
-                "reason": payment.failure_reason,
-                "failedAt": failed_at,
-            }
-        return None
-
-    async def _subscribe(self, sid: str, data: object = None) -> None:
-        """`subscribe:transaction`: from now on, beginning with the current state."""
-        wanted = _transaction_id(data)
-        payment = await self._payment_for(sid, wanted)
-        mine = self._subscriptions[sid]
-        if payment is None or len(mine) >= MAX_SUBSCRIPTIONS:
-            why = "Transaction not found" if payment is None else "Too many subscriptions"
-            body = {"message": why, "event": "subscribe:transaction", "transactionId": wanted}
-            await self._server.emit("error", body, to=sid)
+        room = f"{topic.kind}:{wanted}"
+        self._rooms.enter(sid, room)  # before the read, or what happens meanwhile would be lost
+        try:
+            past = await self._services.ledger.read(partial(topic.read, wanted, who))
+        except BaseException:
+            self._rooms.leave(sid, room)
+            raise
+        if past is None:
+            self._rooms.leave(sid, room)
+            self._refuse(sid, f"subscribe:{topic.kind}", topic.not_found, topic.said(data))
             return
-        mine.add(payment.id)
-        await self._server.enter_room(sid, f"transaction:{payment.id}")
-        await self._server.emit("transaction:update", self._update(payment, payment.state), to=sid)
+        place = str(self._pump.place)
+        missed = past.since(cursor)
+        told = [topic.words(self._words, step) for step in missed or past.steps[-1:]]
+        if not told:
+            told = [topic.nothing_yet(self._words, wanted)]
+        self._catch_up(sid, room, past, _at(told, place, None if not missed else cursor))
 
-    async def _unsubscribe(self, sid: str, data: object = None) -> None:
-        wanted = _transaction_id(data)
-        if wanted in self._subscriptions[sid]:
-            self._subscriptions[sid].discard(wanted)
-            await self._server.leave_room(sid, f"transaction:{wanted}")
+    def _catch_up(self, sid: str, room: str, past: Past, messages: list[Message]) -> None:
+        """Tell what was read, then what has happened since, and from now on all that happens."""
+        known = [step.seq for step in past.steps]
+        to_come = [seq for seq in known if not self._pump.has_told(seq)]
+        held = self._rooms.begin(sid, room, known, to_come)
+        if held is None:
+            self._server.hang_up(sid, "behind")
+            return
+        self._send([sid], [*messages, *held])
 
-    async def _payment_for(self, sid: str, wanted: str) -> PaymentView | None:
-        if not is_payment_id(wanted):
-            return None
-        payment = await self._services.ledger.read(
-            lambda connection: load_payment(connection, wanted)
-        )
-        listener = self._listeners[sid]
-        if payment is None or not concerns(payment, listener.terminal_id, listener.user):
-            return None
-        return payment
+    async def _unsubscribe(self, topic: Topic, sid: str, _who: Listener, data: object) -> None:
+        self._rooms.leave(sid, f"{topic.kind}:{topic.wanted(data)}")
+
+    def _refuse(self, sid: str, event: str, why: str, about: Mapping[str, object]) -> None:
+        self._server.send_to([sid], "error", {"message": why, "event": event, **about})
+
+    def _tell_alert(self, alert: Alert) -> None:
+        """Operators hear of each alert; everybody, in general words, of what is wrong at large."""
+        operators = [sid for sid, who in self._listeners.items() if who.is_operator]
+        details = self._words.alert_for_operators(alert)
+        self._server.send_to(operators, "system:alert", details)
+        others = [sid for sid, who in self._listeners.items() if not who.is_operator]
+        now_s = self._services.clock.monotonic_s()
+        if others and not alert.needs_review and now_s >= self._quiet_until_s.get(alert.level, 0.0):
+            self._quiet_until_s[alert.level] = now_s + _ALERT_EVERY_S
+            self._server.send_to(others, "system:alert", self._words.alert_for_all(alert.level))
 
     # --- sockets ------------------------------------------------------------------------------
 
     async def _connect(self, sid: str, environ: Mapping[str, Any], auth: object = None) -> None:
-        if len(self._listeners) >= MAX_SOCKETS:
-            raise Refused("Too many connections")
         try:
-            listener = await self._auth.identify(auth, environ)
-        except TapRailError as exc:  # the ledger cannot tell right now
-            raise Refused("Try again later") from exc
-        self._listeners[sid] = listener
-        self._subscriptions[sid] = set()
-        if listener.terminal_id is not None:
+            who = await self._auth.identify(auth, environ)
+            await self._pump.begin()
+            self._rooms.enter(sid, who.room)
+            past = await self._missed(who)
+        except BaseException as exc:
+            self._rooms.forget(sid)
+            if isinstance(exc, TapRailError):  # the ledger cannot tell right now
+                raise Refused("Try again later") from exc
+            raise
+        if not self._server.is_open(sid):  # the library tells nobody who leaves at this moment
+            self._rooms.forget(sid)
+            raise Refused("The socket was closed")
+        self._listeners[sid] = who
+        self._server.identified(sid)
+        self._make_room(sid, who)
+        if who.user is None:
             # Before its first sync, or a notice in between would reach nobody.
-            await self._server.enter_room(sid, f"terminal:{listener.terminal_id}")
-            return
-        # A user hears of the connection first, and only then of anything else.
-        self._spawn(self._welcome(sid, listener))
+            await self._server.enter_room(sid, who.room)
+        else:
+            # A user hears of the connection first, which the library is yet to confirm.
+            self._spawn(self._welcome(sid, who, who.user.id, past))
 
-    async def _welcome(self, sid: str, listener: Listener) -> None:
-        if listener.user is None:
-            return
-        await self._server.enter_room(sid, f"user:{listener.user.id}")
+    async def _missed(self, who: Listener) -> Past:
+        if who.user is None or who.cursor is None:
+            return Past([], is_whole=False)
+        async with self._resumes:  # it looks through much: one at a time
+            return await self._services.ledger.read(
+                partial(push_history.of_user, user_id=who.user.id, cursor=who.cursor)
+            )
+
+    async def _welcome(self, sid: str, who: Listener, user_id: str, past: Past) -> None:
+        place = str(self._pump.place)
+        missed = past.since(who.cursor)
         body = {
             "message": "Connected to NFC Payment WebSocket",
-            "userId": listener.user.id,
+            "userId": user_id,
             "timestamp": self._now(),
+            "cursor": str(who.cursor) if missed else place,
+            "resumed": bool(missed) or past.is_whole,
         }
-        await self._server.emit("connected", body, to=sid)
+        self._server.send_to([sid], "connected", body)
+        told = [self._words.of_balance(step, user_id) for step in missed]
+        self._catch_up(sid, who.room, past, _at([each for each in told if each], place, who.cursor))
+
+    def _make_room(self, sid: str, who: Listener) -> None:
+        mine = self._of.setdefault(who.room, {})
+        mine[sid] = None
+        if len(mine) > MAX_OF_ONE:
+            self._server.hang_up(next(iter(mine)), "too many sockets of one")
 
     async def _disconnect(self, sid: str, _reason: object = None) -> None:
-        self._listeners.pop(sid, None)
-        self._subscriptions.pop(sid, None)
+        self._rooms.forget(sid)
+        who = self._listeners.pop(sid, None)
+        if who is not None:
+            mine = self._of[who.room]
+            del mine[sid]
+            if not mine:
+                del self._of[who.room]
 
-    async def _ping(self, sid: str, _data: object = None) -> None:
-        user = self._listeners[sid].user
-        body = {"timestamp": self._now(), "userId": None if user is None else user.id}
-        await self._server.emit("pong", body, to=sid)
+    async def _ping(self, sid: str, who: Listener, _data: object) -> None:
+        body = {"timestamp": self._now(), "userId": None if who.user is None else who.user.id}
+        self._server.send_to([sid], "pong", body)
 
-    def _is_heard(self, room: str) -> bool:
-        return next(self._server.manager.get_participants("/", room), None) is not None
+    async def _sync(self, sid: str, who: Listener, data: object) -> dict[str, object]:
+        return await self._terminals.sync(sid, who.terminal_id, data)
 
-    def _spawn(self, work: Any) -> None:
+    def _terminals_here(self) -> set[str]:
+        return {each.terminal_id for each in self._listeners.values() if each.terminal_id}
+
+    def _on(self, event: str, work: Callable[[str, Listener, object], Awaitable[object]]) -> None:
+        """Answer an event of somebody identified; what goes wrong is told to them."""
+
+        async def handle(sid: str, data: object = None, *_: object) -> object:
+            who = self._listeners.get(sid)
+            if who is None:
+                return None
+            try:
+                return await work(sid, who, data)
+            except TapRailError:  # the ledger cannot tell right now
+                self._refuse(sid, event, "Try again later", {})
+            except Exception:  # noqa: BLE001 - the library would keep it to itself
+                _log.exception("push.failed", push_event=event)
+                self._refuse(sid, event, "Something went wrong here; try again later", {})
+            return None
+
+        self._server.on(event, handle)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task: asyncio.Task[None] = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
@@ -315,12 +331,16 @@ class Push:
         return rfc3339(self._services.clock.now_ms())
 
 
-def _transaction_id(data: object) -> str:
-    wanted = data.get("transactionId") if isinstance(data, dict) else data
-    return wanted[:80] if isinstance(wanted, str) else ""
+def _cursor_of(data: object) -> Cursor | None:
+    return Cursor.parse(data.get("cursor")) if isinstance(data, dict) else None
 
 
-def _are_ids(ids: list[object]) -> bool:
-    return len(ids) <= MAX_SYNC_IDS and all(
-        isinstance(each, str) and len(each) <= 64 and each.isascii() for each in ids
-    )
+def _at(told: Sequence[list[Message]], place: str, before: Cursor | None) -> list[Message]:
+    """Steps that were read, each with a place from which nothing is missed: the last one is up to
+    date, the others leave whoever is cut off among them where they were."""
+    last = len(told) - 1
+    return [
+        replace(message, data={**message.data, "cursor": place if at == last else str(before)})
+        for at, messages in enumerate(told)
+        for message in messages
+    ]

@@ -24,6 +24,7 @@ from taprail_gateway.api.context import Services
 from taprail_gateway.api.identify import is_fresh, user_of_token
 from taprail_gateway.directory import User
 from taprail_gateway.ledger import schema
+from taprail_gateway.push_cursor import Cursor
 
 _NONCE: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _MAX_NONCES: Final = 20_000
@@ -34,10 +35,23 @@ _STATUS: Final = select(schema.terminals.c.status).where(schema.terminals.c.id =
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Who is at the other end of a socket: exactly one of the two."""
+    """Who is at the other end of a socket: exactly one of the two.
+
+    The cursor is the place that a user was at when they were connected last.
+    """
 
     terminal_id: str | None = None
     user: User | None = None
+    cursor: Cursor | None = None
+
+    @property
+    def room(self) -> str:
+        """Where all sockets of the same one are."""
+        return f"terminal:{self.terminal_id}" if self.user is None else f"user:{self.user.id}"
+
+    @property
+    def is_operator(self) -> bool:
+        return self.user is not None and self.user.is_operator
 
 
 class PushAuth:
@@ -61,7 +75,7 @@ class PushAuth:
             user = None
         if user is None:
             raise Refused("Authentication failed")
-        return Listener(user=user)
+        return Listener(user=user, cursor=Cursor.parse(given.get("cursor")))
 
     async def _terminal(self, given: Mapping[str, object]) -> str:
         terminal_id, timestamp, nonce, signature = (

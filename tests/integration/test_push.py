@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator
@@ -12,122 +11,32 @@ from typing import Any
 
 import aiohttp
 import pytest
-import socketio
 from nacl.signing import SigningKey
-from socketio.exceptions import ConnectionError as NotConnected
-from sqlalchemy import Connection
 
 from taprail_common.errors import SignatureError
 from taprail_common.payment_state import PaymentEvent
-from taprail_common.signing import Domain, sign, verify
-from taprail_common.wire import PaymentNotice, SignedEnvelope
+from taprail_common.signing import Domain, verify
+from taprail_common.wire import SignedEnvelope
 from taprail_gateway import registry
 from taprail_gateway.ledger import transitions
-from taprail_gateway.ledger.transitions import Attempt, Confirmed
 from tests.support.gateway_fixtures import TERMINAL, TestGateway, running_gateway
-from tests.support.ledger_fixtures import lease_of
-
-WAIT_S = 10
-TX_HASH = "0x" + "ab" * 32
+from tests.support.push_clients import (
+    TX_HASH,
+    WAIT_S,
+    complete,
+    connected,
+    opened,
+    refusal_of,
+    send,
+    terminal_auth,
+    user_auth,
+)
 
 
 @pytest.fixture
 async def gateway(tmp_path: Path) -> AsyncIterator[TestGateway]:
     async with running_gateway(tmp_path) as running:
         yield running
-
-
-class Heard:
-    """A client and everything that it was told, in order."""
-
-    def __init__(self) -> None:
-        self.client = socketio.AsyncClient(reconnection=False)
-        self.events: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
-        self.refusal: Any = None
-        self.client.on("*", self._hear)
-        self.client.on("connect_error", self._refused)
-
-    async def _hear(self, event: str, data: Any = None) -> None:
-        await self.events.put((event, data))
-
-    async def _refused(self, data: Any) -> None:
-        self.refusal = data
-
-    async def next(self) -> tuple[str, Any]:
-        async with asyncio.timeout(WAIT_S):
-            return await self.events.get()
-
-
-@asynccontextmanager
-async def connected(gateway: TestGateway, auth: dict[str, Any] | None) -> AsyncIterator[Heard]:
-    heard = Heard()
-    await heard.client.connect(
-        gateway.url, auth=auth, socketio_path="nfc-ws", transports=["websocket"]
-    )
-    try:
-        yield heard
-    finally:
-        await heard.client.disconnect()
-
-
-def terminal_auth(
-    gateway: TestGateway, *, late_ms: int = 0, key: SigningKey | None = None, nonce: str = ""
-) -> dict[str, Any]:
-    timestamp = gateway.now_ms() + late_ms
-    nonce = nonce or secrets.token_hex(16)
-    text = f"{gateway.services.gateway_id}\n{TERMINAL}\n{timestamp}\n{nonce}"
-    signature = sign(key or gateway.terminal_key, Domain.CONNECT, text.encode())
-    return {
-        "terminalId": TERMINAL,
-        "timestamp": timestamp,
-        "nonce": nonce,
-        "signature": signature,
-    }
-
-
-def user_auth(gateway: TestGateway, user_id: str) -> dict[str, str]:
-    return {"token": gateway.bearer(user_id)["Authorization"].removeprefix("Bearer ")}
-
-
-async def send(gateway: TestGateway, payment: str) -> None:
-    """Take a payment to `sent`, as settlement would: bound to a transaction, then broadcast."""
-    now_ms = gateway.now_ms()
-
-    def work(connection: Connection) -> None:
-        lane = registry.ensure_lane(connection, gateway.custody, now_ms)
-        lease = lease_of(connection, lane)
-        transitions.start_lane(connection, lease, 0)
-        transaction = transitions.bind(
-            connection,
-            lease,
-            nonce=0,
-            payment_ids=[payment],
-            attempt=Attempt(TX_HASH, b"signed", 100_000, 2, 1),
-            valid_before_s=now_ms // 1000 + 600,
-            at_ms=now_ms,
-        )
-        transitions.mark_broadcast(connection, [transaction], now_ms)
-
-    await gateway.ledger.write(work)
-    gateway.services.wakeups.events.ring()
-
-
-async def complete(gateway: TestGateway, payment: str, account: str) -> None:
-    now_ms = gateway.now_ms()
-    confirmed = Confirmed(payment, TX_HASH, 9, "0x" + "cd" * 32)
-    await gateway.ledger.write(
-        lambda connection: transitions.complete(connection, [confirmed], {account: 0}, 9, now_ms)
-    )
-    gateway.services.wakeups.events.ring()
-
-
-def opened(gateway: TestGateway, told: tuple[str, Any]) -> PaymentNotice:
-    """The notice in a `payment:verdict`, its signature checked."""
-    event, data = told
-    assert event == "payment:verdict"
-    envelope = SignedEnvelope.model_validate(data)
-    verify(gateway.public_key, Domain.NOTICE, envelope.body.encode(), envelope.signature)
-    return PaymentNotice.model_validate_json(envelope.body)
 
 
 async def test_a_terminal_is_told_what_became_of_its_payments(gateway: TestGateway) -> None:
@@ -180,16 +89,6 @@ async def test_a_terminal_that_was_away_asks_for_the_current_state(gateway: Test
         for bad in ({"requestIds": ["x"] * 101}, {"requestIds": [7]}, {}, None):
             refused = await terminal.client.call("terminal:sync", bad, timeout=WAIT_S)
             assert "error" in refused
-
-
-async def refusal_of(gateway: TestGateway, auth: dict[str, Any] | None) -> Any:
-    heard = Heard()
-    with pytest.raises(NotConnected):
-        await heard.client.connect(
-            gateway.url, auth=auth, socketio_path="nfc-ws", transports=["websocket"]
-        )
-    await heard.client.disconnect()
-    return heard.refusal
 
 
 async def test_a_terminal_must_sign_freshly_with_its_own_key(gateway: TestGateway) -> None:

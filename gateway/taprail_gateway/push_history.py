@@ -1,0 +1,97 @@
+"""What a late subscriber is told: the steps there were, read in one snapshot, with a bound.
+
+Each function is a query for the reader threads. The steps come oldest first, and carry no place:
+whoever tells them knows up to where the listener has been told of everything else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import ColumnElement, Connection, or_, select
+
+from taprail_gateway.directory import User
+from taprail_gateway.event_pump import STEP_COLUMNS, STEPS, News, as_news
+from taprail_gateway.ledger import queries, schema
+from taprail_gateway.ledger.transitions import ACCEPTED
+from taprail_gateway.payment_view import concerns
+from taprail_gateway.push_cursor import Cursor
+
+MOST: Final = 100
+"""Steps that are told again; who has missed more is told how things stand."""
+
+REACH: Final = 10_000
+"""Steps of everybody that are looked through for those of one user."""
+
+_OF_CARD: Final = 20
+"""Payments of a card that are looked at."""
+
+_e, _p, _m, _c = (
+    table.c for table in (schema.payment_events, schema.payments, schema.merchants, schema.cards)
+)
+_NOWHERE: Final = Cursor(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """Steps, oldest first; `is_whole` when none was left out for their number."""
+
+    steps: list[News]
+    is_whole: bool
+
+    def since(self, cursor: Cursor | None) -> list[News]:
+        """What somebody with this cursor has missed; empty when that cannot be told in full."""
+        if cursor is None:
+            return []
+        missed = [step for step in self.steps if not cursor.covers(step.seq)]
+        if len(missed) == len(self.steps) and not self.is_whole:
+            return []
+        return [step for step in missed if step.event != ACCEPTED]
+
+
+def of_transaction(
+    connection: Connection, payment_id: str, terminal_id: str | None, user: User | None
+) -> Past | None:
+    """A payment's steps; None when there is no such payment for this listener."""
+    past = _past(connection, _e.payment_id == payment_id)
+    if not past.steps or not concerns(past.steps[-1].payment, terminal_id, user):
+        return None
+    return past
+
+
+def of_card(connection: Connection, card_uuid: str, user: User | None) -> Past | None:
+    """Steps of a card's latest payments; None when there is no such card of this user."""
+    owner = connection.scalar(select(_c.user_id).where(_c.uuid == card_uuid))
+    if owner is None or user is None or not (user.is_operator or user.id == owner):
+        return None
+    latest = (
+        select(_p.id)
+        .where(_p.card_uuid == card_uuid)
+        .order_by(_p.created_at_ms.desc())
+        .limit(_OF_CARD)
+    )
+    ids = list(connection.scalars(latest))
+    past = _past(connection, _e.payment_id.in_(ids))
+    return Past(past.steps, past.is_whole and len(ids) < _OF_CARD)
+
+
+def of_user(connection: Connection, user_id: str, cursor: Cursor) -> Past:
+    """The steps of a user's payments and sales since a place."""
+    newest = queries.last_event_seq(connection)
+    after = max(cursor.settled, newest - REACH)
+    past = _past(connection, (_e.seq > after) & or_(_p.user_id == user_id, _m.user_id == user_id))
+    return Past(past.steps, past.is_whole and after == cursor.settled)
+
+
+def _past(connection: Connection, whose: ColumnElement[bool]) -> Past:
+    newest = (
+        select(*STEP_COLUMNS)
+        .select_from(STEPS)
+        .where(whose)
+        .order_by(_e.seq.desc())
+        .limit(MOST + 1)
+    )
+    rows = [dict(row._mapping) for row in connection.execute(newest)]
+    steps = [as_news(row, _NOWHERE) for row in reversed(rows[:MOST])]
+    return Past(steps, len(rows) <= MOST)

@@ -1,0 +1,263 @@
+"""python-socketio's server with a bound for everything: what waits, how long, how many, how much.
+
+The library keeps what it cannot send, waits for who does not read, and lets sockets stay that never
+say who they are. Here a socket that is behind, silent or talks without end is closed, and it alone:
+nobody else waits for it. What the messages are is not this module's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, Final
+
+import engineio
+import socketio
+import structlog
+from aiohttp import web
+from engineio.async_drivers import aiohttp as driver
+from engineio.packet import CLOSE, MESSAGE
+from engineio.packet import Packet as Frame
+from socketio.packet import EVENT, Packet
+
+MAX_SOCKETS: Final = 5_000
+MAX_STRANGERS: Final = 500
+"""Sockets that have not said who they are."""
+
+IDENTIFY_S: Final = 5.0
+"""For saying it; the library's clients do so within a round trip."""
+
+MAX_WAITING: Final = 256
+"""Messages for one socket; a terminal's sync makes a hundred at once."""
+
+SEND_S: Final = 10.0
+"""How long a client may take to read what is before it in the wire's own buffers."""
+
+GOODBYE_S: Final = 2.0
+MAX_MESSAGE_BYTES: Final = 32 * 1024
+"""A sync of 100 request ids is under 7 kB."""
+
+MAX_SAID: Final = 500
+SAID_WITHIN_S: Final = 10.0
+"""So many messages in so long: an app that comes back subscribes to a hundred things at once."""
+
+_log = structlog.get_logger("push")
+
+# The library prints what hostile bytes make of it; our own handlers say themselves what is wrong.
+_quiet = logging.getLogger("taprail.push.library")
+_quiet.setLevel(logging.CRITICAL + 1)
+
+
+class _TextPacket(Packet):  # type: ignore[misc]  # the library is not typed
+    """A packet without binary parts.
+
+    The library gathers in memory as many parts as a packet announces, which may be ten billion; no
+    message of ours has any.
+    """
+
+    def decode(self, encoded_packet: str) -> int:
+        announced: int = super().decode(encoded_packet)
+        if announced:
+            raise ValueError("a message with binary parts")
+        return announced
+
+
+class _Waiting(asyncio.Queue[Any]):
+    """What waits for one socket; whoever puts something in never waits."""
+
+    def __init__(self) -> None:
+        super().__init__(MAX_WAITING)
+        self.is_behind = False
+        self.on_behind: Callable[[], None] = lambda: None
+
+    async def put(self, item: Any) -> None:
+        self.add(item)
+
+    def add(self, item: Any) -> None:
+        """Put it in; when there is no room, the socket is behind, and gets nothing any more."""
+        try:
+            self.put_nowait(item)
+        except asyncio.QueueFull:
+            self.is_behind = True
+            self.on_behind()
+
+    def clear(self) -> None:
+        while not self.empty():
+            self.get_nowait()
+
+
+class _WebSocket(driver.WebSocket):  # type: ignore[misc]
+    """The library's, which gives up on who does not read.
+
+    Nothing is compressed: messages are short, and a compressor takes 256 kB for each socket.
+    """
+
+    async def __call__(self, environ: Mapping[str, Any]) -> web.WebSocketResponse:
+        self._request: web.Request = environ["aiohttp.request"]
+        self._sock = web.WebSocketResponse(
+            max_msg_size=MAX_MESSAGE_BYTES, compress=False, timeout=GOODBYE_S
+        )
+        await self._sock.prepare(self._request)
+        await self.handler(self)
+        return self._sock
+
+    async def send(self, message: str) -> None:
+        try:
+            async with asyncio.timeout(SEND_S):
+                await self._sock.send_str(message)
+        except TimeoutError:
+            if self._request.transport is not None:
+                self._request.transport.abort()
+            raise
+
+
+class _Engine(engineio.AsyncServer):  # type: ignore[misc]
+    """The layer of transports, with our queues and our web sockets."""
+
+    _async: dict[str, Any]  # of the library, for all its servers
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._async = {**self._async, "websocket": _WebSocket}
+
+    def create_queue(self, *_: object, **__: object) -> _Waiting:
+        return _Waiting()
+
+
+class PushServer(socketio.AsyncServer):  # type: ignore[misc]
+    """The server; `send` is how messages leave it."""
+
+    def __init__(self, manager: socketio.AsyncManager | None = None) -> None:
+        super().__init__(
+            async_mode="aiohttp",
+            client_manager=manager,
+            max_http_buffer_size=MAX_MESSAGE_BYTES,
+            serializer=_TextPacket,
+            # One after the other for each socket: nobody can start more work than they wait for.
+            async_handlers=False,
+            logger=_quiet,
+            engineio_logger=_quiet,
+        )
+        self._strangers: dict[str, asyncio.TimerHandle] = {}
+        self._said: dict[str, tuple[float, int]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def send_to(self, sids: Iterable[str], event: str, data: Mapping[str, object]) -> None:
+        """Queue one message for these sockets, without waiting for any of them."""
+        text = self.packet_class(EVENT, data=[event, data], namespace="/").encode()
+        frame = Frame(MESSAGE, text)
+        for sid in sids:
+            eio_sid = self.manager.eio_sid_from_sid(sid, "/")
+            socket = self.eio.sockets.get(eio_sid)
+            if socket is not None and not socket.closed:
+                socket.queue.add(frame)
+
+    def is_open(self, sid: str) -> bool:
+        """Whether a socket is there that can be told something."""
+        socket = self.eio.sockets.get(self.manager.eio_sid_from_sid(sid, "/"))
+        return socket is not None and not socket.closed
+
+    def hang_up(self, sid: str, why: str) -> None:
+        """Close a socket, without what still waits for it when it is behind."""
+        eio_sid = self.manager.eio_sid_from_sid(sid, "/")
+        if eio_sid is not None:
+            self._hang_up(eio_sid, why)
+
+    async def close_all(self) -> None:
+        """Let everybody hear what waits for them, and close; whoever dawdles is left behind."""
+        for eio_sid in list(self.environ):
+            self._hang_up(eio_sid, "the gateway is closing")
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=GOODBYE_S)
+        await self.shutdown()
+
+    def begin(self) -> None:
+        """Join the other gateways before the first socket comes."""
+        self.manager_initialized = True
+        self.manager.initialize()
+
+    def is_heard(self, room: str) -> bool:
+        """Whether a socket of this gateway is in one of the library's rooms."""
+        return next(self.manager.get_participants("/", room), None) is not None
+
+    def identified(self, sid: str) -> None:
+        """Whoever is there may stay."""
+        self._know(self.manager.eio_sid_from_sid(sid, "/"))
+
+    def _hang_up(self, eio_sid: str, why: str) -> None:
+        self._know(eio_sid)
+        socket = self.eio.sockets.get(eio_sid)
+        if socket is None or socket.closing:
+            return
+        _log.debug("push.closed", why=why)
+        if socket.queue.is_behind:
+            socket.queue.clear()
+        task = asyncio.create_task(self._close(socket))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _close(self, socket: Any) -> None:
+        await socket.close(wait=False, abort=True, reason=self.reason.SERVER_DISCONNECT)
+        if not socket.upgraded:  # a web socket has a close of its own, which clients take at once
+            socket.queue.add(Frame(CLOSE))
+        socket.queue.add(None)  # the end of what is sent
+        self.eio.sockets.pop(socket.sid, None)
+
+    # --- what the library calls -----------------------------------------------------------------
+
+    def _engineio_server_class(self) -> type[_Engine]:
+        return _Engine
+
+    async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> object:
+        if len(self._strangers) >= MAX_STRANGERS or len(self.environ) >= MAX_SOCKETS:
+            return "Too many connections"
+        await super()._handle_eio_connect(eio_sid, environ)
+        self.eio.sockets[eio_sid].queue.on_behind = partial(self._hang_up, eio_sid, "behind")
+        self._expect(eio_sid)
+        return None
+
+    async def _handle_eio_message(self, eio_sid: str, data: object) -> None:
+        if eio_sid not in self.environ:  # it was closed, and talks on
+            return
+        if self._talks_too_much(eio_sid):
+            self._hang_up(eio_sid, "too many messages")
+            return
+        try:
+            await super()._handle_eio_message(eio_sid, data)
+        except Exception as exc:  # noqa: BLE001 - whatever the library makes of hostile bytes
+            _log.debug("push.malformed", error=type(exc).__name__)
+
+    async def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
+        await super()._handle_eio_disconnect(eio_sid, reason)
+        self._said.pop(eio_sid, None)
+        self._know(eio_sid)
+
+    async def _handle_disconnect(
+        self, eio_sid: str, namespace: str, reason: str | None = None
+    ) -> None:
+        await super()._handle_disconnect(eio_sid, namespace, reason)
+        if reason == self.reason.CLIENT_DISCONNECT:  # it is nobody now, and its transport is open
+            self._expect(eio_sid)
+
+    def _expect(self, eio_sid: str) -> None:
+        """Wait a while for a socket to say who it is."""
+        if eio_sid not in self._strangers:
+            late = partial(self._hang_up, eio_sid, "did not say who it is")
+            loop = asyncio.get_running_loop()
+            self._strangers[eio_sid] = loop.call_later(IDENTIFY_S, late)
+
+    def _know(self, eio_sid: str) -> None:
+        timer = self._strangers.pop(eio_sid, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _talks_too_much(self, eio_sid: str) -> bool:
+        now_s = time.monotonic()
+        since_s, said = self._said.get(eio_sid, (now_s, 0))
+        if now_s - since_s > SAID_WITHIN_S:
+            since_s, said = now_s, 0
+        self._said[eio_sid] = (since_s, said + 1)
+        return said >= MAX_SAID

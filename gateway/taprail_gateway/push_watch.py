@@ -1,0 +1,99 @@
+"""Looks into the ledger for what rings no bell here: new alerts, and terminals that were revoked.
+
+A command in another process may do either. Both are looked for at a steady pace, by queries that
+cost the same however long the past is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from dataclasses import fields
+from functools import partial
+from typing import Final
+
+import structlog
+from sqlalchemy import Connection, bindparam, func, select
+
+from taprail_gateway.ledger import schema
+from taprail_gateway.ledger.alerts import Alert
+from taprail_gateway.ledger.database import Ledger
+
+LOOK_EVERY_S: Final = 0.5
+"""The longest that a revoked terminal hears what it should not, beside the time of a read."""
+
+_MOST: Final = 100
+_LATE: Final = 100
+"""Numbers that may yet come behind the newest: writers on PostgreSQL commit out of turn."""
+
+_a, _t = schema.alerts.c, schema.terminals.c
+_NEWEST: Final = select(func.max(_a.id))
+_RAISED: Final = (
+    select(*(_a[field.name] for field in fields(Alert)))
+    .where(_a.id > bindparam("after"))
+    .order_by(_a.id)
+    .limit(_LATE + _MOST)
+)
+_ACTIVE: Final = select(_t.id).where(
+    _t.id.in_(bindparam("ids", expanding=True)), _t.status == "active"
+)
+
+_log = structlog.get_logger("push")
+
+
+class Watch:
+    """One task: `run`. It tells of alerts raised from now on, and of terminals to be closed."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        terminals: Callable[[], Collection[str]],
+        on_alert: Callable[[Alert], None],
+        on_revoked: Callable[[str], None],
+    ) -> None:
+        self._ledger = ledger
+        self._terminals = terminals
+        self._on_alert = on_alert
+        self._on_revoked = on_revoked
+        self._newest: int | None = None
+        self._told: set[int] = set()
+
+    async def run(self) -> None:
+        """Until cancelled; what cannot be read now is read at the next look."""
+        while True:
+            try:
+                await self._look()
+            except Exception:  # noqa: BLE001 - a supervised loop: nobody else would hear of it
+                _log.exception("push.watch_failed")
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _look(self) -> None:
+        if self._newest is None:
+            self._newest = await self._ledger.read(_newest)
+            self._told = set(range(self._newest - _LATE, self._newest + 1))
+        connected = list(self._terminals())
+        raised, active = await self._ledger.read(
+            partial(_changes, after=self._newest - _LATE, connected=connected)
+        )
+        for terminal_id in set(connected) - active:
+            self._on_revoked(terminal_id)
+        for alert in raised:
+            if alert.id not in self._told:
+                self._told.add(alert.id)
+                self._on_alert(alert)
+        self._newest = max([self._newest, *(alert.id for alert in raised)])
+        self._told = {number for number in self._told if number > self._newest - _LATE}
+
+
+def _newest(connection: Connection) -> int:
+    return int(connection.scalar(_NEWEST) or 0)
+
+
+def _changes(
+    connection: Connection, *, after: int, connected: list[str]
+) -> tuple[list[Alert], set[str]]:
+    """The alerts after a number, and which of the terminals may stay."""
+    active = set(connection.scalars(_ACTIVE, {"ids": connected})) if connected else set()
+    raised = connection.execute(_RAISED, {"after": after}).mappings()
+    return [Alert(**{**row, "needs_review": bool(row["needs_review"])}) for row in raised], active

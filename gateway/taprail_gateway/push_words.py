@@ -1,0 +1,116 @@
+"""The messages of the push, as apps know them: names and fields are the public contract's. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from taprail_common.clock import rfc3339
+from taprail_common.payment_state import PaymentEvent, PaymentState
+from taprail_gateway.event_pump import News
+from taprail_gateway.ledger.alerts import Alert
+from taprail_gateway.push_rooms import Message
+
+Data = dict[str, object]
+
+_MOVES_BACK: Final = frozenset({PaymentEvent.REORG.value, PaymentEvent.REORG_UNBOUND.value})
+_MOVES: Final = frozenset({PaymentEvent.CONFIRM.value, *_MOVES_BACK})
+
+_FOR_ALL: Final = {
+    "error": "Payments may take longer than usual. The operator has been told.",
+    "warning": "Some payments may take longer than usual.",
+    "info": "The operator has been told of something.",
+}
+"""What everybody hears of an alert, by its level: its own words may name wallets and nodes."""
+
+
+class Words:
+    """Puts news into messages; `explorer_link` gives the address of a transaction's page."""
+
+    def __init__(
+        self, now: Callable[[], str], explorer_link: Callable[[str | None], str | None]
+    ) -> None:
+        self._now = now
+        self._explorer_link = explorer_link
+
+    def of_transaction(self, news: News) -> list[Message]:
+        """What `transaction:{id}` is told of a step."""
+        payment = news.payment
+        same: Data = {
+            "transactionId": payment.id,
+            "status": news.state,
+            "timestamp": self._now(),
+            "cursor": news.cursor,
+        }
+        known: Data = {"txHash": payment.tx_hash, "amount": payment.amount_units}
+        messages = [Message(news.seq, "transaction:update", {**same, **known})]
+        if news.state == PaymentState.COMPLETED and payment.completed_at_ms is not None:
+            completed: Data = {
+                **same,
+                **known,
+                "explorerUrl": self._explorer_link(payment.tx_hash),
+                "completedAt": rfc3339(payment.completed_at_ms),
+            }
+            messages.append(Message(news.seq, "transaction:completed", completed))
+        if news.state == PaymentState.FAILED:
+            why: Data = {"reason": payment.failure_reason, "failedAt": rfc3339(news.at_ms)}
+            messages.append(Message(news.seq, "transaction:failed", {**same, **why}))
+        return messages
+
+    def of_card(self, news: News) -> list[Message]:
+        """What `card:{uuid}` is told of a step of a payment with it."""
+        payment = news.payment
+        done_ms = payment.completed_at_ms if news.state == PaymentState.COMPLETED else None
+        last: Data = {
+            "id": payment.id,
+            "amount": payment.amount_units,
+            "status": news.state,
+            "completedAt": None if done_ms is None else rfc3339(done_ms),
+        }
+        return [Message(news.seq, *self.card_status(payment.card_uuid, last, news.cursor))]
+
+    def card_status(self, card_uuid: str, last: Data | None, cursor: str) -> tuple[str, Data]:
+        """How a card stands: what became of its last transaction, or that there was none."""
+        return "card:status:update", {
+            "cardUuid": card_uuid,
+            "status": {"lastTransaction": last},
+            "timestamp": self._now(),
+            "cursor": cursor,
+        }
+
+    def of_balance(self, news: News, user_id: str) -> list[Message]:
+        """What `user:{id}` is told of a step; only of one that has moved their money."""
+        payment = news.payment
+        if news.event not in _MOVES:
+            return []
+        gained = payment.amount_units if user_id != payment.user_id else -payment.amount_units
+        last: Data = {
+            "id": payment.id,
+            "amount": -gained if news.event in _MOVES_BACK else gained,
+            "txHash": payment.tx_hash,
+            "status": news.state,
+        }
+        balance: Data = {
+            "lastUpdate": rfc3339(news.at_ms),
+            "currency": payment.currency,
+            "lastTransaction": last,
+        }
+        data: Data = {"balance": balance, "timestamp": self._now(), "cursor": news.cursor}
+        return [Message(news.seq, "balance:update", data)]
+
+    def alert_for_all(self, level: str) -> Data:
+        """An alert as everybody hears it."""
+        return {"message": _FOR_ALL[level], "level": level, "timestamp": self._now()}
+
+    def alert_for_operators(self, alert: Alert) -> Data:
+        """The same with what it is about."""
+        return {
+            "message": alert.text,
+            "level": alert.level,
+            "timestamp": self._now(),
+            "id": alert.id,
+            "kind": alert.kind,
+            "subject": alert.subject,
+            "needsReview": alert.needs_review,
+            "raisedAt": rfc3339(alert.raised_at_ms),
+        }
