@@ -123,6 +123,7 @@ class Card:
     sun_counter: int
     key_version: int
     created_at_ms: int = 0
+    expires_at_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,12 +321,13 @@ def _merchant(case: Case) -> Decline | None:
 
 
 def _card_status(case: Case) -> Decline | None:
-    status = _card(case).status
-    if status == "active":
-        return None
-    if status == "frozen":
+    card = _card(case)
+    if card.status == "frozen":
         return Decline(Reason.CARD_FROZEN, "The card is frozen")
-    return Decline(Reason.CARD_EXPIRED, "The card has expired")
+    is_over = card.expires_at_ms is not None and case.now_ms >= card.expires_at_ms
+    if is_over or card.status != "active":
+        return Decline(Reason.CARD_EXPIRED, "The card has expired")
+    return None
 
 
 def _currency(case: Case) -> Decline | None:

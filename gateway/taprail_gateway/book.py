@@ -45,6 +45,7 @@ _CARD_COLUMNS: Final = (
     _c.sun_counter,
     _c.key_version,
     _c.created_at_ms,
+    _c.expires_at_ms,
 )
 _TERMINAL_COLUMNS: Final = (_t.id, _t.status, _t.merchant_id, _m.status, _m.account)
 _CARDS: Final = (

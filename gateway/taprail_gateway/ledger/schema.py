@@ -96,7 +96,7 @@ __all__ = [
     "webhook_endpoints",
 ]
 
-VERSION: Final = "0006"
+VERSION: Final = "0008"
 """Of this schema: the newest in `migrations/versions`, which a test compares."""
 
 meta: Final = Table(
@@ -193,6 +193,8 @@ cards: Final = Table(
     Column("sun_counter", BigInteger, nullable=False, server_default="0"),
     Column("key_version", Integer, nullable=False, server_default="1"),
     Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger, comment="from then on it is refused"),
+    Column("replaced_by", Id, comment="the card that has its account now"),
     CheckConstraint(in_list("profile", ["sun", "uid", "signed"]), "profile"),
     CheckConstraint(in_list("status", ["active", "frozen", "expired"]), "status"),
 )
