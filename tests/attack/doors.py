@@ -38,19 +38,22 @@ class Straight:
         self._shop = shop
         self._rng = rng
         self._gateways = gateways
+        self._turn = 0
 
     async def post(self, parts: Sequence[Sequence[Letter]]) -> list[list[Told]]:
+        self._turn += 1
         turns = [place for place, letters in enumerate(parts) for _ in letters]
         self._rng.shuffle(turns)
         waiting = [iter(letters) for letters in parts]
-        told = await asyncio.gather(*(self._one(next(waiting[place])) for place in turns))
+        told = await asyncio.gather(*(self._one(place, next(waiting[place])) for place in turns))
         answers: list[list[Told]] = [[] for _ in parts]
         for place, each in zip(turns, told, strict=True):
             answers[place].append(each)
         return answers
 
-    async def _one(self, letter: Letter) -> Told:
-        gateway = self._gateways[0]
+    async def _one(self, place: int, letter: Letter) -> Told:
+        # What one attack posts at once goes to one gateway: two would not keep its order.
+        gateway = self._gateways[(self._turn + place) % len(self._gateways)]
         services, sender = gateway.services, letter.sender or ""
         if sender not in self._shop.keys:
             return Told(401, code="terminal_unknown")

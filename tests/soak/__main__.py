@@ -2,7 +2,8 @@
 
     days    settlement through every crash point and every fault of the proxy, in each seed
     chaos   the whole stack; its faults, kills, reorgs … are dealt over the seeds, each alone
-    model   the state machine over ledger and loops, beside the other two on the second core
+    attacks requests by someone who means ill: thousands in each seed, and none may be accepted
+    model   the state machine over ledger and loops, beside the others on the second core
 
 A soak of an hour is to see twenty seeds. What it has really met it says at its end; a fault that
 an hour should have met and did not is a failure like any other. Exit code 1 when anything was
@@ -25,16 +26,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tests.soak import chaos, days, model
+from tests.soak import attacks, chaos, days, model
 from tests.soak.campaign import Campaign, Found, Means
 from tests.support.postgres_server import NoPostgresError, PostgresServer
 
-NAMES: Final = ("days", "chaos", "model")
+NAMES: Final = ("days", "chaos", "attacks", "model")
 BESIDE: Final = "model"
 """It computes while the others wait for blocks."""
 PLANNED_MINUTES: Final = 60.0
 PLANNED_SEEDS: Final = 20
 PLANNED_STEPS: Final = 100_000
+PLANNED_ATTACKS: Final = 100_000
 _SEEDS: Final = 1_000_000
 _SHORTEST_TURN_MINUTES: Final = 0.1
 _BESIDE_MINUTES: Final = 5.0
@@ -119,6 +121,7 @@ def main(
         campaigns: dict[str, Campaign] = {
             "days": days.Days(means),
             "chaos": chaos.Chaos(first_seed, means),
+            "attacks": attacks.run,
             "model": model.run,
         }
         wanted = {name: it for name, it in campaigns.items() if name in chosen}
@@ -142,6 +145,8 @@ def _planned(chosen: set[str], means: Means) -> Counter[str]:
         plan |= days.planned(PLANNED_SEEDS)
     if "chaos" in chosen:
         plan |= chaos.planned(PLANNED_SEEDS, means)
+    if "attacks" in chosen:
+        plan[attacks.ATTACKS] = PLANNED_ATTACKS
     if "model" in chosen:
         plan[model.STEPS] = PLANNED_STEPS
     return plan
