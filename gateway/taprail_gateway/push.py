@@ -31,7 +31,7 @@ from taprail_gateway.api.context import Services
 from taprail_gateway.estimate import SettlementEstimate
 from taprail_gateway.event_pump import EventPump, News
 from taprail_gateway.ledger.alerts import Alert
-from taprail_gateway.push_auth import Listener, PushAuth
+from taprail_gateway.push_auth import Listener, PushAuth, payee_room, payer_room
 from taprail_gateway.push_cursor import Cursor
 from taprail_gateway.push_history import Past
 from taprail_gateway.push_rooms import Message, Rooms
@@ -61,6 +61,15 @@ class Presence:
 
     connections: int
     users: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What listeners were told: all steps up to `seq`, and how many sockets were closed because
+    they were too slow for it."""
+
+    seq: int
+    behind: int
 
 
 class Push:
@@ -143,6 +152,10 @@ class Push:
         users = {each.user.id for each in self._listeners.values() if each.user is not None}
         return Presence(len(self._listeners), sorted(users))
 
+    def told(self) -> Told:
+        """How far the telling is."""
+        return Told(self._pump.place.seen, self._server.behind)
+
     async def tell(self, news: Sequence[News]) -> None:
         """Tell whoever listens; takes the durations of completed payments into the estimate."""
         completed = [each for each in news if each.state == PaymentState.COMPLETED]
@@ -161,8 +174,8 @@ class Push:
         payment = news.payment
         for topic in TOPICS:
             self._tell_room(topic.room_of(payment), partial(topic.words, self._words, news))
-        for user_id in {payment.user_id, payment.merchant_user_id} - {None}:
-            self._tell_room(f"user:{user_id}", partial(self._words.of_balance, news, str(user_id)))
+        for purse in (payer_room(payment.user_id), payee_room(payment.merchant_user_id)):
+            self._tell_room(purse, partial(self._words.of_balance, news, purse))
 
     def _tell_room(self, room: str, words: Callable[[], list[Message]]) -> None:
         messages = words() if self._rooms.is_heard(room) else []
@@ -195,17 +208,21 @@ class Push:
         told = [topic.words(self._words, step) for step in missed or past.steps[-1:]]
         if not told:
             told = [topic.nothing_yet(self._words, wanted)]
-        self._catch_up(sid, room, past, _at(told, place, None if not missed else cursor))
+        self._catch_up(sid, [room], past, _at(told, place, None if not missed else cursor))
 
-    def _catch_up(self, sid: str, room: str, past: Past, messages: list[Message]) -> None:
+    def _catch_up(
+        self, sid: str, rooms: Sequence[str], past: Past, messages: list[Message]
+    ) -> None:
         """Tell what was read, then what has happened since, and from now on all that happens."""
         known = [step.seq for step in past.steps]
         to_come = [seq for seq in known if not self._pump.has_told(seq)]
-        held = self._rooms.begin(sid, room, known, to_come)
-        if held is None:
-            self._server.hang_up(sid, "behind")
-            return
-        self._send([sid], [*messages, *held])
+        for room in rooms:
+            held = self._rooms.begin(sid, room, known, to_come)
+            if held is None:
+                self._server.hang_up(sid, "behind")
+                return
+            messages += held
+        self._send([sid], messages)
 
     async def _unsubscribe(self, topic: Topic, sid: str, _who: Listener, data: object) -> None:
         self._rooms.leave(sid, f"{topic.kind}:{topic.wanted(data)}")
@@ -230,7 +247,8 @@ class Push:
         try:
             who = await self._auth.identify(auth, environ)
             await self._pump.begin()
-            self._rooms.enter(sid, who.room)
+            for purse in who.purses:
+                self._rooms.enter(sid, purse)
             past = await self._missed(who)
         except BaseException as exc:
             self._rooms.forget(sid)
@@ -255,7 +273,7 @@ class Push:
             return Past([], is_whole=False)
         async with self._resumes:  # it looks through much: one at a time
             return await self._services.ledger.read(
-                partial(push_history.of_user, user_id=who.user.id, cursor=who.cursor)
+                partial(push_history.of_user, user=who.user, cursor=who.cursor)
             )
 
     async def _welcome(self, sid: str, who: Listener, user_id: str, past: Past) -> None:
@@ -269,8 +287,13 @@ class Push:
             "resumed": bool(missed) or past.is_whole,
         }
         self._server.send_to([sid], "connected", body)
-        told = [self._words.of_balance(step, user_id) for step in missed]
-        self._catch_up(sid, who.room, past, _at([each for each in told if each], place, who.cursor))
+        told = [
+            messages
+            for step in missed
+            for purse in who.purses
+            if (messages := self._words.of_balance(step, purse))
+        ]
+        self._catch_up(sid, who.purses, past, _at(told, place, who.cursor))
 
     def _make_room(self, sid: str, who: Listener) -> None:
         mine = self._of.setdefault(who.room, {})

@@ -33,6 +33,16 @@ _MAX_NONCES: Final = 20_000
 _STATUS: Final = select(schema.terminals.c.status).where(schema.terminals.c.id == bindparam("id"))
 
 
+def payer_room(user_id: str) -> str:
+    """Who hears of the money that a user pays."""
+    return f"payer:{user_id}"
+
+
+def payee_room(user_id: str | None) -> str:
+    """Who hears of the money that a user is paid."""
+    return f"payee:{user_id}"
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
     """Who is at the other end of a socket: exactly one of the two.
@@ -48,6 +58,15 @@ class Listener:
     def room(self) -> str:
         """Where all sockets of the same one are."""
         return f"terminal:{self.terminal_id}" if self.user is None else f"user:{self.user.id}"
+
+    @property
+    def purses(self) -> list[str]:
+        """Where it is told of money that they pay, and of money that they are paid."""
+        if self.user is None:
+            return []
+        may = {payer_room(self.user.id): self.user.is_customer}
+        may |= {payee_room(self.user.id): self.user.is_merchant}
+        return [room for room, is_allowed in may.items() if is_allowed]
 
     @property
     def is_operator(self) -> bool:

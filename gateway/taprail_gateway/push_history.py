@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, false, or_, select
 
 from taprail_gateway.directory import User
 from taprail_gateway.event_pump import STEP_COLUMNS, STEPS, News, as_news
@@ -63,7 +63,9 @@ def of_transaction(
 def of_card(connection: Connection, card_uuid: str, user: User | None) -> Past | None:
     """Steps of a card's latest payments; None when there is no such card of this user."""
     owner = connection.scalar(select(_c.user_id).where(_c.uuid == card_uuid))
-    if owner is None or user is None or not (user.is_operator or user.id == owner):
+    if owner is None or user is None:
+        return None
+    if not (user.is_operator or (user.is_customer and user.id == owner)):
         return None
     latest = (
         select(_p.id)
@@ -76,11 +78,16 @@ def of_card(connection: Connection, card_uuid: str, user: User | None) -> Past |
     return Past(past.steps, past.is_whole and len(ids) < _OF_CARD)
 
 
-def of_user(connection: Connection, user_id: str, cursor: Cursor) -> Past:
+def of_user(connection: Connection, user: User, cursor: Cursor) -> Past:
     """The steps of a user's payments and sales since a place."""
     newest = queries.last_event_seq(connection)
     after = max(cursor.settled, newest - REACH)
-    past = _past(connection, (_e.seq > after) & or_(_p.user_id == user_id, _m.user_id == user_id))
+    theirs = [
+        column == user.id
+        for column, may in ((_p.user_id, user.is_customer), (_m.user_id, user.is_merchant))
+        if may
+    ]
+    past = _past(connection, and_(_e.seq > after, or_(false(), *theirs)))
     return Past(past.steps, past.is_whole and after == cursor.settled)
 
 

@@ -144,6 +144,8 @@ class PushServer(socketio.AsyncServer):  # type: ignore[misc]
         self._strangers: dict[str, asyncio.TimerHandle] = {}
         self._said: dict[str, tuple[float, int]] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self.behind = 0
+        """Sockets that were closed because they read too slowly."""
 
     def send_to(self, sids: Iterable[str], event: str, data: Mapping[str, object]) -> None:
         """Queue one message for these sockets, without waiting for any of them."""
@@ -194,6 +196,7 @@ class PushServer(socketio.AsyncServer):  # type: ignore[misc]
             return
         _log.debug("push.closed", why=why)
         if socket.queue.is_behind:
+            self.behind += 1
             socket.queue.clear()
         task = asyncio.create_task(self._close(socket))
         self._closing.add(task)

@@ -9,6 +9,7 @@ from taprail_common.clock import rfc3339
 from taprail_common.payment_state import PaymentEvent, PaymentState
 from taprail_gateway.event_pump import News
 from taprail_gateway.ledger.alerts import Alert
+from taprail_gateway.push_auth import payee_room, payer_room
 from taprail_gateway.push_rooms import Message
 
 Data = dict[str, object]
@@ -78,12 +79,14 @@ class Words:
             "cursor": cursor,
         }
 
-    def of_balance(self, news: News, user_id: str) -> list[Message]:
-        """What `user:{id}` is told of a step; only of one that has moved their money."""
+    def of_balance(self, news: News, purse: str) -> list[Message]:
+        """What a user is told of a step; only of one that has moved money of theirs."""
         payment = news.payment
-        if news.event not in _MOVES:
+        gains = {payee_room(payment.merchant_user_id): payment.amount_units}
+        gains |= {payer_room(payment.user_id): -payment.amount_units}
+        if news.event not in _MOVES or purse not in gains:
             return []
-        gained = payment.amount_units if user_id != payment.user_id else -payment.amount_units
+        gained = gains[purse]
         last: Data = {
             "id": payment.id,
             "amount": -gained if news.event in _MOVES_BACK else gained,
