@@ -24,7 +24,7 @@ from taprail_common.errors import OperatorError
 from taprail_common.signing import fingerprint, gateway_id, load_key_file, public_key_text
 from taprail_gateway import facts, registry
 from taprail_gateway.accept import Acceptor
-from taprail_gateway.api.context import Services
+from taprail_gateway.api.context import SOCKETS, Services
 from taprail_gateway.api.routes import build_app
 from taprail_gateway.authorize import Rules
 from taprail_gateway.callbacks.kinds import dispatching
@@ -35,6 +35,7 @@ from taprail_gateway.estimate import SettlementEstimate, configured_bounds_ms
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.proofs import ProofReader
 from taprail_gateway.push import Push
+from taprail_gateway.queue_health import QueueHealth, Sources
 from taprail_gateway.settle.chain import Chain, TokenInfo
 from taprail_gateway.settle.connect import connect
 from taprail_gateway.settle.engine import Settlement
@@ -124,7 +125,10 @@ async def running(settings: GatewaySettings, clock: Clock) -> AsyncIterator[Read
             _services(settings, ledger, chain.token, secrets, wakeups, estimate, live),
             not_ready=settlement.obstacles,
         )
+        services.health.sources.obstacles = settlement.obstacles
+        services.health.sources.caches = services.cache_numbers
         push = Push(services, estimate, settings.push)
+        services.health.sources.told = push.told
         async with (
             _settling(settlement),
             dispatching(settings, ledger, secrets.custody, clock, wakeups),
@@ -177,6 +181,7 @@ async def _listening(
 ) -> AsyncIterator[tuple[str, int]]:
     """Serve HTTP and sockets; on the way out first the door is closed, then those inside leave."""
     app = build_app(services)
+    app[SOCKETS] = push
     push.attach(app)
     runner = web.AppRunner(
         app,
@@ -250,9 +255,16 @@ def _services(
         directory=Directory(ledger),
         tokens=secrets.tokens,
         wakeups=wakeups,
+        health=QueueHealth(ledger, Sources(live, works_on=_side_queues(settings))),
+        live=live,
         token_domain=TokenDomain(token.name, token.version, token.chain_id, token.address),
         explorer_url=settings.gateway.explorer_url,
     )
+
+
+def _side_queues(settings: GatewaySettings) -> frozenset[str]:
+    is_on = {"mint": settings.rewards.contract is not None, "webhook": settings.webhooks.enabled}
+    return frozenset(name for name, on in is_on.items() if on)
 
 
 def _is_draining(live: LiveSettings) -> bool:

@@ -29,7 +29,7 @@ from taprail_common.wire import (
 )
 from taprail_gateway import registry
 from taprail_gateway.accept import Acceptor
-from taprail_gateway.api.context import Services
+from taprail_gateway.api.context import SOCKETS, Services
 from taprail_gateway.api.routes import build_app
 from taprail_gateway.authorize import Rules
 from taprail_gateway.custody import Custody, create_master_key
@@ -40,7 +40,11 @@ from taprail_gateway.ledger import transitions
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.proofs import ProofReader
 from taprail_gateway.push import Push
+from taprail_gateway.push_settings import PushSettings
+from taprail_gateway.queue_health import QueueHealth, Sources
 from taprail_gateway.registry import CardOrder, IssuedCard
+from taprail_gateway.settle.live import LiveSettings
+from taprail_gateway.settle.settings import SettlementSettings
 from taprail_gateway.tokens import Scope, TokenKey, Tokens
 from taprail_gateway.wakeups import Wakeups
 from taprail_hwsim.cards.ntag424 import Ntag424
@@ -221,26 +225,30 @@ async def running_gateway(
     accept_uid_cards: bool = False,
     ledger_url: str | None = None,
     fraud: FraudSettings = DEFAULTS,
+    push: PushSettings | None = None,
 ) -> AsyncIterator[TestGateway]:
     """A gateway on an ephemeral port; user alice (customer), bob (merchant), olga (operator)."""
     url = ledger_url or f"sqlite:///{folder / 'ledger.db'}"
     rules = Rules("TUSD", 6, accept_uid_cards, fraud)
-    async with _serving(_build(folder, url, rules)) as gateway:
+    async with _serving(_build(folder, url, rules, push)) as gateway:
         yield gateway
 
 
 @asynccontextmanager
-async def gateway_beside(first: TestGateway, ledger_url: str) -> AsyncIterator[TestGateway]:
+async def gateway_beside(
+    first: TestGateway, ledger_url: str, push: PushSettings | None = None
+) -> AsyncIterator[TestGateway]:
     """Another gateway of the same name, on the same ledger, with connections of its own."""
     ledger = Ledger.open(ledger_url, clock=first.clock)
     services = replace(
         first.services,
         ledger=ledger,
+        wakeups=Wakeups(),
         directory=Directory(ledger),
         acceptor=Acceptor(first.services.key, first.services.rules, first.clock, first.estimate),
     )
-    push = Push(services, first.estimate)
-    async with _serving(replace(first, ledger=ledger, services=services, push=push)) as gateway:
+    beside = Push(services, first.estimate, push)
+    async with _serving(replace(first, ledger=ledger, services=services, push=beside)) as gateway:
         yield gateway
 
 
@@ -248,6 +256,7 @@ async def gateway_beside(first: TestGateway, ledger_url: str) -> AsyncIterator[T
 async def _serving(gateway: TestGateway) -> AsyncIterator[TestGateway]:
     await gateway.ledger.start()
     app = build_app(gateway.services)
+    app[SOCKETS] = gateway.push
     gateway.push.attach(app)
     runner = web.AppRunner(app, access_log=None, auto_decompress=False)
     await runner.setup()
@@ -264,7 +273,9 @@ async def _serving(gateway: TestGateway) -> AsyncIterator[TestGateway]:
     await gateway.ledger.close()
 
 
-def _build(folder: Path, ledger_url: str, rules: Rules) -> TestGateway:
+def _build(
+    folder: Path, ledger_url: str, rules: Rules, push_settings: PushSettings | None
+) -> TestGateway:
     clock = SteppingClock()
     ledger = Ledger.open(ledger_url, clock=clock, migrate=True)
     create_master_key(folder / "master.key")
@@ -274,6 +285,7 @@ def _build(folder: Path, ledger_url: str, rules: Rules) -> TestGateway:
     ledger.write_now(lambda connection: _provision(connection, custody, terminal_key, clock))
     key = SigningKey.generate()
     estimate = SettlementEstimate(least_ms=2_000, most_ms=5_000)
+    live = LiveSettings(SettlementSettings())
     services = Services(
         ledger=ledger,
         clock=clock,
@@ -290,9 +302,13 @@ def _build(folder: Path, ledger_url: str, rules: Rules) -> TestGateway:
         tokens=Tokens([TokenKey.shared(SECRET)]),
         wakeups=Wakeups(),
         token_domain=TOKEN_DOMAIN,
+        health=QueueHealth(ledger, Sources(live, works_on=frozenset({"mint", "webhook"}))),
+        live=live,
         explorer_url="https://explorer.example/tx/{txHash}",
     )
-    push = Push(services, estimate)
+    push = Push(services, estimate, push_settings)
+    services.health.sources.told = push.told
+    services.health.sources.caches = services.cache_numbers
     return TestGateway(ledger, custody, services, clock, terminal_key, estimate, push)
 
 

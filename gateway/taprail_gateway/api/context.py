@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from aiohttp import web
 from nacl.signing import SigningKey
@@ -16,7 +16,9 @@ from taprail_gateway.authorize import Rules
 from taprail_gateway.directory import Directory
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.proofs import ProofReader
+from taprail_gateway.queue_health import Caches, QueueHealth, Told
 from taprail_gateway.remembered import CacheUse
+from taprail_gateway.settle.live import LiveSettings
 from taprail_gateway.tokens import Tokens
 from taprail_gateway.wakeups import Wakeups
 
@@ -37,6 +39,8 @@ class Services:
     tokens: Tokens
     wakeups: Wakeups
     token_domain: TokenDomain
+    health: QueueHealth
+    live: LiveSettings
     explorer_url: str | None = None
     not_ready: Callable[[], list[str]] = list
 
@@ -45,6 +49,11 @@ class Services:
         """How often what every request needs was in memory already."""
         return {"cards": self.proofs.use, **self.directory.use}
 
+    def cache_numbers(self) -> Caches:
+        """The same, as a queue has it."""
+        asked = sum(use.hits + use.misses for use in self.caches.values())
+        return Caches(asked, self.ledger.reads_under_way, self.ledger.reads_refused)
+
     def explorer_link(self, tx_hash: str | None) -> str | None:
         """Where a person can look at a transaction."""
         if self.explorer_url is None or tx_hash is None:
@@ -52,4 +61,22 @@ class Services:
         return self.explorer_url.replace("{txHash}", tx_hash)
 
 
+class Presence(Protocol):
+    """Who listens."""
+
+    @property
+    def connections(self) -> int: ...
+    @property
+    def users(self) -> list[str]: ...
+
+
+class Sockets(Protocol):
+    """The push, as the HTTP edge sees it."""
+
+    def presence(self) -> Presence: ...
+    def told(self) -> Told: ...
+
+
 SERVICES: Final = web.AppKey("services", Services)
+SOCKETS: Final = web.AppKey("sockets", Sockets)
+"""Set where there is a push."""

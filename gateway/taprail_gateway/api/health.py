@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from aiohttp import web
 
 from taprail_gateway.api.context import SERVICES
+from taprail_gateway.api.messages import Alive, NotReady, Ready
+from taprail_gateway.api.table import Plain
 
 
 async def healthz(_request: web.Request) -> web.Response:
@@ -18,3 +22,16 @@ async def readyz(request: web.Request) -> web.Response:
     if problems:
         return web.json_response({"status": "not ready", "problems": problems}, status=503)
     return web.json_response({"status": "ready"})
+
+
+ROUTES: Final = (
+    Plain("GET", "/healthz", "Whether the gateway lives", healthz, {200: Alive}, is_open=True),
+    Plain(
+        "GET",
+        "/readyz",
+        "Whether it can do its work",
+        readyz,
+        {200: Ready, 503: NotReady},
+        is_open=True,
+    ),
+)

@@ -23,6 +23,8 @@ from taprail_gateway.api.identify import (
     signed_query,
     token_user,
 )
+from taprail_gateway.api.messages import Declined, NotFound, PaymentStarted, PaymentStatus, Problem
+from taprail_gateway.api.table import Plain
 from taprail_gateway.authorize import Evidence, PaymentRequest, Profile
 from taprail_gateway.payment_view import concerns, load_payment, status_body
 from taprail_gateway.proofs import ProofReader
@@ -135,3 +137,22 @@ def _json(body: dict[str, object], *, status: int = 200) -> web.Response:
     return web.Response(
         body=json.dumps(body).encode(), status=status, content_type="application/json"
     )
+
+
+ROUTES: Final = (
+    Plain(
+        "POST",
+        "/api/payment/process-async",
+        "Decide about a payment, store it for good, and begin with it",
+        process_async,
+        {200: PaymentStarted, 400: Declined | Problem, 409: Problem},
+        bodies=(AppPayment, TerminalPayment),
+    ),
+    Plain(
+        "GET",
+        "/api/payment/status/{id}",
+        "Where a payment is, for those whom it concerns",
+        status,
+        {200: PaymentStatus, 404: NotFound},
+    ),
+)

@@ -1,13 +1,39 @@
-"""The HTTP application: its addresses and its bounds."""
+"""The HTTP application: all its addresses in one table, and its bounds."""
 
 from __future__ import annotations
+
+from typing import Any, Final
 
 from aiohttp import web
 
 from taprail_common.wire import MAX_BODY_BYTES
-from taprail_gateway.api import health, payments, terminals
+from taprail_gateway.api import health, payments, queues, terminals
 from taprail_gateway.api.context import SERVICES, Services
 from taprail_gateway.api.errors import errors_as_json
+from taprail_gateway.api.messages import QueueStatus, WebsocketStatus
+from taprail_gateway.api.table import Plain, Route
+
+ROUTES: Final[tuple[Route[Any, Any] | Plain, ...]] = (
+    *payments.ROUTES,
+    Route(
+        "GET",
+        "/api/payment/queue-status",
+        "How the queues are doing",
+        queues.queue_status,
+        QueueStatus,
+        terminals=True,
+    ),
+    Route(
+        "GET",
+        "/api/payment/ws-status",
+        "Who listens at this gateway",
+        queues.ws_status,
+        WebsocketStatus,
+        terminals=True,
+    ),
+    *terminals.ROUTES,
+    *health.ROUTES,
+)
 
 
 def build_app(services: Services) -> web.Application:
@@ -15,9 +41,9 @@ def build_app(services: Services) -> web.Application:
     business."""
     app = web.Application(middlewares=[errors_as_json], client_max_size=MAX_BODY_BYTES)
     app[SERVICES] = services
-    app.router.add_post("/api/payment/process-async", payments.process_async)
-    app.router.add_get("/api/payment/status/{id}", payments.status)
-    app.router.add_get("/api/terminals/hello", terminals.hello)
-    app.router.add_get("/healthz", health.healthz)
-    app.router.add_get("/readyz", health.readyz)
+    for route in ROUTES:
+        if route.method == "GET":
+            app.router.add_get(route.path, route.serve)  # and HEAD
+        else:
+            app.router.add_route(route.method, route.path, route.serve)
     return app

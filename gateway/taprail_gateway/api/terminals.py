@@ -14,6 +14,8 @@ from taprail_common.signing import Domain, sign
 from taprail_common.wire import SIGNATURE_HEADER, SigningTerms
 from taprail_gateway.api.context import SERVICES
 from taprail_gateway.api.identify import signed_query
+from taprail_gateway.api.messages import Hello
+from taprail_gateway.api.table import Plain
 from taprail_gateway.ledger import schema
 
 _t, _m = schema.terminals.c, schema.merchants.c
@@ -59,3 +61,15 @@ def _signing_terms(token: TokenDomain, payee: str) -> SigningTerms:
         token_version=token.version,
         payee=payee,
     )
+
+
+ROUTES: Final = (
+    Plain(
+        "GET",
+        "/api/terminals/hello",
+        "Who a terminal is here, and the gateway's proof that it is its gateway",
+        hello,
+        {200: Hello},
+        users=False,
+    ),
+)

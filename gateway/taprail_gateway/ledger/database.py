@@ -50,7 +50,9 @@ class Ledger:
         self._writer = GroupCommit(self.write_engine, shared=is_server(url))
         self._lock = None if is_server(url) else ProcessLock(ledger_file(url))
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="ledger-reader")
-        self._reads = 0
+        self.reads_under_way = 0
+        self.reads_refused = 0
+        """Since the start, because too many were under way."""
 
     @classmethod
     def open(cls, url: str | URL, *, clock: Clock, migrate: bool = False) -> Ledger:
@@ -108,15 +110,16 @@ class Ledger:
 
     async def read(self, query: Callable[[Connection], _T]) -> _T:
         """Read from one snapshot, in a thread of its own; raises Overloaded or StorageError."""
-        if self._reads >= MAX_READS:
+        if self.reads_under_way >= MAX_READS:
+            self.reads_refused += 1
             raise Overloaded(f"{MAX_READS} reads are waiting", fix="try again in a second")
-        self._reads += 1
+        self.reads_under_way += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(
                 self._readers, self.read_now, query
             )
         finally:
-            self._reads -= 1
+            self.reads_under_way -= 1
 
     def write_now(self, work: Callable[[Connection], _T]) -> _T:
         """Do work in a commit of its own, in this thread: for commands and start-up.
