@@ -84,7 +84,7 @@ _NO_CANCEL: Final = {
         "what was signed for it may have been carried out",
         "wait: it fails by itself as soon as the chain proves that it cannot be paid any more",
     ),
-    PaymentState.COMPLETED: ("it is paid", "give the money back by another payment"),
+    PaymentState.COMPLETED: ("it is paid", "give it back: taprail admin payment refund"),
     PaymentState.FAILED: ("it has failed already", "nothing to do"),
 }
 

@@ -15,6 +15,9 @@ from sqlalchemy import BindParameter, Connection, Executable, bindparam, update
 from taprail_gateway.ledger.errors import GuardError
 from taprail_gateway.ledger.schema import accounts, card_spend
 
+NO_DAY: Final = ""
+"""The day of a payment that counts into none: a refund."""
+
 
 class Charge(NamedTuple):
     """What a payment has taken: funds of an account, and of a card's day."""
@@ -23,6 +26,11 @@ class Charge(NamedTuple):
     card_uuid: str
     spend_day: str
     amount_units: int
+
+    @property
+    def is_refund(self) -> bool:
+        """Whether it gives back a sale: that is nobody's spend."""
+        return self.spend_day == NO_DAY
 
 
 def return_spend(connection: Connection, card_uuid: str, day: str, amount_units: int) -> None:
@@ -34,6 +42,8 @@ def return_spends(connection: Connection, charges: Iterable[Charge]) -> None:
     """Give back what these counted into their days; raises GuardError when it was not."""
     spent: Counter[tuple[str, str]] = Counter()
     for charge in charges:
+        if charge.is_refund:
+            continue
         spent[charge.card_uuid, charge.spend_day] += charge.amount_units
     _return_spend(connection, spent)
 

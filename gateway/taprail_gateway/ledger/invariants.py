@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from sqlalchemy import Connection, Select, exists, func, select
 
 from taprail_common.payment_state import HOLDING, PaymentState
+from taprail_gateway.ledger.funds import NO_DAY
 from taprail_gateway.ledger.schema import (
     accounts,
     alerts,
@@ -21,7 +22,10 @@ from taprail_gateway.ledger.schema import (
     lanes,
     payment_events,
     payments,
+    refunded_sales,
+    refunds,
 )
+from taprail_gateway.ledger.schema_refunds import AWAITS_FLOAT_MS
 
 _MAX_SHOWN = 20
 
@@ -30,7 +34,7 @@ def check_invariants(connection: Connection) -> list[str]:
     """One sentence for each thing that is wrong, at most 20 of a kind; empty when all is well."""
     checks = (
         *(_holds, _spend, _lanes, _attempts, _travelling, _completed, _bindings, _events),
-        _signatures,
+        *(_signatures, _shares, _refunds, _awaiting),
     )
     return [problem for check in checks for problem in check(connection)]
 
@@ -57,7 +61,7 @@ def _spend(connection: Connection) -> Iterator[str]:
             payments.c.spend_day.label("day"),
             func.sum(payments.c.amount_units).label("units"),
         )
-        .where(payments.c.state != PaymentState.FAILED.value)
+        .where(payments.c.state != PaymentState.FAILED.value, payments.c.spend_day != NO_DAY)
         .group_by(payments.c.card_uuid, payments.c.spend_day)
         .subquery()
     )
@@ -156,6 +160,70 @@ def _signatures(connection: Connection) -> Iterator[str]:
     )
     for payment, until_s, end_s in _some(connection, statement):
         yield f"payment {payment} is signed until {until_s}, its card's signature ends at {end_s}"
+
+
+def _shares(connection: Connection) -> Iterator[str]:
+    """What is promised back of a sale is what its refunds come to, and the sale is known as it is.
+    A check of the table sees to it that it is never more than was paid."""
+    refund = payments.alias()
+    due = (
+        select(func.coalesce(func.sum(refund.c.amount_units), 0))
+        .join_from(refunds, refund, refund.c.id == refunds.c.payment_id)
+        .where(refunds.c.sale_id == payments.c.id, refund.c.state != PaymentState.FAILED.value)
+        .correlate(payments)
+        .scalar_subquery()
+    )
+    s = refunded_sales.c
+    statement = (
+        select(payments.c.id, s.refunded_units, due, s.refundable_units, payments.c.amount_units)
+        .outerjoin_from(payments, refunded_sales, s.sale_id == payments.c.id)
+        .where(
+            payments.c.id.in_(select(refunds.c.sale_id).union(select(s.sale_id))),
+            s.refunded_units.is_(None)
+            | (s.refunded_units != due)
+            | (s.refundable_units != payments.c.amount_units),
+        )
+    )
+    for sale, promised, units, refundable, paid in _some(connection, statement):
+        yield (
+            f"sale {sale} of {paid} units has {promised} of {refundable} promised back,"
+            f" its refunds are {units}"
+        )
+
+
+def _refunds(connection: Connection) -> Iterator[str]:
+    """Whoever paid is paid back, by no card's day, and nothing else is without a day."""
+    sale = payments.alias()
+    statement = (
+        select(payments.c.id, refunds.c.sale_id)
+        .outerjoin_from(payments, refunds, refunds.c.payment_id == payments.c.id)
+        .outerjoin(sale, sale.c.id == refunds.c.sale_id)
+        .where(
+            refunds.c.sale_id.is_not(None) | (payments.c.spend_day == NO_DAY),
+            refunds.c.sale_id.is_(None)
+            | (payments.c.spend_day != NO_DAY)
+            | (payments.c.payee != sale.c.payer)
+            | (sale.c.spend_day == NO_DAY),
+        )
+    )
+    for payment, sold in _some(connection, statement):
+        yield f"payment {payment} is no refund of {sold} that gives back what was paid"
+
+
+def _awaiting(connection: Connection) -> Iterator[str]:
+    """Who waits for a float is due at no time, and nobody else waits for ever."""
+    is_pending = payments.c.state == PaymentState.PENDING.value
+    never = payments.c.due_at_ms.is_not(None) & (payments.c.due_at_ms == AWAITS_FLOAT_MS)
+    statement = (
+        select(payments.c.id, payments.c.state)
+        .outerjoin(refunds, refunds.c.payment_id == payments.c.id)
+        .where(
+            ((func.coalesce(refunds.c.awaits_float, 0) == 1) & ~(is_pending & never))
+            | ((func.coalesce(refunds.c.awaits_float, 0) == 0) & is_pending & never)
+        )
+    )
+    for payment, state in _some(connection, statement):
+        yield f"payment {payment} is {state}, and whether it waits for its float is not clear"
 
 
 def _events(connection: Connection) -> Iterator[str]:

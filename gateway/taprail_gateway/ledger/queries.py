@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import ColumnElement, Connection, Select, Table, func, select
 
 from taprail_common.payment_state import HOLDING, PaymentState
+from taprail_gateway.ledger.funds import NO_DAY
 from taprail_gateway.ledger.invariants import check_invariants
 from taprail_gateway.ledger.schema import (
     accounts,
@@ -280,8 +281,11 @@ def history(connection: Connection, payment_id: str) -> list[PaymentEventRow]:
 
 
 def totals_by_merchant(connection: Connection) -> dict[str, int]:
-    """Σ of completed payments in units for each merchant, to compare with the chain."""
-    completed = payments.c.state == PaymentState.COMPLETED.value
+    """Σ of completed sales in units for each merchant, to compare with the chain; what was given
+    back of them is not taken off, because it need not have come from where it went."""
+    completed = (payments.c.state == PaymentState.COMPLETED.value) & (
+        payments.c.spend_day != NO_DAY
+    )
     statement = (
         select(merchants.c.id, func.coalesce(func.sum(payments.c.amount_units), 0))
         .select_from(

@@ -22,6 +22,9 @@ from sqlalchemy import (
 
 from taprail_gateway.ledger.schema_base import metadata
 
+AWAITS_FLOAT_MS: Final = 2**62
+"""When a refund is due that waits for money: at no time."""
+
 merchant_floats: Final = Table(
     "merchant_floats",
     metadata,

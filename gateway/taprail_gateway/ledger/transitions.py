@@ -20,7 +20,7 @@ from typing import Final, TypedDict, Unpack
 from sqlalchemy import ColumnElement, Connection, insert, true, update
 
 from taprail_common.payment_state import PaymentEvent, PaymentState, sources_of, target_of
-from taprail_gateway.ledger import outbox, payment_alerts
+from taprail_gateway.ledger import outbox, payment_alerts, refund_shares
 from taprail_gateway.ledger.claims import rank_ms, will_sign
 from taprail_gateway.ledger.errors import GuardError
 from taprail_gateway.ledger.funds import (
@@ -177,6 +177,8 @@ def apply(
     if missing:
         raise GuardError(f"cannot {event}", missing)
     _write_events(connection, ids, event, target_of(event), at_ms, detail)
+    if given_back := [each for each, charge in moved.items() if charge.is_refund]:
+        refund_shares.follow(connection, event, given_back)
     _move_funds(connection, event, list(moved.values()), changes)
     outbox.follow(connection, event, ids, at_ms)
     payment_alerts.follow(connection, event, ids, at_ms)
