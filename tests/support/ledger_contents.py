@@ -43,6 +43,7 @@ _CHOICES: Final[dict[str, list[Any]]] = {
     "mints.state": ["completed", "sent", "pending"],
     "alerts.level": ["info", "warning", "error"],
     "activity.kind": ["card", "terminal"],
+    "charges.status": ["approved", "approved", "waiting"],
     "webhook_endpoints.status": ["active", "removed"],
     "webhook_deliveries.status": ["waiting", "done", "dead"],
 }

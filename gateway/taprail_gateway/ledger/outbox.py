@@ -89,14 +89,18 @@ def follow(
     state = target_of(event)
     if state not in TOLD:
         return
-    kinds = _KINDS.run(connection, {"which": _META + state}).scalar() or ""
     rows = [
         {"kind": kind, "payment_id": each, "state": state.value, "at_ms": at_ms}
-        for kind in str(kinds).split()
+        for kind in kinds_of(connection, state)
         for each in payment_ids
     ]
     if rows:
         _WRITE.run_each(connection, rows)
+
+
+def kinds_of(connection: Connection, state: PaymentState) -> list[str]:
+    """Which kinds are told of a state."""
+    return str(_KINDS.run(connection, {"which": _META + state}).scalar() or "").split()
 
 
 def _write(insert_: Insert) -> Insert:

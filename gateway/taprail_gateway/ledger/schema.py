@@ -37,6 +37,7 @@ from taprail_gateway.ledger.schema_base import (
     metadata,
 )
 from taprail_gateway.ledger.schema_cards import activity, audit_links
+from taprail_gateway.ledger.schema_charges import charges, terminal_texts
 from taprail_gateway.ledger.schema_office import (
     alert_is_open,
     alerts,
@@ -69,6 +70,7 @@ __all__ = [
     "card_spend",
     "cards",
     "chain_transactions",
+    "charges",
     "issuer_keys",
     "lanes",
     "leases",
@@ -87,6 +89,7 @@ __all__ = [
     "refunded_sales",
     "refunds",
     "settings",
+    "terminal_texts",
     "terminals",
     "transaction_is_final",
     "transaction_is_open",
@@ -96,7 +99,7 @@ __all__ = [
     "webhook_endpoints",
 ]
 
-VERSION: Final = "0008"
+VERSION: Final = "0009"
 """Of this schema: the newest in `migrations/versions`, which a test compares."""
 
 meta: Final = Table(
