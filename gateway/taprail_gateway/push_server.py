@@ -19,6 +19,7 @@ import socketio
 import structlog
 from aiohttp import web
 from engineio.async_drivers import aiohttp as driver
+from engineio.async_socket import AsyncSocket
 from engineio.packet import CLOSE, MESSAGE
 from engineio.packet import Packet as Frame
 from socketio.packet import EVENT, Packet
@@ -72,6 +73,7 @@ class _Waiting(asyncio.Queue[Any]):
         super().__init__(MAX_WAITING)
         self.is_behind = False
         self.on_behind: Callable[[], None] = lambda: None
+        self.pause: asyncio.Task[Any] | None = None
 
     async def put(self, item: Any) -> None:
         self.add(item)
@@ -84,7 +86,14 @@ class _Waiting(asyncio.Queue[Any]):
             self.is_behind = True
             self.on_behind()
 
+    def end(self) -> None:
+        """Nothing comes any more: whoever waits for it or for a ping's turn need not."""
+        self.add(None)
+        if self.pause is not None:
+            self.pause.cancel()
+
     def clear(self) -> None:
+        """Forget what waits."""
         while not self.empty():
             self.get_nowait()
 
@@ -122,6 +131,13 @@ class _Engine(engineio.AsyncServer):  # type: ignore[misc]
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._async = {**self._async, "websocket": _WebSocket}
+
+    def start_background_task(self, target: Any, *given: Any, **named: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = super().start_background_task(target, *given, **named)
+        socket = getattr(target, "__self__", None)
+        if isinstance(socket, AsyncSocket):  # the pause before its next ping
+            socket.queue.pause = task
+        return task
 
     def create_queue(self, *_: object, **__: object) -> _Waiting:
         return _Waiting()
@@ -203,10 +219,9 @@ class PushServer(socketio.AsyncServer):  # type: ignore[misc]
         task.add_done_callback(self._closing.discard)
 
     async def _close(self, socket: Any) -> None:
-        await socket.close(wait=False, abort=True, reason=self.reason.SERVER_DISCONNECT)
         if not socket.upgraded:  # a web socket has a close of its own, which clients take at once
             socket.queue.add(Frame(CLOSE))
-        socket.queue.add(None)  # the end of what is sent
+        await socket.close(wait=False, abort=True, reason=self.reason.SERVER_DISCONNECT)
         self.eio.sockets.pop(socket.sid, None)
 
     # --- what the library calls -----------------------------------------------------------------
@@ -235,6 +250,9 @@ class PushServer(socketio.AsyncServer):  # type: ignore[misc]
 
     async def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
         await super()._handle_eio_disconnect(eio_sid, reason)
+        socket = self.eio.sockets.get(eio_sid)
+        if socket is not None:
+            socket.queue.end()
         self._said.pop(eio_sid, None)
         self._know(eio_sid)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -50,6 +50,15 @@ class Heard:
     async def next(self) -> tuple[str, Any]:
         async with asyncio.timeout(WAIT_S):
             return await self.events.get()
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    """Wait for what nothing rings a bell for."""
+    for _ in range(WAIT_S * 200):
+        if holds():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError(f"did not come to hold within {WAIT_S} s")
 
 
 @asynccontextmanager

@@ -1,0 +1,285 @@
+"""Clients that are slow, silent, loud or gone cost nobody anything but themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from taprail_gateway import push, push_server
+from tests.support.gateway_fixtures import TestGateway, running_gateway
+from tests.support.push_clients import (
+    WAIT_S,
+    Heard,
+    connected,
+    eventually,
+    terminal_auth,
+    user_auth,
+)
+
+PATH = "/nfc-ws/?EIO=4&transport=websocket"
+AT_ONCE = 20
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[TestGateway]:
+    async with running_gateway(tmp_path) as running:
+        yield running
+
+
+def said(*event: object) -> str:
+    """A Socket.IO event as it travels."""
+    return "42" + json.dumps(event)
+
+
+@asynccontextmanager
+async def stranger(gateway: TestGateway) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    """A web socket that has not said who it is."""
+    async with gateway.http.ws_connect(PATH) as raw:
+        assert (await raw.receive_str(timeout=WAIT_S)).startswith("0{")
+        yield raw
+
+
+@asynccontextmanager
+async def somebody(gateway: TestGateway) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    """The same, after it has said that it is alice."""
+    async with stranger(gateway) as raw:
+        await raw.send_str("40" + json.dumps(user_auth(gateway, "alice")))
+        while "connected" not in await raw.receive_str(timeout=WAIT_S):
+            pass
+        yield raw
+
+
+async def is_closed(raw: aiohttp.ClientWebSocketResponse) -> bool:
+    """Wait until the far end closes, whatever it says before."""
+    async with asyncio.timeout(WAIT_S):
+        async for _ in raw:
+            pass
+    return raw.closed
+
+
+async def test_who_does_not_read_is_closed_and_nobody_waits_for_them(
+    gateway: TestGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push_server, "SEND_S", 0.2)
+    host, port = gateway.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as stuck:
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await speak_and_stop_reading(stuck, gateway)
+        async with connected(gateway, user_auth(gateway, "bob")) as bob:
+            await bob.next()
+            await until_connected(gateway, 2)
+            text = "x" * 20_000
+            heard = 0
+            while gateway.push.presence().connections == 2:
+                for _ in range(push_server.MAX_WAITING // 8):
+                    gateway.push._server.send_to(list(gateway.push._listeners), "news", {"t": text})
+                for _ in range(push_server.MAX_WAITING // 8):
+                    await bob.next()
+                    heard += 1
+            assert gateway.push.presence().users == ["bob"]
+            assert heard >= push_server.MAX_WAITING
+
+
+async def speak_and_stop_reading(raw: socket.socket, gateway: TestGateway) -> None:
+    """A web socket by hand: it says who it is, and reads nothing from then on."""
+    key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    hello = f"GET {PATH} HTTP/1.1\r\nHost: gateway\r\nUpgrade: websocket\r\n{key}"
+    payload = ("40" + json.dumps(user_auth(gateway, "alice"))).encode()
+    # RFC 6455 section 5.2: a text frame with a 16-bit length, masked by zeros.
+    frame = b"\x81\xfe" + len(payload).to_bytes(2, "big") + bytes(4) + payload
+    loop = asyncio.get_running_loop()
+    raw.setblocking(False)
+    await loop.sock_sendall(raw, f"{hello}Connection: Upgrade\r\n\r\n".encode())
+    assert b" 101 " in await loop.sock_recv(raw, 4096)
+    await loop.sock_sendall(raw, frame)
+
+
+async def until_connected(gateway: TestGateway, count: int) -> None:
+    await eventually(lambda: gateway.push.presence().connections == count)
+
+
+async def test_who_does_not_say_who_they_are_is_closed(
+    gateway: TestGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push_server, "IDENTIFY_S", 0.1)
+    async with somebody(gateway) as alice:
+        async with stranger(gateway) as raw:
+            assert await is_closed(raw)
+        async with stranger(gateway) as raw:
+            await raw.send_str("40" + json.dumps({"token": "nonsense"}))
+            assert (await raw.receive_str(timeout=WAIT_S)).startswith("44")
+            assert await is_closed(raw)
+        await alice.send_str(said("ping"))
+        assert "pong" in await alice.receive_str(timeout=WAIT_S)
+        await alice.send_str("41")  # she leaves, and her transport stays
+        assert await is_closed(alice)
+
+
+async def test_strangers_are_few_and_do_not_keep_others_out_for_long(
+    gateway: TestGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push_server, "MAX_STRANGERS", 1)
+    async with somebody(gateway):
+        async with stranger(gateway):
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await gateway.http.ws_connect(PATH)
+            assert refused.value.status == 401
+        await until_strangers(gateway, 0)
+        async with somebody(gateway):
+            pass
+
+
+async def until_strangers(gateway: TestGateway, count: int) -> None:
+    await eventually(lambda: len(gateway.push._server._strangers) == count)
+
+
+async def test_sockets_are_bounded(gateway: TestGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(push_server, "MAX_SOCKETS", 1)
+    async with somebody(gateway):
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await gateway.http.ws_connect(PATH)
+
+
+async def test_of_one_user_the_newest_sockets_stay(
+    gateway: TestGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push, "MAX_OF_ONE", 2)
+    async with somebody(gateway) as first, somebody(gateway), somebody(gateway):
+        assert await is_closed(first)
+        assert gateway.push.presence().connections == 2
+
+
+async def test_who_talks_without_end_is_closed(
+    gateway: TestGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push_server, "MAX_SAID", 20)
+    async with somebody(gateway) as raw:
+        for _ in range(30):
+            await raw.send_str(said("ping"))
+        assert await is_closed(raw)
+
+
+async def test_subscriptions_of_a_socket_are_bounded(
+    gateway: TestGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push, "MAX_SUBSCRIPTIONS", 1)
+    cards = [gateway.card(f"04AABBCCDDEE0{number}").issued.card_uuid for number in (1, 2)]
+    async with connected(gateway, user_auth(gateway, "alice")) as alice:
+        await alice.next()
+        for card in cards:
+            await alice.client.emit("subscribe:card", card)
+        assert (await alice.next())[0] == "card:status:update"
+        event, data = await alice.next()
+        assert (event, data["message"]) == ("error", "Too many subscriptions")
+        assert data["cardUuid"] == cards[1]
+
+
+HOSTILE = [
+    "42",
+    "42[",
+    "42{}",
+    "42[7]",
+    '42["nothing:like:it",1]',
+    '42["subscribe:card",{"cardUuid":{"a":["b"]}}]',
+    '42["subscribe:transaction",{"transactionId":"\\ud800"}]',
+    '42["subscribe:card",1,2,3,4]',
+    '42["terminal:sync",{"requestIds":[]}]',
+    "42" + "[" * 10_000,
+    "43",
+    "4",
+    "45-",
+    "451-[]",
+    "47",
+    "9",
+    "40",
+    "40/admin,",
+    "429999999999999999999[]",
+]
+
+
+async def test_hostile_messages_change_nothing(gateway: TestGateway) -> None:
+    async with somebody(gateway) as raw:
+        for text in HOSTILE:
+            await raw.send_str(text)
+        await raw.send_str(said("ping"))
+        async with asyncio.timeout(WAIT_S):
+            while "pong" not in await raw.receive_str():
+                pass
+    async with somebody(gateway) as raw:
+        await raw.send_str(said("ping", "x" * push_server.MAX_MESSAGE_BYTES))
+        assert await is_closed(raw)
+    async with somebody(gateway) as raw:
+        await raw.send_bytes(b"\xff\x00")
+        await raw.send_str(said("ping"))
+        async with asyncio.timeout(WAIT_S):
+            while "pong" not in str((await raw.receive()).data):
+                pass
+
+
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+async def test_both_transports_serve(gateway: TestGateway, transport: str) -> None:
+    card = gateway.card().issued.card_uuid
+    heard = Heard()
+    await heard.client.connect(
+        gateway.url,
+        auth=user_auth(gateway, "alice"),
+        socketio_path="nfc-ws",
+        transports=[transport],
+    )
+    assert (await heard.next())[0] == "connected"
+    await heard.client.emit("subscribe:card", card)
+    assert (await heard.next())[0] == "card:status:update"
+    await heard.client.disconnect()
+
+
+async def come_and_vanish(gateway: TestGateway, card: str, number: int) -> None:
+    """Connect, subscribe, and be gone without a word, at one moment or another of it."""
+    raw = await gateway.http.ws_connect(PATH)
+    user = user_auth(gateway, "alice") if number % 5 else terminal_auth(gateway)
+    if number % 7:
+        await raw.send_str("40" + json.dumps(user))
+        await raw.send_str(said("subscribe:card", card))
+    if number % 3:
+        while number % 7 and number % 5 and "card:status" not in await raw.receive_str():
+            pass
+    transport = raw._response.connection and raw._response.connection.transport
+    assert transport is not None
+    transport.abort()
+    await raw.close()
+
+
+@pytest.mark.parametrize(
+    "clients",
+    [1_000, pytest.param(100_000, marks=[pytest.mark.soak, pytest.mark.timeout(3_600)])],
+)
+async def test_memory_stays_flat_while_clients_come_and_vanish(
+    gateway: TestGateway, clients: int
+) -> None:
+    card = gateway.card().issued.card_uuid
+    objects = []
+    for half in range(2):
+        for at in range(0, clients // 2, AT_ONCE):
+            some = range(at, at + AT_ONCE)
+            await asyncio.gather(*(come_and_vanish(gateway, card, number) for number in some))
+        await until_connected(gateway, 0)
+        await until_nothing_is_left(gateway)
+        gc.collect()
+        objects.append(len(gc.get_objects()))
+    # As many clients again have left less than one object each.
+    assert objects[1] - objects[0] < min(clients / 2, 2_000)
+
+
+async def until_nothing_is_left(gateway: TestGateway) -> None:
+    """No trace in the server, the library's rooms or ours."""
+    server, hub = gateway.push._server, gateway.push
+    kept = (server.environ, server.eio.sockets, server.manager.rooms, server._strangers)
+    mine = (server._said, hub._listeners, hub._of, hub._rooms._rooms, hub._rooms._of)
+    await eventually(lambda: not any(kept) and not any(mine))
