@@ -61,6 +61,7 @@ class CardOrder:
     daily_limit_units: int = DEFAULT_DAILY_LIMIT_UNITS
     time_zone: str = "UTC"
     card_uuid: str | None = None
+    expires_at_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +198,11 @@ def add_terminal(
     _add(connection, schema.terminals, "terminal", row)
 
 
+def set_merchant_status(connection: Connection, merchant_id: str, status: str) -> None:
+    """Close a merchant's account (`closed`) or open it again (`active`)."""
+    _change(connection, schema.merchants, "merchant", merchant_id, {"status": status})
+
+
 def revoke_terminal(connection: Connection, terminal_id: str) -> None:
     """Take no more payments of a terminal."""
     _change(connection, schema.terminals, "terminal", terminal_id, {"status": "revoked"})
@@ -215,14 +221,39 @@ def issue_card(
     require(connection, schema.users, "user", order.user_id)
     _check_order(order)
     own = None if order.address is None else _address(order.address)
-    digest = custody.uid_digest(order.uid if own is None else account_bytes(own))
-    cards = schema.cards
-    if connection.scalar(select(cards.c.uuid).where(cards.c.uid_digest == digest)) is not None:
-        raise OperatorError("this card was issued before", fix="use another card")
-    version = ensure_issuer_keys(connection, custody, now_ms)
+    digest = _new_digest(connection, custody, order.uid if own is None else account_bytes(own))
     account, wrapped = custody.new_key() if own is None else (own, None)
     opened = {"address": account, "wrapped_key": wrapped, "created_at_ms": now_ms}
     _add(connection, schema.accounts, "account", opened)
+    return _enter(connection, custody, order, digest, account, now_ms)
+
+
+def issue_card_on(
+    connection: Connection, custody: Custody, order: CardOrder, account: str, now_ms: int
+) -> IssuedCard:
+    """Issue a card that spends from an account in custody that is there already."""
+    _check_order(order)
+    digest = _new_digest(connection, custody, order.uid)
+    return _enter(connection, custody, order, digest, account, now_ms)
+
+
+def _new_digest(connection: Connection, custody: Custody, named_by: bytes) -> str:
+    digest = custody.uid_digest(named_by)
+    cards = schema.cards
+    if connection.scalar(select(cards.c.uuid).where(cards.c.uid_digest == digest)) is not None:
+        raise OperatorError("this card was issued before", fix="use another card", code="exists")
+    return digest
+
+
+def _enter(
+    connection: Connection,
+    custody: Custody,
+    order: CardOrder,
+    digest: str,
+    account: str,
+    now_ms: int,
+) -> IssuedCard:
+    version = ensure_issuer_keys(connection, custody, now_ms)
     card_uuid = order.card_uuid or new_id("card")
     row = {
         "uuid": check_identifier("card", card_uuid),
@@ -237,8 +268,9 @@ def issue_card(
         "time_zone": order.time_zone,
         "key_version": version,
         "created_at_ms": now_ms,
+        "expires_at_ms": order.expires_at_ms,
     }
-    _add(connection, cards, "card", row)
+    _add(connection, schema.cards, "card", row)
     return IssuedCard(card_uuid, account, version)
 
 
@@ -249,7 +281,15 @@ def card_keys(keys: Mapping[int, IssuerKeys], key_version: int, uid: bytes) -> C
 
 
 def set_card_status(connection: Connection, card_uuid: str, status: str) -> None:
-    """Freeze (`frozen`) or thaw (`active`) a card."""
+    """Freeze (`frozen`) or thaw (`active`) a card; OperatorError for one that was replaced."""
+    c = schema.cards.c
+    successor = connection.scalar(select(c.replaced_by).where(c.uuid == card_uuid))
+    if successor is not None:
+        raise OperatorError(
+            f"card {card_uuid!r} was replaced for good",
+            fix=f"its account has {successor} now",
+            code="wrong_state",
+        )
     _change(connection, schema.cards, "card", card_uuid, {"status": status})
 
 
@@ -279,14 +319,18 @@ def require(connection: Connection, table: Table, what: str, name: str) -> None:
     """Raise OperatorError naming what does not exist."""
     key = next(iter(table.primary_key.columns))
     if connection.scalar(select(key).where(key == name)) is None:
-        raise OperatorError(f"there is no {what} {name!r}", fix=f"see `taprail admin {what} list`")
+        raise OperatorError(
+            f"there is no {what} {name!r}", fix=f"see `taprail admin {what} list`", code="not_found"
+        )
 
 
 def _add(connection: Connection, table: Table, what: str, row: Mapping[str, Any]) -> None:
     key = next(iter(table.primary_key.columns))
     name = row[key.name]
     if connection.scalar(select(key).where(key == name)) is not None:
-        raise OperatorError(f"{what} {name!r} exists already", fix="choose another id")
+        raise OperatorError(
+            f"{what} {name!r} exists already", fix="choose another id", code="exists"
+        )
     connection.execute(insert(table).values(row))
 
 
@@ -310,8 +354,13 @@ def _check_order(order: CardOrder) -> None:
         _check_weak(order.single_limit_units, order.daily_limit_units)
     check_amount(order.single_limit_units)
     check_amount(order.daily_limit_units)
+    check_time_zone(order.time_zone)
+
+
+def check_time_zone(name: str) -> None:
+    """Raise InputError for a time zone that is not known here."""
     try:
-        ZoneInfo(order.time_zone)
+        ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
         raise InputError("time_zone", "is not known; write it like Europe/Berlin") from exc
 

@@ -9,11 +9,14 @@ from typing import Annotated, Any, Final
 import typer
 from sqlalchemy import Connection, select
 
+from taprail_common.clock import rfc3339
 from taprail_common.errors import InputError, OperatorError
 from taprail_common.signing import write_secret_file
-from taprail_gateway import registry
-from taprail_gateway.admin import output
+from taprail_gateway import card_life, registry
+from taprail_gateway.admin import card_import, output
 from taprail_gateway.admin.session import Json, Session, session_of
+from taprail_gateway.authorize import Profile
+from taprail_gateway.card_life import Successor
 from taprail_gateway.ledger import schema
 from taprail_gateway.registry import CardOrder, IssuedCard
 
@@ -21,7 +24,14 @@ cards: Final = typer.Typer(help="Prepaid cards and their limits.", no_args_is_he
 
 _KINDS: Final = {"sun": "sun", "signed": "signed", "uid": "uid (weak)"}
 
+_PROVES: Final = {
+    Profile.SUN: "a fresh tap of this very card; not the amount",
+    Profile.SIGNED: "this very transfer: nobody else could sign for its account",
+    Profile.UID: "WEAK: nothing. Its serial number can be copied by anyone who held it",
+}
+
 Limit = Annotated[str | None, typer.Option(help="Decimal, like 50.00.")]
+Reason = Annotated[str | None, typer.Option(help="Why, for the record.")]
 
 
 @cards.command("issue")
@@ -58,14 +68,11 @@ def issue(
         single_limit_units=_limit(session, single_limit, registry.DEFAULT_SINGLE_LIMIT_UNITS),
         daily_limit_units=_limit(session, daily_limit, registry.DEFAULT_DAILY_LIMIT_UNITS),
     )
-    custody, now_ms = session.custody, session.clock.now_ms()
+    custody, by = session.custody, session.by()
     if show_keys is not None and address is not None:
         raise OperatorError("a card that signs is given no keys", fix="leave out --show-keys")
-    if show_keys is not None and show_keys.exists():
-        raise OperatorError(f"{show_keys} exists already", fix="name a new file")
-    issued = session.write(
-        lambda connection: registry.issue_card(connection, custody, order, now_ms)
-    )
+    _check_new(show_keys)
+    issued = session.write(lambda connection: card_life.issue(connection, custody, order, by))
     if show_keys is not None:
         _write_keys(session, issued, order.uid, show_keys)
     output.record(
@@ -75,11 +82,17 @@ def issue(
     )
 
 
+cards.command("import")(card_import.import_cards)
+
+
 @cards.command("list")
 def list_cards(context: typer.Context, as_json: Json = False) -> None:
     """List all cards with what is left on them."""
     session = session_of(context)
     rows = session.read(_all_cards)
+    now_ms = session.clock.now_ms()
+    for row in rows:
+        row["status"] = card_life.standing(row["status"], row["expires_at_ms"], now_ms)
     if not as_json:
         for row in rows:
             for name in ("balance", "held", "single_limit", "daily_limit"):
@@ -99,16 +112,33 @@ def list_cards(context: typer.Context, as_json: Json = False) -> None:
     output.listing(rows, as_json=as_json, columns=columns, what="card")
 
 
+@cards.command("show")
+def show(context: typer.Context, card_uuid: str, as_json: Json = False) -> None:
+    """Show a card: its limits, what is spent and held, its last payment, and what it proves."""
+    session = session_of(context)
+    now_ms = session.clock.now_ms()
+    found = session.read(lambda connection: card_life.describe(connection, card_uuid, now_ms))
+    found["proves"] = _PROVES[Profile(found["profile"])]
+    if as_json:
+        output.print_json(found)
+        return
+    output.record(_in_words(session, found), as_json=False, labels=_SHOWN)
+
+
 @cards.command("freeze")
-def freeze(context: typer.Context, card_uuid: str, as_json: Json = False) -> None:
+def freeze(
+    context: typer.Context, card_uuid: str, reason: Reason = None, as_json: Json = False
+) -> None:
     """Take no more payments of a card, beginning with its next tap."""
-    _set_status(context, card_uuid, "frozen", as_json=as_json)
+    _set_status(context, card_uuid, "frozen", reason, as_json=as_json)
 
 
 @cards.command("unfreeze")
-def unfreeze(context: typer.Context, card_uuid: str, as_json: Json = False) -> None:
+def unfreeze(
+    context: typer.Context, card_uuid: str, reason: Reason = None, as_json: Json = False
+) -> None:
     """Take payments of a card again."""
-    _set_status(context, card_uuid, "active", as_json=as_json)
+    _set_status(context, card_uuid, "active", reason, as_json=as_json)
 
 
 @cards.command("limits")
@@ -117,15 +147,21 @@ def limits(
     card_uuid: str,
     single: Limit = None,
     daily: Limit = None,
+    reason: Reason = None,
     as_json: Json = False,
 ) -> None:
     """Set what a card may pay at once, and in a day."""
     session = session_of(context)
     single_units = None if single is None else session.units(single)
     daily_units = None if daily is None else session.units(daily)
+    by = session.by(reason)
     session.write(
-        lambda connection: registry.set_card_limits(
-            connection, card_uuid, single_limit_units=single_units, daily_limit_units=daily_units
+        lambda connection: card_life.set_limits(
+            connection,
+            card_uuid,
+            by,
+            single_limit_units=single_units,
+            daily_limit_units=daily_units,
         )
     )
     data = {
@@ -136,12 +172,125 @@ def limits(
     output.done(data, f"limits of {card_uuid} set", as_json=as_json)
 
 
-def _set_status(context: typer.Context, card_uuid: str, status: str, *, as_json: bool) -> None:
-    session_of(context).write(
-        lambda connection: registry.set_card_status(connection, card_uuid, status)
+@cards.command("expire")
+def expire(
+    context: typer.Context,
+    card_uuid: str,
+    on: Annotated[
+        str | None, typer.Option(help="Its last day, like 2027-12-31, where the card lives.")
+    ] = None,
+    never: Annotated[bool, typer.Option("--never", help="Take its end back.")] = False,
+    reason: Reason = None,
+    as_json: Json = False,
+) -> None:
+    """Refuse a card from now on, or after its last day. A later date makes it good again."""
+    if on is not None and never:
+        raise InputError("on", "goes with --never as little as a day with none")
+    session = session_of(context)
+    by = session.by(reason)
+
+    def change(connection: Connection) -> int | None:
+        zone = card_life.row_of(connection, card_uuid)["time_zone"]
+        end_ms = by.at_ms if on is None else card_life.end_of_day_ms(on, zone)
+        card_life.set_end(connection, card_uuid, None if never else end_ms, by)
+        return None if never else end_ms
+
+    end_ms = session.write(change)
+    sentence = (
+        f"card {card_uuid} is good until {on} is over" if on else f"card {card_uuid} ends now"
     )
+    if never:
+        sentence = f"card {card_uuid} has no end any more"
+    output.done({"cardUuid": card_uuid, "expiresAtMs": end_ms}, sentence, as_json=as_json)
+
+
+@cards.command("replace")
+def replace(
+    context: typer.Context,
+    card_uuid: str,
+    uid: Annotated[str, typer.Option(help="The new chip's UID, in hex. It is not stored.")],
+    profile: Annotated[
+        str | None, typer.Option(help="sun or uid, if it is another than the old card's.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="A name, if another one.")] = None,
+    show_keys: Annotated[
+        Path | None, typer.Option(help="Write the new chip's keys to this new file.")
+    ] = None,
+    reason: Reason = None,
+    as_json: Json = False,
+) -> None:
+    """Give a lost card's account to a new card. The old one is refused from now on, for good.
+
+    What is on the account stays there; limits are taken over, and the new card's day begins anew.
+    """
+    session = session_of(context)
+    custody, by = session.custody, session.by(reason)
+    successor = Successor(_uid(uid), profile, name)
+    _check_new(show_keys)
+    issued = session.write(
+        lambda connection: card_life.replace_card(connection, custody, card_uuid, successor, by)
+    )
+    if show_keys is not None:
+        _write_keys(session, issued, successor.uid, show_keys)
+    output.record(
+        {"cardUuid": issued.card_uuid, "account": issued.account, "replaced": card_uuid},
+        as_json=as_json,
+        labels={"cardUuid": "card", "replaced": "in place of", "account": "account, as before"},
+    )
+
+
+_SHOWN: Final = {
+    "uuid": "card",
+    "name": "name",
+    "user_id": "user",
+    "status": "status",
+    "ends": "good until",
+    "replaced_by": "replaced by",
+    "profile": "proof",
+    "proves": "proves",
+    "single": "a payment",
+    "daily": "a day",
+    "spent": "spent today",
+    "balance": "balance",
+    "held": "held of it",
+    "last": "last payment",
+    "time_zone": "time zone",
+    "account": "account",
+}
+
+
+def _in_words(session: Session, found: dict[str, Any]) -> dict[str, Any]:
+    end_ms, last = found["expires_at_ms"], found["last_payment"]
+    text = session.text
+    return {
+        **found,
+        "profile": _KINDS[found["profile"]],
+        "ends": None if end_ms is None else card_life.last_day(end_ms, found["time_zone"]),
+        "single": text(found["single_limit_units"]),
+        "daily": text(found["daily_limit_units"]),
+        "spent": f"{text(found['spent_today_units'])} ({found['today']})",
+        "balance": text(found["balance_units"]),
+        "held": text(found["held_units"]),
+        "last": "none yet"
+        if last is None
+        else f"{rfc3339(last['created_at_ms'])}, {text(last['amount_units'])} at"
+        f" {last['terminal_id']}, {last['state']}",
+    }
+
+
+def _set_status(
+    context: typer.Context, card_uuid: str, status: str, reason: str | None, *, as_json: bool
+) -> None:
+    session = session_of(context)
+    by = session.by(reason)
+    session.write(lambda connection: card_life.set_status(connection, card_uuid, status, by))
     data = {"cardUuid": card_uuid, "status": status}
     output.done(data, f"card {card_uuid} is {status}", as_json=as_json)
+
+
+def _check_new(path: Path | None) -> None:
+    if path is not None and path.exists():
+        raise OperatorError(f"{path} exists already", fix="name a new file")
 
 
 def _uid(text: str) -> bytes:
@@ -184,6 +333,7 @@ def _all_cards(connection: Connection) -> list[dict[str, Any]]:
             c.single_limit_units,
             c.daily_limit_units,
             c.time_zone,
+            c.expires_at_ms,
         )
         .join_from(schema.cards, schema.accounts, c.account == a.address)
         .order_by(c.created_at_ms)
