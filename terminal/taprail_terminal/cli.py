@@ -117,6 +117,34 @@ def watch(config: ConfigFile) -> None:
         raise typer.Exit(0) from None
 
 
+@app.command()
+def relay(
+    port: Annotated[
+        str, typer.Option(help="The card reader's port.", envvar="TAPRAIL_READER_PORT")
+    ],
+    driver: Annotated[
+        str, typer.Option(help="The card reader's driver.", envvar="TAPRAIL_READER_DRIVER")
+    ] = "pn532",
+) -> None:
+    """Carry commands between stdin and a card, for a program that writes cards.
+
+    `taprail admin card personalize` runs this by itself, or through ssh where the reader is
+    elsewhere. Stop the agent that uses the same reader first.
+    """
+    from taprail_terminal.readers import make_driver
+    from taprail_terminal.relay import bounded_lines
+    from taprail_terminal.relay import relay as carry
+
+    reader = make_driver(driver, port)
+    reader.check()
+    carry(reader, bounded_lines(sys.stdin.buffer), _say_line)
+
+
+def _say_line(answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
 def _ask(config: TerminalConfig, request: dict[str, Any]) -> dict[str, Any]:
     for answer in _lines(config, request, limit_s=ANSWER_LIMIT_S):
         return answer
