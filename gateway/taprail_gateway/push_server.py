@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -25,6 +26,9 @@ from engineio.packet import Packet as Frame
 from socketio.packet import EVENT, Packet
 
 MAX_SOCKETS: Final = 5_000
+KEPT_FILES: Final = 300
+"""Of those that the system lets this process open: for HTTP, nodes and the ledger."""
+
 MAX_STRANGERS: Final = 500
 """Sockets that have not said who they are."""
 
@@ -160,6 +164,7 @@ class PushServer(socketio.AsyncServer):  # type: ignore[misc]
         self._strangers: dict[str, asyncio.TimerHandle] = {}
         self._said: dict[str, tuple[float, int]] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._files = _allow_files(MAX_SOCKETS + KEPT_FILES)
         self.behind = 0
         """Sockets that were closed because they read too slowly."""
 
@@ -230,7 +235,8 @@ class PushServer(socketio.AsyncServer):  # type: ignore[misc]
         return _Engine
 
     async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> object:
-        if len(self._strangers) >= MAX_STRANGERS or len(self.environ) >= MAX_SOCKETS:
+        most = min(MAX_SOCKETS, self._files - KEPT_FILES)
+        if len(self._strangers) >= MAX_STRANGERS or len(self.environ) >= most:
             return "Too many connections"
         await super()._handle_eio_connect(eio_sid, environ)
         self.eio.sockets[eio_sid].queue.on_behind = partial(self._hang_up, eio_sid, "behind")
@@ -282,3 +288,12 @@ class PushServer(socketio.AsyncServer):  # type: ignore[misc]
             since_s, said = now_s, 0
         self._said[eio_sid] = (since_s, said + 1)
         return said >= MAX_SAID
+
+
+def _allow_files(wanted: int) -> int:
+    """Raise what this process may open to what is wanted, or as far as it goes; gives the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        soft = min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft

@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 
 from taprail_common.logs import configure_logs
-from tests.bench import accept, goals, growth, notes, programs, restart, settle, tap
+from tests.bench import accept, goals, growth, notes, programs, push, restart, settle, tap
 from tests.bench.peers import measure as peers
 from tests.bench.scenario import Bench, Results, Scenario
 
@@ -28,6 +28,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     "programs": programs.measure,
     "tap": tap.measure,
     "accept": accept.measure,
+    "push": push.measure,
     "settle": settle.measure,
     "growth": growth.measure,
     "restart": restart.measure,

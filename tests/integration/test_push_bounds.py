@@ -265,7 +265,7 @@ async def test_memory_stays_flat_while_clients_come_and_vanish(
 ) -> None:
     card = gateway.card().issued.card_uuid
     objects = []
-    for half in range(2):
+    for _half in range(2):
         for at in range(0, clients // 2, AT_ONCE):
             some = range(at, at + AT_ONCE)
             await asyncio.gather(*(come_and_vanish(gateway, card, number) for number in some))
