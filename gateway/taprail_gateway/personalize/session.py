@@ -57,6 +57,8 @@ class Wanted:
     layout: Layout
     mirror: Mirror
     old: Sequence[KeySet] = (FACTORY,)
+    was_used: bool = False
+    """It has paid before: its tap counter must not begin anew."""
 
 
 def personalize(wanted: Wanted, randomness: Randomness) -> Conversation[int]:
@@ -155,7 +157,13 @@ class _Run:
         """Settings first: from then on the file is written in plain by key 0, whatever it was."""
         layout = self._wanted.layout
         if (yield from self._settings()) != layout.told_settings():
-            # Not without need: setting them takes the tap counter back to zero (section 9.3.1).
+            # Not without need: setting them takes the tap counter back to zero (section 9.3.1),
+            # and then all of the card's taps would count as used.
+            if self._wanted.was_used:
+                raise CardError(
+                    "the card has paid already and is laid out in another way",
+                    fix="leave its address and mirror as they are, or replace the card",
+                )
             answer = yield self._session.full(
                 chip.CHANGE_FILE_SETTINGS, _NDEF_FILE, layout.settings
             )
