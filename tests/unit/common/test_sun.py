@@ -6,6 +6,7 @@ from Crypto.Hash import CMAC
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taprail_common import sun
 from taprail_common.errors import InputError
 from taprail_common.sun import (
     PiccData,
@@ -32,6 +33,28 @@ def test_a_plain_mirror_says_the_same() -> None:
 def test_an12196_mac() -> None:
     assert sun_mac(ZERO_KEY, VECTOR).hex().upper() == "94EED9EE65337086"
     assert mac_matches(ZERO_KEY, VECTOR, bytes.fromhex("94EED9EE65337086"))
+
+
+def test_an12196_mac_over_a_part_of_the_file() -> None:
+    """Where a card mirrors encrypted file data too, its MAC begins there."""
+    picc = decrypt_picc_data(ZERO_KEY, bytes.fromhex("FD91EC264309878BE6345CBE53BADF40"))
+    assert picc == PiccData(bytes.fromhex("04958CAA5C5E80"), 8)
+    mac = sun_mac(ZERO_KEY, picc, b"CEE9A53E3E463EF1F459635736738962&cmac=")
+    assert mac.hex().upper() == "ECC1E7F6C6C73BF6"
+
+
+def test_a_published_plain_mirror() -> None:
+    """The example of https://github.com/nfc-developer/sdm-backend for an unkeyed tag."""
+    mac = sun_mac(ZERO_KEY, plain_picc_data("041E3C8A2D6B80", "000006"))
+    assert mac.hex().upper() == "4B00064004B0B3D3"
+
+
+def test_an10922_example_of_a_diversified_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Section 2.2.2: with the application and system of the note's example instead of ours."""
+    monkeypatch.setattr(sun, "_DIVERSIFY_SYSTEM", bytes.fromhex("3042F54E585020416275"))
+    master = bytes.fromhex("00112233445566778899AABBCCDDEEFF")
+    key = diversify(master, bytes.fromhex("04782E21801D80"))
+    assert key.hex().upper() == "A8DD63A3B89D54B37CA802473FDA9175"
 
 
 @given(st.integers(0, 63))

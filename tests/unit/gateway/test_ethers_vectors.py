@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from taprail_hwsim.cards import KeycardCash, Quirks
 from taprail_terminal.card_session import converse
 from taprail_terminal.charge import Charge
 
-FILE = Path(__file__).parents[2] / "vectors" / "ethers_transfers.json"
+ROOT = Path(__file__).parents[3]
+FILE = ROOT / "tests" / "vectors" / "ethers_transfers.json"
 CASES = json.loads(FILE.read_text())["cases"]
 PAYEE = "0x" + "cd" * 20
 
@@ -29,7 +32,7 @@ def charge(case: dict[str, Any]) -> Charge:
     return Charge("req_1", domain.separator, PAYEE, value, until_s, nonce)
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+@pytest.mark.parametrize("case", CASES, ids=[case["name"][:4] for case in CASES])
 @pytest.mark.parametrize("quirks", [Quirks(), Quirks(high_s=True), Quirks(padded=True)])
 def test_a_card_and_both_ends_agree_with_ethers(case: dict[str, Any], quirks: Quirks) -> None:
     asked, secret = charge(case), bytes.fromhex(case["key"][2:])
@@ -55,3 +58,13 @@ def test_a_card_and_both_ends_agree_with_ethers(case: dict[str, Any], quirks: Qu
     kept = Signature.from_bytes(expected)
     assert kept == sign_digest(PrivateKey(secret), digest)
     assert kept.v == expected[64]
+
+
+def test_the_vectors_are_what_ethers_makes_of_them() -> None:
+    """Only where `make bench` has brought ethers; the file itself is checked everywhere."""
+    node, peers = shutil.which("node"), ROOT / "build" / "peers"
+    if node is None or not (peers / "node_modules" / "ethers").is_dir():
+        pytest.skip("no ethers here: `make build/peers/.ready` brings it")
+    script = FILE.with_suffix(".mjs")
+    made = subprocess.run([node, script, peers], capture_output=True, check=True, timeout=60)
+    assert made.stdout == FILE.read_bytes()
