@@ -43,17 +43,21 @@ def checked(payment: TerminalPayment, proof: SignedProof, separator: bytes) -> C
         valid_before_s=proof.valid_before,
         nonce=bytes.fromhex(payment_id(payment.terminal_id, payment.request_id)[2:]),
     )
-    signature = CardSignature.from_compact(bytes.fromhex(proof.signature))
-    parity = _parity(transfer.digest(separator), signature, proof.payer)
-    signed = signature.compact() + bytes([_LOWEST_V + parity])
+    signed = signature_of(transfer, bytes.fromhex(proof.signature), separator)
+    if signed is None:
+        raise InputError("proof.signature", "is not the payer's under this payment")
     return CardAuthorization(proof.payer, proof.payee, proof.valid_before, signed)
 
 
-def _parity(digest: bytes, signature: CardSignature, payer: str) -> int:
+def signature_of(transfer: TransferAuthorization, compact: bytes, separator: bytes) -> bytes | None:
+    """A payer's signature (r and s) as a token takes it, with its `v`; None when it is not theirs
+    under this transfer, InputError when it is none at all."""
+    signature = CardSignature.from_compact(compact).compact()
+    digest = transfer.digest(separator)
     for parity in _PARITIES:
-        if _signer(digest, signature.compact() + bytes([parity])) == payer:
-            return parity
-    raise InputError("proof.signature", "is not the payer's under this payment")
+        if _signer(digest, signature + bytes([parity])) == transfer.payer:
+            return signature + bytes([_LOWEST_V + parity])
+    return None
 
 
 def _signer(digest: bytes, recoverable: bytes) -> str | None:

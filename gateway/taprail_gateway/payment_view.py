@@ -15,7 +15,7 @@ from taprail_common.wire import PaymentNotice, from_ms
 from taprail_gateway.directory import User
 from taprail_gateway.ledger import schema
 
-_p, _m = schema.payments.c, schema.merchants.c
+_p, _m, _r = schema.payments.c, schema.merchants.c, schema.refunds.c
 PAYMENT_COLUMNS: Final = (
     _p.id,
     _p.request_id,
@@ -33,8 +33,11 @@ PAYMENT_COLUMNS: Final = (
     _p.completed_at_ms,
     _p.tx_hash,
     _p.failure_reason,
+    _r.sale_id.label("refund_of"),
 )
-PAYMENTS_WITH_MERCHANT: Final = schema.payments.join(schema.merchants, _p.merchant_id == _m.id)
+PAYMENTS_WITH_MERCHANT: Final = schema.payments.join(
+    schema.merchants, _p.merchant_id == _m.id
+).outerjoin(schema.refunds, _r.payment_id == _p.id)
 _ONE: Final = (
     select(*PAYMENT_COLUMNS).select_from(PAYMENTS_WITH_MERCHANT).where(_p.id == bindparam("id"))
 )
@@ -60,6 +63,8 @@ class PaymentView:
     completed_at_ms: int | None
     tx_hash: str | None
     failure_reason: str | None
+    refund_of: str | None
+    """The sale that it gives back; None: it is a sale."""
 
     @property
     def is_by_terminal(self) -> bool:
@@ -85,8 +90,9 @@ def concerns(payment: PaymentView, terminal_id: str | None, user: User | None) -
 
 
 def status_body(payment: PaymentView, explorer_link: str | None) -> dict[str, object]:
-    """What the status page says under `transaction`."""
+    """What the status page says under `transaction`; what is given back of a sale is beside it."""
     completed = payment.completed_at_ms
+    refund = payment.refund_of
     return {
         "id": payment.id,
         "status": payment.state,
@@ -99,8 +105,9 @@ def status_body(payment: PaymentView, explorer_link: str | None) -> dict[str, ob
         "processingTime": None if completed is None else f"{completed - payment.created_at_ms}ms",
         "failureReason": payment.failure_reason,
         "explorerUrl": explorer_link,
+        **({} if refund is None else {"refundOf": refund}),
         "metadata": {
-            "paymentMethod": "nfc",
+            "paymentMethod": "nfc" if refund is None else "refund",
             "terminalId": payment.terminal_id,
             "authCode": payment.auth_code,
             "processingType": "async",

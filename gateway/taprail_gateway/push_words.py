@@ -9,6 +9,7 @@ from taprail_common.clock import rfc3339
 from taprail_common.payment_state import PaymentEvent, PaymentState
 from taprail_gateway.event_pump import News
 from taprail_gateway.ledger.alerts import Alert
+from taprail_gateway.payment_view import PaymentView
 from taprail_gateway.push_auth import payee_room, payer_room
 from taprail_gateway.push_rooms import Message
 
@@ -42,6 +43,7 @@ class Words:
             "status": news.state,
             "timestamp": self._now(),
             "cursor": news.cursor,
+            **_sale_of(payment),
         }
         known: Data = {"txHash": payment.tx_hash, "amount": payment.amount_units}
         messages = [Message(news.seq, "transaction:update", {**same, **known})]
@@ -67,6 +69,7 @@ class Words:
             "amount": payment.amount_units,
             "status": news.state,
             "completedAt": None if done_ms is None else rfc3339(done_ms),
+            **_sale_of(payment),
         }
         return [Message(news.seq, *self.card_status(payment.card_uuid, last, news.cursor))]
 
@@ -82,8 +85,10 @@ class Words:
     def of_balance(self, news: News, purse: str) -> list[Message]:
         """What a user is told of a step; only of one that has moved money of theirs."""
         payment = news.payment
-        gains = {payee_room(payment.merchant_user_id): payment.amount_units}
-        gains |= {payer_room(payment.user_id): -payment.amount_units}
+        # A refund is a payment from the merchant to the customer.
+        units = payment.amount_units if payment.refund_of is None else -payment.amount_units
+        gains = {payee_room(payment.merchant_user_id): units}
+        gains |= {payer_room(payment.user_id): -units}
         if news.event not in _MOVES or purse not in gains:
             return []
         gained = gains[purse]
@@ -92,6 +97,7 @@ class Words:
             "amount": -gained if news.event in _MOVES_BACK else gained,
             "txHash": payment.tx_hash,
             "status": news.state,
+            **_sale_of(payment),
         }
         balance: Data = {
             "lastUpdate": rfc3339(news.at_ms),
@@ -117,3 +123,8 @@ class Words:
             "needsReview": alert.needs_review,
             "raisedAt": rfc3339(alert.raised_at_ms),
         }
+
+
+def _sale_of(payment: PaymentView) -> Data:
+    """Which sale a refund gives back; nothing of a sale."""
+    return {} if payment.refund_of is None else {"refundOf": payment.refund_of}

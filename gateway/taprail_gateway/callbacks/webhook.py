@@ -31,7 +31,7 @@ from taprail_gateway.ledger import outbox, webhooks
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.outbox import Callback
 from taprail_gateway.ledger.webhooks import Delivery, Endpoint
-from taprail_gateway.payment_view import load_payment, status_body
+from taprail_gateway.payment_view import PaymentView, load_payment, status_body
 
 OLD_SECRET_MS: Final = 24 * 3_600_000
 """After a rotation both secrets sign for so long, so that a receiver may change over in peace."""
@@ -55,21 +55,18 @@ def secret_name(endpoint_id: str) -> str:
     return f"webhook/{endpoint_id}"
 
 
-def event_of(state: PaymentState) -> str:
-    """The type of the event that tells of a payment's state."""
-    return f"payment.{state}"
+def event_of(state: PaymentState, *, of_refund: bool = False) -> str:
+    """The type of the event that tells of a payment's state; for a refund it is one of its sale."""
+    if not of_refund:
+        return f"payment.{state}"
+    done = state is PaymentState.COMPLETED
+    return "payment.refunded" if done else f"payment.refund_{state}"
 
 
-def payment_body(
-    connection: Connection, payment_id: str, state: PaymentState, at_ms: int
-) -> bytes | None:
-    """What a payment's merchant is told of it; None when there is no such payment."""
-    payment = load_payment(connection, payment_id)
-    if payment is None:
-        return None
+def event_body(payment: PaymentView, event: str, state: PaymentState, at_ms: int) -> bytes:
+    """What a payment's merchant is told when it has come to a state."""
     data = {**status_body(payment, None), "status": str(state)}
-    event = {"type": event_of(state), "timestamp": rfc3339(at_ms), "data": data}
-    return json.dumps(event).encode()
+    return json.dumps({"type": event, "timestamp": rfc3339(at_ms), "data": data}).encode()
 
 
 class WebhookHandler:
@@ -92,11 +89,15 @@ def _fan_out(connection: Connection, *, callback: Callback) -> None:
     endpoints = webhooks.endpoints_of(connection, merchant_id) if merchant_id is not None else []
     if not endpoints:
         return
+    payment = load_payment(connection, callback.payment_id)
+    if payment is None:
+        return
     state, at_ms = callback.state, callback.created_at_ms
-    body = payment_body(connection, callback.payment_id, state, at_ms)
-    if body is not None:
-        ids = [each.id for each in endpoints]
-        webhooks.enqueue(connection, ids, callback.payment_id, event_of(state), body, at_ms)
+    event = event_of(state, of_refund=payment.refund_of is not None)
+    body = event_body(payment, event, state, at_ms)
+    # In one order with what is told of its sale.
+    about = payment.refund_of or payment.id
+    webhooks.enqueue(connection, [each.id for each in endpoints], about, event, body, at_ms)
 
 
 MAX_TRIES: Final = 12

@@ -22,6 +22,7 @@ from taprail_common.payment_state import SETTLED, PaymentEvent, PaymentState, so
 from taprail_gateway.ledger.actions import By, note
 from taprail_gateway.ledger.alerts import clear_alerts, raise_alerts
 from taprail_gateway.ledger.errors import GuardError
+from taprail_gateway.ledger.funds import NO_DAY
 from taprail_gateway.ledger.leases import Lease
 from taprail_gateway.ledger.nonces import Attempt, store_transaction
 from taprail_gateway.ledger.prepared import Prepared, prepared
@@ -80,9 +81,11 @@ class Mint:
 def enqueue(connection: Connection, payment_id: str, rate: Fraction, at_ms: int) -> None:
     """Queue the reward of a payment: its amount by the rate, rounded down, to who paid.
 
-    Nothing happens when it is queued already, or when it comes to less than a unit.
+    Nothing happens when it is queued already, when it comes to less than a unit, or for a refund.
     """
     paid = _PAID.run(connection, {"which": payment_id}).one()
+    if paid.spend_day == NO_DAY:
+        return
     units = paid.amount_units * rate.numerator // rate.denominator
     if units > 0:
         row = {"payment": payment_id, "to": paid.payer, "units": units, "at_ms": at_ms}
@@ -100,7 +103,9 @@ def _enqueue(insert: Insert) -> Insert:
 
 
 _PAID: Final = prepared(
-    select(payments.c.payer, payments.c.amount_units).where(payments.c.id == bindparam("which"))
+    select(payments.c.payer, payments.c.amount_units, payments.c.spend_day).where(
+        payments.c.id == bindparam("which")
+    )
 )
 _ENQUEUE: Final = Prepared(Upsert(mints, _enqueue).statement)
 

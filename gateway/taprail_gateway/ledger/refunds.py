@@ -151,12 +151,12 @@ def ask(connection: Connection, wanted: Wanted) -> Refund:
     Raises UnknownPaymentError, NotRefundableError, TooMuchError, NoFloatError or
     RequestReusedError; then nothing was changed.
     """
-    before = _of_request(connection, wanted)
+    before = asked_before(connection, wanted)
     if before is not None:
         return before
     # Nobody moves the sale, or refunds it, before this is decided.
     sale = _refundable(load_sale(connection, wanted.sale_id, lock=True))
-    before = _of_request(connection, wanted)  # by somebody who had the sale before us
+    before = asked_before(connection, wanted)  # by somebody who had the sale before us
     if before is not None:
         return before
     if not refund_shares.reserve(connection, sale.id, sale.amount_units, wanted.amount_units):
@@ -181,7 +181,8 @@ def load_sale(connection: Connection, sale_id: str, *, lock: bool = False) -> Sa
     return Sale(*found)
 
 
-def _of_request(connection: Connection, wanted: Wanted) -> Refund | None:
+def asked_before(connection: Connection, wanted: Wanted) -> Refund | None:
+    """The refund that this request has led to; RequestReusedError when it was another request."""
     asked = select(_r.request).where(_r.payment_id == wanted.payment_id)
     request = connection.scalar(asked)
     if request is None:

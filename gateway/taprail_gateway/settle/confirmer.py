@@ -23,6 +23,7 @@ from taprail_gateway.settle.accounts import AccountWatch
 from taprail_gateway.settle.chain import Chain
 from taprail_gateway.settle.errors import ChainError
 from taprail_gateway.settle.fates import FateReader
+from taprail_gateway.settle.floats import FloatWatch
 from taprail_gateway.settle.heads import BlockRhythm, Health, LatestHead
 from taprail_gateway.settle.lane_keeper import LaneKeeper
 from taprail_gateway.settle.live import LiveSettings
@@ -69,6 +70,7 @@ class Confirmer:
         self._settler = Settler(ledger, chain, live, keeper, fates, record, MinedReader(chain))
         self._reviewer = Reviewer(ledger, chain, live, fates, record)
         self._accounts = AccountWatch(ledger, chain, keeper)
+        self._floats = FloatWatch(ledger, clock, keeper, wakeups)
         self._reorgs = ReorgWatch(ledger, chain, clock, wakeups, keeper)
         self._health = Health()
         self.rhythm = BlockRhythm(lambda: self._longest_s)
@@ -133,6 +135,7 @@ class Confirmer:
                 partial(self._reviewer.given_up, view, now_s),
                 partial(self._reviewer.refused, view, now_s),
                 lambda: self._accounts.look(block, self._settler.refreshed, now_s),
+                self._floats.look,
             ]
         )
         # Only when all went well: nobody is late in a pass that could not see everything.

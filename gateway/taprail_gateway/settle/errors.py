@@ -132,13 +132,16 @@ class CallRefusal(NamedTuple):
     words: str
 
 
+NOT_COVERED: Final = "the account's balance does not cover it"
+"""The words for a payer that lacks the money."""
+
 # Texts of FiatTokenV2_2 and of its like, lower case.
 _REFUSALS: Final = (
     ("authorization is expired", CallRefusal(CallClass.EXPIRED, "its authorization expired")),
     ("pausable: paused", CallRefusal(CallClass.TOKEN_PAUSED, "the token is paused")),
     (
         "exceeds balance",
-        CallRefusal(CallClass.REFUSED, "the account's balance does not cover it"),
+        CallRefusal(CallClass.REFUSED, NOT_COVERED),
     ),
     (
         "authorization is used",

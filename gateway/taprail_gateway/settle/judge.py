@@ -16,6 +16,7 @@ from taprail_common.payment_state import PaymentState
 from taprail_gateway.ledger.queries import BoundPayment
 from taprail_gateway.ledger.schema import REFUSED_AFTER
 from taprail_gateway.ledger.transitions import Confirmed
+from taprail_gateway.settle.errors import NOT_COVERED
 from taprail_gateway.settle.executions import Fate, Place, Transfer
 
 MAX_LEFT_OUT: Final = 3
@@ -166,7 +167,7 @@ def refused(payment: BoundPayment, facts: Facts, *, is_proven: bool) -> Judgemen
 def why_left_out(payment: BoundPayment, *, outcome: str, balances: Mapping[str, int]) -> str:
     """The reason for people, as far as the facts at hand tell; `outcome`: of its transaction."""
     if balances.get(payment.payer, payment.amount_units) < payment.amount_units:
-        return "the account's balance does not cover it"
+        return NOT_COVERED
     return outcome
 
 

@@ -21,7 +21,7 @@ from sqlalchemy import Connection
 from taprail_common.clock import Clock
 from taprail_common.crash import crash
 from taprail_gateway.custody import Custody
-from taprail_gateway.ledger import card_signatures, claims, leases, transitions
+from taprail_gateway.ledger import card_signatures, claims, leases, refunds, transitions
 from taprail_gateway.ledger.card_signatures import StoredSignature
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.leases import Lease
@@ -31,6 +31,7 @@ from taprail_gateway.settle import calls, payer_signatures, preflight
 from taprail_gateway.settle.accounts import wrapped_keys
 from taprail_gateway.settle.cargo import Load, Parcel, Waiting
 from taprail_gateway.settle.chain import Chain
+from taprail_gateway.settle.errors import NOT_COVERED
 from taprail_gateway.settle.gas import USDC, GasTable
 from taprail_gateway.settle.live import LiveSettings
 from taprail_gateway.settle.payer_signatures import PayerSignatures
@@ -237,8 +238,13 @@ def _put_off(
     now_ms: int,
 ) -> None:
     leases.guard(connection, lease)
+    short = [each.id for each in refused if why[each.id] == NOT_COVERED]
+    # A refund is not given up for lack of money: it waits until there is more.
+    waiting = refunds.await_float(connection, short) if short else []
     alike: defaultdict[tuple[int, str], list[str]] = defaultdict(list)
     for each in refused:
+        if each.id in waiting:
+            continue
         alike[each.preflights, why[each.id]].append(each.id)
     for (tries, reason), ids in alike.items():
         due_at_ms = now_ms + _FIRST_WAIT_MS * _WAIT_FACTOR**tries
