@@ -2,9 +2,9 @@
 
 A gateway process on a real chain; a thousand users are connected, each of whom follows a card of
 their own, and payments are made with all the cards in turn. What is measured is the time from the
-moment that is written in the commit that completes a payment to the moment when its payer's app
-has read it from its socket, the commit itself included. Before, twice as many sockets are opened
-that do nothing, and the gateway's memory is compared.
+moment when a read of the ledger shows that a payment is completed (it is read every millisecond,
+by a thread of its own) to the moment when its payer's app has read so from its socket. Before,
+twice as many sockets are opened that do nothing, and the gateway's memory is compared.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+import threading
 import time
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import datetime
-from typing import Any, Final
+from typing import Final, Self
 
 import aiohttp
 from sqlalchemy import Connection, literal_column, select, update
@@ -24,7 +25,7 @@ from sqlalchemy import Connection, literal_column, select, update
 from taprail_common.clock import SystemClock
 from taprail_gateway import registry
 from taprail_gateway.config import GatewaySettings
-from taprail_gateway.ledger import schema
+from taprail_gateway.ledger import queries, schema
 from taprail_gateway.tokens import Tokens
 from taprail_hwsim.load import percentile
 from tests.bench.market import Market, open_market
@@ -39,6 +40,7 @@ _CONNECTIONS: Final = 16
 _AT_ONCE: Final = 50
 _FILES: Final = 8_192
 _LONGEST_S: Final = 120.0
+_LOOK_S: Final = 0.001
 _SOCKET: Final = "/nfc-ws/?EIO=4&transport=websocket"
 _OF_CROWD: Final = (
     select(schema.cards.c.uuid)
@@ -151,36 +153,67 @@ async def _idle_socket_kb(bench: Bench, market: Market, users: Sequence[_User]) 
 # --- time -----------------------------------------------------------------------------------------
 
 
+class _Commits:
+    """When each step could first be read from the ledger."""
+
+    def __init__(self, market: Market) -> None:
+        self._ledger = market.ledger()
+        self._seqs = [self._ledger.read_now(queries.last_event_seq)]
+        self._at_s = [time.monotonic()]
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+        self._ledger.dispose()
+
+    def at_s(self, seq: int) -> float:
+        """By the clock of `time.monotonic`; of what no look has shown yet, now."""
+        place = bisect_left(self._seqs, seq)
+        return self._at_s[place] if place < len(self._at_s) else time.monotonic()
+
+    def _look(self) -> None:
+        while not self._stopped.wait(_LOOK_S):
+            seq = self._ledger.read_now(queries.last_event_seq)
+            if seq > self._seqs[-1]:
+                self._at_s.append(time.monotonic())  # before the other, which is looked through
+                self._seqs.append(seq)
+
+
 async def _latencies_ms(market: Market, users: Sequence[_User]) -> list[float]:
     late_ms: list[float] = []
     all_heard = asyncio.Event()
 
-    async def listen(socket: aiohttp.ClientWebSocketResponse, user: _User) -> None:
+    async def listen(
+        socket: aiohttp.ClientWebSocketResponse, user: _User, commits: _Commits
+    ) -> None:
         await socket.send_str("42" + json.dumps(["subscribe:card", user.card]))
         while True:
             text = await _until(socket, _BALANCE)
-            now_ms = time.time() * 1000
-            balance: dict[str, Any] = json.loads(text[2:])[1]["balance"]
-            late_ms.append(now_ms - _ms(balance["lastUpdate"]))
+            now_s = time.monotonic()
+            seq = int(json.loads(text[2:])[1]["cursor"])
+            late_ms.append((now_s - commits.at_s(seq)) * 1000)
             if len(late_ms) == PAYMENTS:
                 all_heard.set()
 
     market.cards = market.cards[: len(users)]
     async with _connected(market, users) as sockets, asyncio.timeout(_LONGEST_S):
-        listening = [
-            asyncio.create_task(listen(socket, user))
-            for socket, user in zip(sockets, users, strict=True)
-        ]
-        await market.pay(PAYMENTS, connections=_CONNECTIONS, rate_per_s=_RATE_PER_S)
-        await all_heard.wait()
-        for task in listening:
-            task.cancel()
-        await asyncio.gather(*listening, return_exceptions=True)
+        with _Commits(market) as commits:
+            listening = [
+                asyncio.create_task(listen(socket, user, commits))
+                for socket, user in zip(sockets, users, strict=True)
+            ]
+            await market.pay(PAYMENTS, connections=_CONNECTIONS, rate_per_s=_RATE_PER_S)
+            await all_heard.wait()
+            for task in listening:
+                task.cancel()
+            await asyncio.gather(*listening, return_exceptions=True)
     return late_ms
-
-
-def _ms(time_text: str) -> float:
-    return datetime.fromisoformat(time_text).timestamp() * 1000
 
 
 def _allow_files() -> None:
