@@ -257,6 +257,7 @@ def _services(
         wakeups=wakeups,
         health=QueueHealth(ledger, Sources(live, works_on=_side_queues(settings))),
         live=live,
+        custody=custody,
         token_domain=TokenDomain(token.name, token.version, token.chain_id, token.address),
         explorer_url=settings.gateway.explorer_url,
     )

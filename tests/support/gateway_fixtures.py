@@ -304,6 +304,7 @@ def _build(
         token_domain=TOKEN_DOMAIN,
         health=QueueHealth(ledger, Sources(live, works_on=frozenset({"mint", "webhook"}))),
         live=live,
+        custody=custody,
         explorer_url="https://explorer.example/tx/{txHash}",
     )
     push = Push(services, estimate, push_settings)

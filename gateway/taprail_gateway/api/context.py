@@ -13,6 +13,7 @@ from taprail_common.clock import Clock
 from taprail_common.eip3009 import TokenDomain
 from taprail_gateway.accept import Acceptor
 from taprail_gateway.authorize import Rules
+from taprail_gateway.custody import Custody
 from taprail_gateway.directory import Directory
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.proofs import ProofReader
@@ -41,6 +42,7 @@ class Services:
     token_domain: TokenDomain
     health: QueueHealth
     live: LiveSettings
+    custody: Custody
     explorer_url: str | None = None
     not_ready: Callable[[], list[str]] = list
 

@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from taprail_common.errors import InputError, SignatureError, TapRailError
+from taprail_common.errors import InputError, OperatorError, SignatureError, TapRailError
 from taprail_common.ids import new_id
 
 _log = structlog.get_logger("api")
@@ -42,6 +42,11 @@ class HttpError(TapRailError):
         self.field = field
         self.headers = dict(headers or {})
         self.request_id = new_id("req")
+
+
+def not_found(message: str, field: str | None = None) -> HttpError:
+    """A 404: there is no such thing, or it is none of the caller's business."""
+    return HttpError(404, "not_found", message, field=field)
 
 
 def unauthenticated(code: str, message: str, field: str | None = None) -> HttpError:
@@ -95,12 +100,18 @@ def _as_http(error: TapRailError) -> HttpError:
         return error
     if isinstance(error, InputError):
         return HttpError(400, error.code, error.message, field=error.field)
+    if isinstance(error, OperatorError) and error.code in _OF_OPERATORS:
+        return HttpError(_OF_OPERATORS[error.code], error.code, error.message)
     if isinstance(error, SignatureError):
         return unauthenticated(error.code, error.message)
     if error.retryable:
         return _unavailable(error.code, "busy; ask again")
     _log.error("api.refused_by_ourselves", code=error.code, reason=error.message)
     return HttpError(500, "internal", "something went wrong here")
+
+
+_OF_OPERATORS: Final = {"not_found": 404, "wrong_state": 409, "exists": 409}
+"""What somebody can put right who asked for something that cannot be done."""
 
 
 def _unavailable(code: str, message: str) -> HttpError:

@@ -7,7 +7,16 @@ from typing import Any, Final
 from aiohttp import web
 
 from taprail_common.wire import MAX_BODY_BYTES
-from taprail_gateway.api import health, payments, queues, terminals
+from taprail_gateway.api import (
+    cards,
+    health,
+    listing,
+    operate,
+    payments,
+    people,
+    queues,
+    terminals,
+)
 from taprail_gateway.api.context import SERVICES, Services
 from taprail_gateway.api.errors import errors_as_json
 from taprail_gateway.api.messages import QueueStatus, WebsocketStatus
@@ -31,7 +40,11 @@ ROUTES: Final[tuple[Route[Any, Any] | Plain, ...]] = (
         WebsocketStatus,
         terminals=True,
     ),
+    *listing.ROUTES,
+    *operate.ROUTES,
+    *cards.ROUTES,
     *terminals.ROUTES,
+    *people.ROUTES,
     *health.ROUTES,
 )
 

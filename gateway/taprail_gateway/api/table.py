@@ -85,7 +85,7 @@ class Route(Generic[B, Q]):
         """Let whoever asks in, read what was sent, and answer."""
         user = await self._identify(request)
         query = _query(self.query, request)
-        body = parse_body(self.body, await read_body(request)) if self.has_body else self.body()
+        body = await self._body(request)
         services = request.app[SERVICES]
         answer = await self.handle(Call(request, services, body, query, user))
         return answer if isinstance(answer, web.StreamResponse) else _response(answer)
@@ -93,6 +93,17 @@ class Route(Generic[B, Q]):
     @property
     def has_body(self) -> bool:
         return self.body is not Empty
+
+    async def _body(self, request: web.Request) -> B:
+        # Where nothing has to be said, nothing has to be sent.
+        if not self.has_body or not (request.body_exists or self.must_say):
+            return self.body()
+        return parse_body(self.body, await read_body(request))
+
+    @property
+    def must_say(self) -> bool:
+        """Whether a body is asked for, and not only allowed."""
+        return any(field.is_required() for field in self.body.model_fields.values())
 
     async def _identify(self, request: web.Request) -> User | None:
         if self.terminals and is_terminal(request):
