@@ -23,6 +23,7 @@ from taprail_terminal.outbox import OutboxRow
 from taprail_terminal.outcome import CardProof, NotOurs
 from taprail_terminal.payments import Payments
 from taprail_terminal.readers.polling import (
+    Changed,
     Finished,
     Gone,
     Lost,
@@ -33,6 +34,7 @@ from taprail_terminal.readers.polling import (
     Unreadable,
 )
 from taprail_terminal.sale import (
+    CARD_CHANGED,
     Ask,
     CardRead,
     CardRejected,
@@ -56,6 +58,7 @@ from taprail_terminal.tap_log import TapLog
 from taprail_terminal.timeline import Timeline
 
 TORN: Final = "card removed too early"
+CHANGED: Final = "another card took its place"
 UNREADABLE: Final = "the card could not be read"
 NO_READER: Final = "the card reader does not work"
 
@@ -243,12 +246,16 @@ class Agent:
             case Finished(NotOurs(code, reason)):
                 self._timeline.tell("card_refused", at_s=at_s, code=code)
                 self.report(CardRejected(reason, code))
+            case Changed():
+                self._timeline.tell("try_again", at_s=at_s, reason=CHANGED)
+                self.report(CardUnreadable(CHANGED, CARD_CHANGED))
             case Torn():
                 self._timeline.tell("try_again", at_s=at_s, reason=TORN)
                 self.report(CardTorn(TORN))
-            case Unreadable():
-                self._timeline.tell("try_again", at_s=at_s, reason=UNREADABLE)
-                self.report(CardUnreadable(UNREADABLE))
+            case Unreadable(detail):
+                why = f"{UNREADABLE}: {detail}" if detail else UNREADABLE
+                self._timeline.tell("try_again", at_s=at_s, reason=why)
+                self.report(CardUnreadable(why))
             case Gone():
                 self._timeline.tell("card_removed", at_s=at_s)
                 self.report(CardRemoved())

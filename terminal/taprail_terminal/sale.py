@@ -94,6 +94,10 @@ class CardRead:
     request_id: str
 
 
+CARD_CHANGED: Final = "card_changed"
+"""The reason code of a card that became another one while it was read."""
+
+
 @dataclass(frozen=True, slots=True)
 class CardTorn:
     """It left before it was read."""

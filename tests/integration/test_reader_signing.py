@@ -26,12 +26,12 @@ from taprail_terminal.charge import Charge
 from taprail_terminal.outcome import CardProof
 from taprail_terminal.readers import make_driver
 from taprail_terminal.readers.polling import (
+    Changed,
     Finished,
     Gone,
     Opened,
     Report,
     Sensed,
-    Torn,
     Unreadable,
 )
 from taprail_terminal.readers.supervisor import Reader
@@ -139,11 +139,16 @@ async def test_a_bank_card_is_told_apart() -> None:
         assert await at.put(BankCard(bytes([8, 1, 2, 3]))) == Finished(BANK_CARD)
 
 
-async def test_a_card_that_turns_into_another_is_torn_and_pays_nothing() -> None:
+async def test_a_card_that_turns_into_another_pays_nothing_and_neither_does_the_other() -> None:
     async with counter() as at:
         first, second = keycard(1), keycard(2)
-        assert await at.put(SwappedCard(first, second, after_apdus=1)) == Torn()
+        assert await at.put(SwappedCard(first, second, after_apdus=1)) == Changed()
+        at.reader.arm()
+        assert await at.stays_quiet()
         assert first.digests == second.digests == []
+        at.simulator.lift()
+        assert await at.next() == Gone()
+        assert payer(await at.put(second)) == second.address
 
 
 async def test_of_two_cards_one_pays_and_only_once() -> None:

@@ -63,6 +63,7 @@ ENGLISH: Final[Catalogue] = {
     "reason.not_our_card": "Card is not for this terminal",
     "reason.signing_not_ready": "No such cards right now",
     # Why a card has to be tapped again.
+    "reason.card_changed": "Hold one card only",
     "reason.torn": "Card removed too early",
     "reason.unreadable": "Hold card until the beep",
     "reason.not_stored": "Not charged. Terminal cannot store sales",

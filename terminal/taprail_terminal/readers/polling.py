@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from taprail_common.errors import PartError
@@ -68,8 +68,15 @@ class Torn:
 
 
 @dataclass(frozen=True, slots=True)
+class Changed:
+    """Another card has taken its place before it was read: two in a wallet, or sleight of hand."""
+
+
+@dataclass(frozen=True, slots=True)
 class Unreadable:
-    """The card is there and could not be understood."""
+    """The card is there and could not be understood; `detail` says why, for logs."""
+
+    detail: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +91,7 @@ class Lost:
     reason: str
 
 
-Report = Opened | Sensed | Finished | Torn | Unreadable | Gone | Lost
+Report = Opened | Sensed | Finished | Torn | Changed | Unreadable | Gone | Lost
 
 
 class Poller:
@@ -160,17 +167,25 @@ class Poller:
         self._sensed += 1
         self._post(Sensed())
         outcome = self._read(card)
-        if outcome is None:
-            self._post(Torn())
+        if isinstance(outcome, Torn):
+            self._post(outcome)
             return
-        self._post(Unreadable() if isinstance(outcome, Garbled) else Finished(outcome))
+        if isinstance(outcome, Changed):
+            self._post(outcome)
+            self._wait_until_empty(card)
+            self._post(Gone())
+            return
+        if isinstance(outcome, Garbled):
+            self._post(Unreadable(outcome.detail))
+        else:
+            self._post(Finished(outcome))
         self._wait_until_gone(card)
         if isinstance(outcome, CardProof):
             self._last_read, self._last_left_s = card, time.monotonic()
         self._post(Gone())
 
-    def _read(self, card: FoundCard) -> Outcome | None:
-        """Read the card, again if need be; None when it has left."""
+    def _read(self, card: FoundCard) -> Outcome | Torn | Changed:
+        """Read the card, again if need be."""
         deadline_s = time.monotonic() + SESSION_BUDGET_S
         charge = self._charge() if card.iso_dep else None
         outcome: Outcome = Garbled("never read")
@@ -178,8 +193,9 @@ class Poller:
             outcome = self._attempt(card, charge, max(0.0, deadline_s - time.monotonic()))
             if not isinstance(outcome, Garbled):
                 return outcome
-            if self._has_left(card):
-                return None
+            departure = self._departure(card)
+            if departure is not None:
+                return departure
         return outcome
 
     def _attempt(self, card: FoundCard, charge: Charge | None, budget_s: float) -> Outcome:
@@ -195,28 +211,33 @@ class Poller:
             outcome: Outcome = done.value
             return outcome
         except (CardSilentError, CardGarbledError, PartError) as exc:
-            return Garbled(exc.code)  # a dead reader is found out by the next look at the field
+            return Garbled(str(exc))  # a dead reader is found out by the next look at the field
 
     def _exchange(self, apdu: bytes) -> bytes:
         return self._timed(lambda: self._driver.exchange(apdu))
 
-    def _has_left(self, card: FoundCard) -> bool:
-        """Whether the card is gone, or another has taken its place. Starts it anew if not."""
+    def _departure(self, card: FoundCard) -> Torn | Changed | None:
+        """How the card has left; None when it is still there, and is started anew."""
         for _ in range(EMPTY_LOOKS):
             try:
                 found = self._call(self._driver.look_again)
             except CardGarbledError:
-                return False
+                return None
             if found is not None:
-                return not _may_be_same(card, found)
-        return True
+                return None if _may_be_same(card, found) else Changed()
+        return Torn()
 
     def _wait_until_gone(self, card: FoundCard) -> None:
         while not self._stopping:
             if not (card.iso_dep and self._still_answers()):
-                if self._has_left(card):
+                if self._departure(card) is not None:
                     return
                 self._renew_session(card)
+            self._pause(PRESENCE_EVERY_S)
+
+    def _wait_until_empty(self, card: FoundCard) -> None:
+        """Whichever card it is now: nobody has chosen it to pay."""
+        while not self._stopping and self._departure(card) != Torn():
             self._pause(PRESENCE_EVERY_S)
 
     def _still_answers(self) -> bool:

@@ -14,7 +14,14 @@ from taprail_terminal.feedback.messages import ENGLISH, reason_text
 from taprail_terminal.feedback.scene import Icon, Scene, scene
 from taprail_terminal.feedback.screens import HEIGHT_PX, WIDTH_PX
 from taprail_terminal.feedback.text_fit import SMALLEST_PX, fit
-from taprail_terminal.sale import NOT_SETTLED, CardTorn, CardUnreadable, NotSent, Phase
+from taprail_terminal.sale import (
+    CARD_CHANGED,
+    NOT_SETTLED,
+    CardTorn,
+    CardUnreadable,
+    NotSent,
+    Phase,
+)
 from taprail_terminal.signing_session import CANNOT_SIGN, NOT_BY_CARD, NOT_READY
 from tests.support.screen_gallery import view
 
@@ -127,7 +134,8 @@ def test_a_code_of_a_newer_gateway_is_shown_in_its_own_words() -> None:
 
 
 def test_every_reason_has_words_that_fit_with_and_without_the_bar() -> None:
-    again = [CardTorn("").code, CardUnreadable("").code, NotSent("", "").code, NOT_SETTLED]
+    again = [CardTorn("").code, CardUnreadable("").code, NotSent("", "").code]
+    again += [CARD_CHANGED, NOT_SETTLED]
     signing = [CANNOT_SIGN.code, NOT_BY_CARD.code, NOT_READY.code]
     codes = [*Reason, BANK_CARD.code, UNKNOWN_CARD.code, *signing, *again]
     catalogued = {key.split(".")[1] for key in ENGLISH if key.startswith("reason.")}
