@@ -170,6 +170,8 @@ class TerminalPayment(_Message):
     accept_until: Timestamp
     proof: CardProof
     card_uuid: Identifier | None = None
+    charge_id: Identifier | None = None
+    """What the till has asked this terminal to take through the gateway, if it did."""
     counter: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
     offline: bool = False
 

@@ -24,13 +24,16 @@ from taprail_common.crash import crash
 from taprail_common.ids import new_id
 from taprail_common.signing import Domain, sign
 from taprail_gateway import audit, verdicts
-from taprail_gateway.authorize import Case, Decision, Facts, PaymentRequest, Rules, decide, priority
+from taprail_gateway.authorize import Case, Decision, Facts, PaymentRequest, Rules, decide
 from taprail_gateway.book import Book, lock
 from taprail_gateway.estimate import SettlementEstimate
-from taprail_gateway.ledger import audit_log, card_signatures, schema, transitions
+from taprail_gateway.ledger import audit_log, card_signatures, charges, schema, transitions
 from taprail_gateway.ledger.alerts import raise_alerts
 from taprail_gateway.ledger.card_signatures import StoredSignature
 from taprail_gateway.ledger.prepared import Lookup, prepared
+
+HIGH_AMOUNT_UNITS: Final = 1_000_000
+"""Payments above this are sent first (public contract: priority 10, all others 5)."""
 
 APPROVED_STATUS: Final = 200
 DECLINED_STATUS: Final = 400
@@ -185,6 +188,7 @@ class _Group:
         self._verdicts: list[dict[str, object]] = []
         self._signatures: dict[str, StoredSignature] = {}
         self._entries: list[audit_log.Entry] = []
+        self._tapped: dict[str, charges.Tapped] = {}
         self._suspected: dict[str, str] = {}
         self._refused: dict[str, str] = {}
 
@@ -212,6 +216,7 @@ class _Group:
         if self._payments:
             transitions.accept(connection, self._payments, self._now_ms)
             card_signatures.store(connection, self._signatures)
+        charges.settle(connection, self._tapped, self._now_ms)
         if self._verdicts:
             _INSERT_VERDICT.run_each(connection, self._verdicts)
             self._acceptor.log(connection, self._entries, self._now_ms)
@@ -234,8 +239,12 @@ class _Group:
         self, request: PaymentRequest, facts: Facts, decision: Decision, answer: Answer
     ) -> None:
         """Remember what the next decisions, auditors and operators are to know of this one."""
-        card, risk = facts.card, decision.risk
+        card, risk, charge = facts.card, decision.risk, facts.charge
         is_declined = decision.declined is not None
+        if charge is not None and charge.is_open and charge.terminal_id == request.requester:
+            code = None if decision.declined is None else decision.declined.reason.value
+            payment_id = None if is_declined else request.payment_id
+            self._tapped[charge.id] = self._book.end_charge(charge, payment_id, code)
         if facts.terminal is not None:
             self._book.note_terminal(facts.terminal, self._now_ms, declined=is_declined)
         if card is not None and decision.is_proved:
@@ -276,6 +285,11 @@ class _Group:
             "tapped_at_ms": request.tapped_at_ms,
             "signed_until_s": 0 if signed is None else signed.valid_before_s,
         }
+
+
+def priority(amount_units: int) -> int:
+    """How early a payment is sent, higher first."""
+    return 10 if amount_units > HIGH_AMOUNT_UNITS else 5
 
 
 def _given(connection: Connection, items: Sequence[AcceptItem]) -> dict[tuple[str, str], _Given]:

@@ -23,13 +23,10 @@ from taprail_common.wire import (
     SIGNED_VALIDITY_S,
     TAP_VALIDITY_MS,
 )
-from taprail_gateway import fraud
+from taprail_gateway import charges, fraud
 from taprail_gateway.activity import UNUSED, Activity
 from taprail_gateway.card_authorization import CardAuthorization
 from taprail_gateway.fraud_settings import DEFAULTS, FraudSettings
-
-HIGH_AMOUNT_UNITS: Final = 1_000_000
-"""Payments above this are sent first (public contract: priority 10, all others 5)."""
 
 MAX_TEXT: Final = 300
 """Characters of a decline's sentence that a terminal takes (`wire.Verdict.reason`)."""
@@ -106,6 +103,7 @@ class PaymentRequest:
     tapped_at_ms: int
     accept_until_ms: int | None
     evidence: Evidence
+    charge_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +145,7 @@ class Facts:
     available_units: int = 0
     card_activity: Activity = UNUSED
     terminal_activity: Activity = UNUSED
+    charge: charges.Charge | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +167,7 @@ class Decline:
     """Not charged: a stable code, a sentence for people, what is left of the day's limit, and the
     fraud rules that fired."""
 
-    reason: Reason
+    reason: Reason | charges.Objection
     text: str
     left_units: int | None = None
     rules: tuple[fraud.Fired, ...] = ()
@@ -211,11 +210,6 @@ def decide(case: Case) -> Decision:
     risk = _risk(case)
     declined = _too_risky(risk) or _balance(case)
     return Decision(declined, counter, is_proved=True, risk=risk)
-
-
-def priority(amount_units: int) -> int:
-    """How early a payment is sent, higher first."""
-    return 10 if amount_units > HIGH_AMOUNT_UNITS else 5
 
 
 def spend_day(now_ms: int, time_zone: str) -> str:
@@ -320,6 +314,11 @@ def _merchant(case: Case) -> Decline | None:
     return None
 
 
+def _charge(case: Case) -> Decline | None:
+    found = charges.objection(case.facts.charge, case.request, case.now_ms)
+    return None if found is None else Decline(found, charges.WORDS[found])
+
+
 def _card_status(case: Case) -> Decline | None:
     card = _card(case)
     if card.status == "frozen":
@@ -391,6 +390,7 @@ _PROOF_CHECKS: Final[tuple[_Check, ...]] = (_fresh, _known, _proved, _signed, _r
 _LIMIT_CHECKS: Final[tuple[_Check, ...]] = (
     _terminal,
     _merchant,
+    _charge,
     _card_status,
     _currency,
     _single_limit,

@@ -20,7 +20,9 @@ from sqlalchemy import Connection, select
 
 from taprail_gateway.activity import UNUSED, Activity
 from taprail_gateway.authorize import Card, Facts, PaymentRequest, Profile, Terminal, spend_day
-from taprail_gateway.ledger import activities, reservations, schema
+from taprail_gateway.charges import Charge, ending
+from taprail_gateway.ledger import activities, charges, reservations, schema
+from taprail_gateway.ledger.charges import Tapped
 from taprail_gateway.ledger.prepared import Lookup
 from taprail_gateway.ledger.reservations import Spend
 from taprail_gateway.ledger.schema_base import literal
@@ -98,12 +100,14 @@ class Book:
         terminals: _Terminals,
         days: Mapping[str, str],
         spent_units: dict[tuple[str, str], int],
+        asked: dict[str, Charge],
     ) -> None:
-        """`days` by time zone, `spent_units` by card and day."""
+        """`days` by time zone, `spent_units` by card and day, charges by their ids."""
         self._cards = cards
         self._terminals = terminals
         self._days = days
         self._spent_units = spent_units
+        self._asked = asked
         self._activities = cards.activities | terminals.activities
         self._counters: dict[str, int] = {}
         self._holds: dict[str, int] = {}
@@ -118,15 +122,18 @@ class Book:
         days = {zone: spend_day(now_ms, zone) for zone in zones}
         keys = [(card.uuid, days[card.time_zone]) for card in cards.by_uuid.values()]
         spent_units = _load_spends(connection, keys)
-        return cls(cards, _load_terminals(connection, requests), days, spent_units)
+        named = {request.charge_id for request in requests} - {None}
+        asked = charges.find_all(connection, sorted(map(str, named)))
+        return cls(cards, _load_terminals(connection, requests), days, spent_units, asked)
 
     def facts(self, request: PaymentRequest) -> Facts:
         """What a request is decided on, including what its group has taken so far."""
         terminal = self._terminals.by_id.get(request.terminal_id)
         terminal_use = self._use(activities.TERMINAL, request.terminal_id)
+        charge = self._asked.get(request.charge_id or "")
         card = self._card(request)
         if card is None:
-            return Facts(None, terminal, terminal_activity=terminal_use)
+            return Facts(None, terminal, terminal_activity=terminal_use, charge=charge)
         return Facts(
             card,
             terminal,
@@ -134,7 +141,13 @@ class Book:
             available_units=self._cards.available_units[card.account],
             card_activity=self._use(activities.CARD, card.uuid),
             terminal_activity=terminal_use,
+            charge=charge,
         )
+
+    def end_charge(self, charge: Charge, payment_id: str | None, code: str | None) -> Tapped:
+        """Use a charge up by a tap, for the requests after it; what there is to store of it."""
+        self._asked[charge.id] = replace(charge, status=ending(code))
+        return Tapped(payment_id, code)
 
     def note_card(self, card: Card, now_ms: int, amount_units: int | None) -> None:
         """One more tap of this card; None for an amount when it was declined."""

@@ -16,15 +16,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 
 from taprail_common.clock import rfc3339
-
-MAX_DEADLINE_S: Final = 300
-"""Of a charge, from the moment it is made (public contract)."""
-
-MAX_TEXT_CHARACTERS: Final = 64
-"""On the idle display; four lines of sixteen on the smallest."""
 
 
 class ChargeStatus(StrEnum):
@@ -103,17 +97,30 @@ class Asked:
         return said == (self.amount_units, self.currency, self.reference)
 
 
-def objection(
-    charge: Charge | None, terminal_id: str, amount_units: int, currency: str | None, now_ms: int
-) -> Objection | None:
-    """Why a tap at this terminal may not pay the charge that it names; None if it may."""
-    if charge is None or charge.terminal_id != terminal_id:
+class Tap(Protocol):
+    """What of a payment request has to agree with the charge that it names."""
+
+    @property
+    def charge_id(self) -> str | None: ...
+    @property
+    def terminal_id(self) -> str: ...
+    @property
+    def amount_units(self) -> int: ...
+    @property
+    def currency(self) -> str | None: ...
+
+
+def objection(charge: Charge | None, tap: Tap, now_ms: int) -> Objection | None:
+    """Why a tap may not pay the charge that it names; None if it may, or names none."""
+    if tap.charge_id is None:
+        return None
+    if charge is None or charge.terminal_id != tap.terminal_id:
         return Objection.UNKNOWN
     if not charge.is_open:
         return _CLOSED.get(charge.status, Objection.CLOSED)
     if now_ms > charge.deadline_ms:
         return Objection.EXPIRED
-    if (amount_units, currency) != (charge.amount_units, charge.currency):
+    if (tap.amount_units, tap.currency) != (charge.amount_units, charge.currency):
         return Objection.MISMATCH
     return None
 
@@ -122,6 +129,15 @@ _CLOSED: Final = {
     ChargeStatus.CANCELLED: Objection.CANCELLED,
     ChargeStatus.EXPIRED: Objection.EXPIRED,
 }
+
+WORDS: Final = {
+    Objection.UNKNOWN: "The terminal was not asked to charge this",
+    Objection.CANCELLED: "The sale was cancelled before the tap came in",
+    Objection.EXPIRED: "The time for this sale was over when the tap came in",
+    Objection.CLOSED: "This sale is over; nothing more is charged for it",
+    Objection.MISMATCH: "The tap is for another amount than the sale",
+}
+"""An objection as people read it on a decline."""
 
 
 def ending(reason_code: str | None) -> ChargeStatus:

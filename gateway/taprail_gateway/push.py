@@ -22,6 +22,7 @@ import structlog
 from aiohttp import web
 from socketio.exceptions import ConnectionRefusedError as Refused
 
+from taprail_common.charge_wire import ANSWER_EVENT, OPEN_EVENT
 from taprail_common.clock import rfc3339
 from taprail_common.crash import crash
 from taprail_common.errors import TapRailError
@@ -32,6 +33,7 @@ from taprail_gateway.estimate import SettlementEstimate
 from taprail_gateway.event_pump import EventPump, News
 from taprail_gateway.ledger.alerts import Alert
 from taprail_gateway.push_auth import Listener, PushAuth, payee_room, payer_room
+from taprail_gateway.push_charges import ChargeNews
 from taprail_gateway.push_cursor import Cursor
 from taprail_gateway.push_history import Past
 from taprail_gateway.push_rooms import Message, Rooms
@@ -106,7 +108,10 @@ class Push:
         self._server.on("connect", self._connect)
         self._server.on("disconnect", self._disconnect)
         self._on("ping", self._ping)
+        self._charges = ChargeNews(services, self.to_terminal, self.to_till)
         self._on("terminal:sync", self._sync)
+        self._on(OPEN_EVENT, self._charges.open)
+        self._on(ANSWER_EVENT, self._charges.answer)
         for topic in TOPICS:
             self._on(f"subscribe:{topic.kind}", partial(self._subscribe, topic))
             self._on(f"unsubscribe:{topic.kind}", partial(self._unsubscribe, topic))
@@ -119,6 +124,7 @@ class Push:
         """Begin to tell what happens from now on."""
         self._spawn(self._pump.run())
         self._spawn(self._watch.run())
+        self._spawn(self._charges.run())
         if self._shared is not None:
             self._server.begin()
             self._spawn(self._shared.pass_on(self._services.wakeups.events.listen()))
@@ -141,6 +147,14 @@ class Push:
         the body names the terminal. A terminal that is away is told nothing.
         """
         await self._terminals.command(terminal_id, event, body)
+
+    def to_till(self, user_id: str, event: str, body: Mapping[str, object]) -> None:
+        """Tell a user something, on the sockets here on which they act as more than a customer."""
+        mine = {sid: self._listeners[sid].user for sid in self._of.get(f"user:{user_id}", ())}
+        sids = [
+            sid for sid, user in mine.items() if user and (user.is_merchant or user.is_operator)
+        ]
+        self._server.send_to(sids, event, body)
 
     def close_terminal(self, terminal_id: str, why: str) -> None:
         """Close a terminal's sockets at once."""

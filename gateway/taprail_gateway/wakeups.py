@@ -68,5 +68,7 @@ class Wakeups:
     """Transactions were sent: their block is worth watching for."""
     events: Bell = field(default_factory=Bell)
     """Rows were written to payment_events."""
+    charges: Bell = field(default_factory=Bell)
+    """Tills asked for something, or it came to an end."""
     callbacks: Bell = field(default_factory=Bell)
     """Rows may have been written to the outbox."""

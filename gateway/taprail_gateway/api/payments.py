@@ -50,6 +50,8 @@ async def process_async(request: web.Request) -> web.Response:
         raise HttpError(
             result.http_status, result.code, result.message, field=result.field, headers=headers
         )
+    if item.request.charge_id is not None:
+        services.wakeups.charges.ring()
     if result.payment_id is not None:
         crash("accept.committed")
         services.wakeups.pending.ring()
@@ -101,6 +103,7 @@ def terminal_item(
         tapped_at_ms=payment.tapped_at_ms,
         accept_until_ms=payment.accept_until_ms,
         evidence=proofs.evidence(payment),
+        charge_id=payment.charge_id,
     )
     return AcceptItem(wanted, body, received_s, signature=signature)
 

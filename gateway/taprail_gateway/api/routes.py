@@ -9,6 +9,7 @@ from aiohttp import web
 from taprail_common.wire import MAX_BODY_BYTES
 from taprail_gateway.api import (
     cards,
+    charges,
     health,
     listing,
     operate,
@@ -44,6 +45,7 @@ ROUTES: Final[tuple[Route[Any, Any] | Plain, ...]] = (
     *operate.ROUTES,
     *cards.ROUTES,
     *terminals.ROUTES,
+    *charges.ROUTES,
     *people.ROUTES,
     *health.ROUTES,
 )

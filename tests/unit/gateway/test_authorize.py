@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from taprail_common.wire import CLOCK_SKEW_MS, TAP_VALIDITY_MS
+from taprail_gateway.accept import priority
 from taprail_gateway.authorize import (
     Card,
     Case,
@@ -19,9 +20,9 @@ from taprail_gateway.authorize import (
     Rules,
     Terminal,
     decide,
-    priority,
     spend_day,
 )
+from taprail_gateway.charges import Charge, ChargeStatus, Objection
 
 NOW_MS = 1_800_000_000_000
 CARD = Card(
@@ -84,7 +85,7 @@ def case_of(*changes: dict[str, Any], now_ms: int = NOW_MS, rules: Rules = RULES
     return Case(request, facts, rules, now_ms)
 
 
-def reason_of(case: Case) -> Reason | None:
+def reason_of(case: Case) -> Reason | Objection | None:
     declined = decide(case).declined
     return None if declined is None else declined.reason
 
@@ -196,3 +197,59 @@ def test_large_amounts_are_sent_first() -> None:
 def test_the_day_is_the_cards_own(time_zone: str, day: str) -> None:
     just_before_midnight_utc = NOW_MS + (15 * 60 + 59) * 60_000  # 2027-01-15T23:59Z
     assert spend_day(just_before_midnight_utc, time_zone) == day
+
+
+# --- charges --------------------------------------------------------------------------------------
+
+CHARGE = Charge(
+    id="chg-1",
+    terminal_id=REQUEST.terminal_id,
+    merchant_id="kiosk",
+    user_id="bob",
+    reference="order-1",
+    idempotency_key=None,
+    amount_units=REQUEST.amount_units,
+    currency="TUSD",
+    status=ChargeStatus.ARMED,
+    reason_code=None,
+    payment_id=None,
+    created_at_ms=NOW_MS - 10_000,
+    deadline_ms=NOW_MS,
+    armed_at_ms=None,
+    ended_at_ms=None,
+    changed_at_ms=NOW_MS,
+)
+
+
+def charged(charge: Charge | None = CHARGE, **request: Any) -> Case:
+    asked = {"charge_id": "chg-1", "currency": "TUSD", **request}
+    return case_of({"facts": {"charge": charge}, "request": asked})
+
+
+@pytest.mark.parametrize("status", [ChargeStatus.WAITING, ChargeStatus.ARMED])
+def test_a_tap_pays_the_charge_that_it_names(status: ChargeStatus) -> None:
+    assert reason_of(charged(replace(CHARGE, status=status))) is None
+    # A tap that names none has nothing to do with a charge that is open.
+    assert reason_of(case_of({"facts": {"charge": None}})) is None
+
+
+@pytest.mark.parametrize(
+    ("charge", "reason"),
+    [
+        (None, Objection.UNKNOWN),
+        (replace(CHARGE, terminal_id="counter-2"), Objection.UNKNOWN),
+        (replace(CHARGE, status=ChargeStatus.CANCELLED), Objection.CANCELLED),
+        (replace(CHARGE, status=ChargeStatus.EXPIRED), Objection.EXPIRED),
+        (replace(CHARGE, status=ChargeStatus.APPROVED), Objection.CLOSED),
+        (replace(CHARGE, status=ChargeStatus.DECLINED), Objection.CLOSED),
+        (replace(CHARGE, status=ChargeStatus.REFUSED), Objection.CLOSED),
+        (replace(CHARGE, deadline_ms=NOW_MS - 1), Objection.EXPIRED),
+        (replace(CHARGE, amount_units=CHARGE.amount_units + 1), Objection.MISMATCH),
+        (replace(CHARGE, currency="EURC"), Objection.MISMATCH),
+    ],
+)
+def test_a_tap_pays_no_other_charge(charge: Charge | None, reason: Objection) -> None:
+    decision = decide(charged(charge))
+    assert decision.declined is not None
+    assert decision.declined.reason is reason
+    assert decision.counter == EVIDENCE.counter  # the tap is used up all the same
