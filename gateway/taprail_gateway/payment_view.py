@@ -14,8 +14,14 @@ from taprail_common.clock import rfc3339
 from taprail_common.wire import PaymentNotice, from_ms
 from taprail_gateway.directory import User
 from taprail_gateway.ledger import schema
+from taprail_gateway.ledger.refunds import Refund, of_sale
 
-_p, _m, _r = schema.payments.c, schema.merchants.c, schema.refunds.c
+_p, _m, _r, _s = (
+    schema.payments.c,
+    schema.merchants.c,
+    schema.refunds.c,
+    schema.refunded_sales.c,
+)
 PAYMENT_COLUMNS: Final = (
     _p.id,
     _p.request_id,
@@ -34,10 +40,13 @@ PAYMENT_COLUMNS: Final = (
     _p.tx_hash,
     _p.failure_reason,
     _r.sale_id.label("refund_of"),
+    _s.refunded_units,
 )
-PAYMENTS_WITH_MERCHANT: Final = schema.payments.join(
-    schema.merchants, _p.merchant_id == _m.id
-).outerjoin(schema.refunds, _r.payment_id == _p.id)
+PAYMENTS_WITH_MERCHANT: Final = (
+    schema.payments.join(schema.merchants, _p.merchant_id == _m.id)
+    .outerjoin(schema.refunds, _r.payment_id == _p.id)
+    .outerjoin(schema.refunded_sales, _s.sale_id == _p.id)
+)
 _ONE: Final = (
     select(*PAYMENT_COLUMNS).select_from(PAYMENTS_WITH_MERCHANT).where(_p.id == bindparam("id"))
 )
@@ -65,6 +74,10 @@ class PaymentView:
     failure_reason: str | None
     refund_of: str | None
     """The sale that it gives back; None: it is a sale."""
+    refunded_units: int | None
+    """What is given back of it, or promised to be; None: nobody has asked for it."""
+    refunds: tuple[Refund, ...] = ()
+    """All that were asked for; only `load_payment` looks."""
 
     @property
     def is_by_terminal(self) -> bool:
@@ -73,9 +86,13 @@ class PaymentView:
 
 
 def load_payment(connection: Connection, payment_id: str) -> PaymentView | None:
-    """One payment; None for no such payment."""
+    """One payment with its refunds; None for no such payment."""
     row = connection.execute(_ONE, {"id": payment_id}).one_or_none()
-    return None if row is None else PaymentView(**row._mapping)
+    if row is None:
+        return None
+    asked = row.refunded_units is not None
+    given_back = of_sale(connection, payment_id) if asked else []
+    return PaymentView(**row._mapping, refunds=tuple(given_back))
 
 
 def concerns(payment: PaymentView, terminal_id: str | None, user: User | None) -> bool:
@@ -90,7 +107,7 @@ def concerns(payment: PaymentView, terminal_id: str | None, user: User | None) -
 
 
 def status_body(payment: PaymentView, explorer_link: str | None) -> dict[str, object]:
-    """What the status page says under `transaction`; what is given back of a sale is beside it."""
+    """What the status page says under `transaction`, with what is given back of a sale."""
     completed = payment.completed_at_ms
     refund = payment.refund_of
     return {
@@ -105,7 +122,7 @@ def status_body(payment: PaymentView, explorer_link: str | None) -> dict[str, ob
         "processingTime": None if completed is None else f"{completed - payment.created_at_ms}ms",
         "failureReason": payment.failure_reason,
         "explorerUrl": explorer_link,
-        **({} if refund is None else {"refundOf": refund}),
+        **(_refunded(payment) if refund is None else {"refundOf": refund}),
         "metadata": {
             "paymentMethod": "nfc" if refund is None else "refund",
             "terminalId": payment.terminal_id,
@@ -113,6 +130,24 @@ def status_body(payment: PaymentView, explorer_link: str | None) -> dict[str, ob
             "processingType": "async",
             "requestId": payment.request_id,
         },
+    }
+
+
+def _refunded(sale: PaymentView) -> dict[str, object]:
+    return {
+        "refundedUnits": sale.refunded_units or 0,
+        "refunds": [
+            {
+                "id": each.id,
+                "status": each.state,
+                "amount": each.amount_units,
+                "txHash": each.tx_hash,
+                "createdAt": rfc3339(each.created_at_ms),
+                "completedAt": _time(each.completed_at_ms),
+                "failureReason": each.failure_reason,
+            }
+            for each in sale.refunds
+        ],
     }
 
 

@@ -333,6 +333,8 @@ async def test_whom_a_payment_concerns_can_look_it_up_and_nobody_else(
         "processingTime": None,
         "failureReason": None,
         "explorerUrl": None,
+        "refundedUnits": 0,
+        "refunds": [],
         "metadata": {
             "paymentMethod": "nfc",
             "terminalId": TERMINAL,

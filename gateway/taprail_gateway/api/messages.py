@@ -142,15 +142,27 @@ class Declined(_Written):
 class PaymentMetadata(_Written):
     """How it came about."""
 
-    payment_method: Literal["nfc"]
+    payment_method: Literal["nfc", "refund"]
     terminal_id: str
     auth_code: str
     processing_type: Literal["async"]
     request_id: str
 
 
+class RefundOfSale(_Written):
+    """A refund, beside its sale."""
+
+    id: str
+    status: PaymentState
+    amount: int
+    tx_hash: str | None
+    created_at: Written
+    completed_at: Written | None
+    failure_reason: str | None
+
+
 class Transaction(_Written):
-    """A payment."""
+    """A payment; a sale has `refundedUnits` and `refunds`, a refund has `refundOf`."""
 
     id: str
     status: PaymentState
@@ -163,6 +175,11 @@ class Transaction(_Written):
     processing_time: Annotated[str | None, Field(description="Like 1234ms.")]
     failure_reason: str | None
     explorer_url: str | None
+    refunded_units: Annotated[
+        int | None, Field(description="Given back or promised to be: all that has not failed.")
+    ] = None
+    refunds: list[RefundOfSale] | None = None
+    refund_of: Annotated[str | None, Field(description="The sale that it gives back.")] = None
     metadata: PaymentMetadata
 
 
