@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from nacl.signing import SigningKey
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
 
 from taprail_common.payment_state import PaymentEvent
 from taprail_common.signing import public_key_text
-from taprail_gateway.ledger import actions, alerts, schema, transitions
+from taprail_gateway.ledger import actions, alerts, payment_list, schema, transitions
+from taprail_gateway.ledger.payment_list import Place, Seen, Wanted
 from taprail_gateway.tokens import Scope
 from tests.support.gateway_fixtures import MERCHANT, TERMINAL, UNIT, TestGateway, running_gateway
 from tests.support.push_clients import send
@@ -409,3 +410,28 @@ async def test_bodies_that_mean_two_things_are_refused(gateway: TestGateway) -> 
     ):
         async with gateway.http.post("/api/users", data=raw, headers=headers) as response:
             assert (response.status, (await response.json())["field"]) == (400, field), raw
+
+
+@pytest.mark.parametrize(
+    ("seen", "wanted"),
+    [
+        (Seen(all=True), Wanted()),
+        (Seen(all=True), Wanted(card="card-1")),
+        (Seen(all=True), Wanted(merchant=MERCHANT)),
+        (Seen(paid_by="alice"), Wanted()),
+        (Seen(sold_by="bob"), Wanted()),
+        (Seen(paid_by="alice", sold_by="alice"), Wanted(state="sent")),
+    ],
+)
+def test_no_list_reads_all_payments(gateway: TestGateway, seen: Seen, wanted: Wanted) -> None:
+    asked: list[tuple[str, Any]] = []
+
+    def note(_c: Any, _cursor: Any, text: str, given: Any, *_: Any) -> None:
+        asked.append((text, given))
+
+    with gateway.ledger.read_engine.begin() as connection:
+        event.listen(connection, "before_cursor_execute", note)
+        payment_list.page(connection, seen, wanted, Place(5, "0x1"), 50)
+        (text, given) = asked[0]
+        plans = [row[-1] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", given)]
+    assert not any(plan == "SCAN payments" for plan in plans), plans

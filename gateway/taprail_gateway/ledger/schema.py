@@ -99,7 +99,7 @@ __all__ = [
     "webhook_endpoints",
 ]
 
-VERSION: Final = "0009"
+VERSION: Final = "0010"
 """Of this schema: the newest in `migrations/versions`, which a test compares."""
 
 meta: Final = Table(
@@ -294,11 +294,11 @@ payments: Final = Table(
     Column("auth_code", String(40), nullable=False),
     Column("spend_day", String(10), nullable=False),
     Column("tapped_at_ms", BigInteger, nullable=False),
-    Column("created_at_ms", BigInteger, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False, index=True),
     Column("processing_at_ms", BigInteger),
     Column("sent_at_ms", BigInteger),
     Column("completed_at_ms", BigInteger),
-    Column("chain_transaction_id", ForeignKey("chain_transactions.id")),
+    Column("chain_transaction_id", ForeignKey("chain_transactions.id"), index=True),
     Column("tx_hash", Hash, comment="the transaction that moved the money"),
     Column("block_number", BigInteger),
     Column("block_hash", Hash),
@@ -357,8 +357,8 @@ Index(
     sqlite_where=payment_is_refused,
     postgresql_where=payment_is_refused,
 )
-Index("ix_payments_chain_transaction_id", payments.c.chain_transaction_id)
 Index("ix_payments_card_uuid_created_at_ms", payments.c.card_uuid, payments.c.created_at_ms)
+Index("ix_payments_merchant_id_created_at_ms", payments.c.merchant_id, payments.c.created_at_ms)
 
 bindings: Final = Table(
     "bindings",
