@@ -76,13 +76,12 @@ def converse(charge: Charge | None = None) -> Conversation:
             return _NO_STATUS
         if selected.endswith(_OK):
             return (yield from signing_session.sign(charge, selected))
-    selected = yield SELECT_NDEF_APPLICATION
-    if len(selected) < len(_OK):
-        return _NO_STATUS
-    if not selected.endswith(_OK):
-        return (yield from _say_why_not(charge))
-    if not (yield SELECT_NDEF_FILE).endswith(_OK):
-        return (yield from _say_why_not(charge))
+    for command in (SELECT_NDEF_APPLICATION, SELECT_NDEF_FILE):
+        selected = yield command
+        if len(selected) < len(_OK):
+            return _NO_STATUS
+        if not selected.endswith(_OK):
+            return (yield from _say_why_not(charge))
     return (yield from _read_sun())
 
 
