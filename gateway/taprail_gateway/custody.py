@@ -1,11 +1,13 @@
 """Keys in custody: made at random, kept wrapped, opened only to sign.
 
 Every key and secret is wrapped by one master key that lives in a file beside the ledger, never in
-it. A wrapped value is bound to its name, so that one cannot be put in another's place. Whoever has
-the master key file and the ledger has the money: see THREAT_MODEL.md.
+it. A wrapped value is bound to its name, so that one cannot be put in another's place, and says by
+which master key it is wrapped. That key may be exchanged while gateways run: a key that is not
+known yet is looked for in the file, and nothing that was known is forgotten before the process
+ends. Whoever has the master key file and the ledger has the money: see THREAT_MODEL.md.
 
-Format: version (1 byte) ‖ nonce (12) ‖ AES-256-GCM ciphertext and tag (NIST SP 800-38D), with the
-name as associated data.
+Format: version (1 byte, 2) ‖ the master key's id (8) ‖ nonce (12) ‖ AES-256-GCM ciphertext and tag
+(NIST SP 800-38D), with version, id and the name as associated data. Version 1 had no id.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -25,26 +28,33 @@ from sqlalchemy import Connection, insert, select
 
 from taprail_common.errors import OperatorError
 from taprail_common.hashing import keccak256
-from taprail_common.secret_files import read_secret_file
-from taprail_common.signing import write_secret_file
 from taprail_gateway.ledger.schema import meta
+from taprail_gateway.master_keys import (
+    ID_BYTES,
+    KEY_BYTES,
+    KeyRing,
+    create_master_key,
+    key_id,
+    read_ring,
+)
 
-_KEY_BYTES: Final = 32
-_VERSION: Final = b"\x01"
+__all__ = ["PEPPER", "PREFIX_BYTES", "Custody", "address_of", "create_master_key", "wrapped_by"]
+
+_VERSION: Final = b"\x02"
+_WITHOUT_ID: Final = b"\x01"
+PREFIX_BYTES: Final = 1 + ID_BYTES
+"""Of a wrapped value: what tells by which master key it is wrapped."""
 # NIST SP 800-38D section 8.2.2: a random 96-bit nonce is good for 2³² wraps under one key.
 _NONCE_BYTES: Final = 12
 _WRAP_INFO: Final = b"taprail/custody/wrap/v1"
-_PEPPER: Final = "uid_pepper"
+PEPPER: Final = "uid_pepper"
+"""Where in `meta` the key of UID digests is, and the name that it is wrapped under."""
 
 
-def create_master_key(path: Path) -> None:
-    """Make a new master key file for its owner alone; OperatorError when there is one already."""
-    try:
-        write_secret_file(path, secrets.token_hex(_KEY_BYTES) + "\n")
-    except FileExistsError:
-        raise OperatorError(
-            f"a master key exists at {path}", fix="keep it: the wallets are lost without it"
-        ) from None
+def wrapped_by(prefix: bytes) -> bytes | None:
+    """The id of the master key of a value that begins so; None: of an older format, which tells
+    none."""
+    return prefix[1:PREFIX_BYTES] if prefix[:1] == _VERSION else None
 
 
 def address_of(key: PrivateKey) -> str:
@@ -53,26 +63,24 @@ def address_of(key: PrivateKey) -> str:
 
 
 class Custody:
-    """The master key in memory. Its repr, its errors and its logs show nothing of it."""
+    """The master keys in memory. Its repr, its errors and its logs show nothing of them."""
 
-    def __init__(self, master_key: bytes) -> None:
-        derived = HKDF(SHA256(), _KEY_BYTES, salt=None, info=_WRAP_INFO).derive(master_key)
-        self._cipher = AESGCM(derived)
+    def __init__(self, ring: KeyRing, file: Path | None = None) -> None:
+        self._file = file
+        self._stamp = _stamp(file)
+        self._ciphers: dict[bytes, AESGCM] = {}
         self._uid_pepper: bytes | None = None
+        self._current = self._learn(ring)
 
     @classmethod
     def load(cls, master_key_file: Path) -> Custody:
         """Read the master key; OperatorError when it is missing, damaged or open to others."""
-        text = read_secret_file(master_key_file, "master key").strip()
-        try:
-            raw = bytes.fromhex(text)
-        except ValueError:
-            raw = b""
-        if len(raw) != _KEY_BYTES:
-            raise OperatorError(
-                f"the master key {master_key_file} is damaged", fix="restore it from its backup"
-            )
-        return cls(raw)
+        return cls(read_ring(master_key_file), master_key_file)
+
+    @property
+    def current_id(self) -> bytes:
+        """The name of the master key that wraps."""
+        return self._current
 
     def attach(self, connection: Connection) -> None:
         """Take the pepper of UID digests from the ledger; the first time, make and store it.
@@ -80,12 +88,12 @@ class Custody:
         To be passed to `Ledger.write_now`. It is a secret of its own, wrapped like any other, so
         that the digests outlive a change of the master key.
         """
-        known = select(meta.c.value).where(meta.c.key == _PEPPER)
+        known = select(meta.c.value).where(meta.c.key == PEPPER)
         stored = connection.execute(known).scalar()
         if stored is None:
-            stored = self.wrap_secret(_PEPPER, secrets.token_bytes(_KEY_BYTES)).hex()
-            connection.execute(insert(meta).values(key=_PEPPER, value=stored))
-        self._uid_pepper = self.unwrap_secret(_PEPPER, bytes.fromhex(stored))
+            stored = self.wrap_secret(PEPPER, secrets.token_bytes(KEY_BYTES)).hex()
+            connection.execute(insert(meta).values(key=PEPPER, value=stored))
+        self._uid_pepper = self.unwrap_secret(PEPPER, bytes.fromhex(stored))
 
     def new_key(self) -> tuple[str, bytes]:
         """Make a secp256k1 key; gives its address (lower-case 0x) and the wrapped key."""
@@ -108,24 +116,62 @@ class Custody:
         """The secret of this name; OperatorError when it is not that or not by this master key."""
         return self._unwrap(_secret_name(name), wrapped)
 
+    def rewrap_key(self, address: str, wrapped: bytes) -> bytes | None:
+        """An address's key under the current master key; None when it is so already."""
+        return self._rewrap(_key_name(address), wrapped)
+
+    def rewrap_secret(self, name: str, wrapped: bytes) -> bytes | None:
+        """A secret under the current master key; None when it is so already."""
+        return self._rewrap(_secret_name(name), wrapped)
+
     def uid_digest(self, uid: bytes) -> str:
         """HMAC-SHA256 of a card's UID, 64 hex digits: finds the card without storing its UID."""
         if self._uid_pepper is None:
             raise OperatorError("custody is not attached to a ledger", fix="attach it at start")
         return hmac.new(self._uid_pepper, uid, hashlib.sha256).hexdigest()
 
+    def _rewrap(self, name: bytes, wrapped: bytes) -> bytes | None:
+        if wrapped_by(wrapped) == self._current:
+            return None
+        return self._wrap(name, self._unwrap(name, wrapped))
+
     def _wrap(self, name: bytes, secret: bytes) -> bytes:
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        return _VERSION + nonce + self._cipher.encrypt(nonce, secret, _VERSION + name)
+        if _stamp(self._file) != self._stamp:  # else it would go on with a key that was exchanged
+            self._look()
+        head, nonce = _VERSION + self._current, secrets.token_bytes(_NONCE_BYTES)
+        return head + nonce + self._ciphers[self._current].encrypt(nonce, secret, head + name)
 
     def _unwrap(self, name: bytes, wrapped: bytes) -> bytes:
-        if wrapped[:1] != _VERSION:
+        if wrapped[:1] == _WITHOUT_ID:
+            return self._unwrap_by_any(name, wrapped)
+        by = wrapped_by(wrapped)
+        if by is None:
             raise OperatorError("a wrapped key has an unknown format", fix="upgrade the program")
-        nonce, sealed = wrapped[1 : 1 + _NONCE_BYTES], wrapped[1 + _NONCE_BYTES :]
-        try:
-            return self._cipher.decrypt(nonce, sealed, _VERSION + name)
-        except (InvalidTag, ValueError) as exc:
-            raise OperatorError("a wrapped key does not open", fix=_RESTORE) from exc
+        if by not in self._ciphers and self._file is not None:
+            self._look()
+        cipher = self._ciphers.get(by)
+        if cipher is None:
+            raise OperatorError("a wrapped key is by another master key", fix=_RESTORE)
+        return _opened(cipher, wrapped, PREFIX_BYTES, name)
+
+    def _unwrap_by_any(self, name: bytes, wrapped: bytes) -> bytes:
+        for cipher in self._ciphers.values():
+            with suppress(OperatorError):  # by another one
+                return _opened(cipher, wrapped, len(_WITHOUT_ID), name)
+        raise OperatorError("a wrapped key does not open", fix=_RESTORE)
+
+    def _look(self) -> None:
+        """Read the file again: somebody may have exchanged the master key."""
+        if self._file is not None:
+            self._stamp = _stamp(self._file)
+            self._current = self._learn(read_ring(self._file))
+
+    def _learn(self, ring: KeyRing) -> bytes:
+        """Keep what is new of a ring, and all that was known; the id of its current key."""
+        ids = [key_id(key) for key in ring.keys]
+        new = {each: _cipher(key) for each, key in zip(ids, ring.keys, strict=True)}
+        self._ciphers = {**self._ciphers, **new}
+        return ids[0]
 
 
 _RESTORE: Final = "use the master key file that belongs to this ledger"
@@ -137,3 +183,25 @@ def _key_name(address: str) -> bytes:
 
 def _secret_name(name: str) -> bytes:
     return b"secret/" + name.encode()
+
+
+def _cipher(master_key: bytes) -> AESGCM:
+    return AESGCM(HKDF(SHA256(), KEY_BYTES, salt=None, info=_WRAP_INFO).derive(master_key))
+
+
+def _opened(cipher: AESGCM, wrapped: bytes, prefix: int, name: bytes) -> bytes:
+    nonce_end = prefix + _NONCE_BYTES
+    head, nonce, sealed = wrapped[:prefix], wrapped[prefix:nonce_end], wrapped[nonce_end:]
+    try:
+        return cipher.decrypt(nonce, sealed, head + name)
+    except (InvalidTag, ValueError) as exc:
+        raise OperatorError("a wrapped key does not open", fix=_RESTORE) from exc
+
+
+def _stamp(file: Path | None) -> tuple[int, int] | None:
+    """What differs once the file was replaced; None without a file, or while it is not there."""
+    try:
+        status = None if file is None else file.stat()
+    except OSError:
+        return None
+    return None if status is None else (status.st_ino, status.st_mtime_ns)

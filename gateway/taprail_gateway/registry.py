@@ -94,10 +94,10 @@ def ensure_issuer_keys(connection: Connection, custody: Custody, now_ms: int) ->
         insert(schema.issuer_keys).values(
             version=version,
             wrapped_sun_master_key=custody.wrap_secret(
-                _sun_key_name(version), secrets.token_bytes(_AES_KEY_BYTES)
+                sun_key_name(version), secrets.token_bytes(_AES_KEY_BYTES)
             ),
             wrapped_meta_read_key=custody.wrap_secret(
-                _meta_key_name(version), secrets.token_bytes(_AES_KEY_BYTES)
+                meta_key_name(version), secrets.token_bytes(_AES_KEY_BYTES)
             ),
             created_at_ms=now_ms,
         )
@@ -113,8 +113,8 @@ def issuer_keys(connection: Connection, custody: Custody) -> dict[int, IssuerKey
     )
     return {
         version: IssuerKeys(
-            custody.unwrap_secret(_sun_key_name(version), sun_key),
-            custody.unwrap_secret(_meta_key_name(version), meta_key),
+            custody.unwrap_secret(sun_key_name(version), sun_key),
+            custody.unwrap_secret(meta_key_name(version), meta_key),
         )
         for version, sun_key, meta_key in rows
     }
@@ -388,9 +388,11 @@ def _address(text: str) -> str:
     return address
 
 
-def _sun_key_name(version: int) -> str:
+def sun_key_name(version: int) -> str:
+    """Under which custody wraps the key that cards' own keys are made from."""
     return f"issuer/{version}/sun-master"
 
 
-def _meta_key_name(version: int) -> str:
+def meta_key_name(version: int) -> str:
+    """Under which custody wraps the key that cards' PICC data is read by."""
     return f"issuer/{version}/meta-read"

@@ -183,6 +183,27 @@ async def test_a_tap_settles_on_chain_and_the_gateway_stops_cleanly(
     }
 
 
+async def test_the_master_key_is_exchanged_while_payments_go_on(
+    tmp_path: Path, chain: DevChain
+) -> None:
+    site = await asyncio.to_thread(Site, tmp_path, chain)  # it asks the node for the token
+
+    async def pay(url: str, counter: int) -> None:
+        answer = await accepted(site, url, counter, 1_000_000)
+        await completed(site, url, answer["statusUrl"])
+
+    with site.gateway() as (_, ready):
+        await pay(ready["url"], 1)
+        changed = await asyncio.to_thread(site.admin, "key", "rotate")
+        assert changed["left"] == 0
+        await pay(ready["url"], 1001)
+        await asyncio.to_thread(site.admin, "key", "retire")
+        await pay(ready["url"], 2001)
+    with site.gateway() as (_, ready):
+        await pay(ready["url"], 3001)
+    assert chain.balance_of(MERCHANT_ACCOUNT) == 4_000_000
+
+
 async def test_a_second_gateway_a_taken_port_and_another_token_are_refused(
     tmp_path: Path, chain: DevChain
 ) -> None:
