@@ -16,6 +16,7 @@ from taprail_gateway.api import (
     payments,
     people,
     queues,
+    refunds,
     terminals,
 )
 from taprail_gateway.api.context import SERVICES, Services
@@ -25,6 +26,7 @@ from taprail_gateway.api.table import Plain, Route
 
 ROUTES: Final[tuple[Route[Any, Any] | Plain, ...]] = (
     *payments.ROUTES,
+    *refunds.ROUTES,
     Route(
         "GET",
         "/api/payment/queue-status",
