@@ -82,7 +82,9 @@ class Push:
         services: Services,
         estimate: SettlementEstimate,
         settings: PushSettings | None = None,
+        origins: Sequence[str] = (),
     ) -> None:
+        """`origins` are web sites whose pages may connect; without any, only the gateway's own."""
         self._services = services
         self._estimate = estimate
         self._auth = PushAuth(services)
@@ -91,13 +93,14 @@ class Push:
         self._shared = shared_rooms(
             settings or PushSettings(), services.gateway_id, self._pump.look
         )
-        self._server = PushServer(self._shared)
+        self._server = PushServer(self._shared, origins)
         self._terminals = Terminals(services, self._server)
         self._watch = Watch(
             services.ledger,
             terminals=self._terminals_here,
             on_alert=self._tell_alert,
             on_revoked=partial(self.close_terminal, why="revoked"),
+            on_look=self._close_expired,
         )
         self._rooms = Rooms()
         self._listeners: dict[str, Listener] = {}
@@ -308,6 +311,14 @@ class Push:
             if (messages := self._words.of_balance(step, purse))
         ]
         self._catch_up(sid, who.purses, past, _at(told, place, who.cursor))
+
+    def _close_expired(self) -> None:
+        """A socket lives no longer than the token that opened it."""
+        now_s = self._services.clock.now_ms() / 1000
+        for sid, who in list(self._listeners.items()):
+            if who.until_s is not None and who.until_s <= now_s:
+                self._refuse(sid, "connect", "The token has expired", {})
+                self._server.hang_up(sid, "its token has expired")
 
     def _make_room(self, sid: str, who: Listener) -> None:
         mine = self._of.setdefault(who.room, {})

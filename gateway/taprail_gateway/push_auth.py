@@ -21,7 +21,7 @@ from taprail_common.ids import check_identifier
 from taprail_common.signing import Domain, sign, verify
 from taprail_common.wire import CLOCK_SKEW_MS
 from taprail_gateway.api.context import Services
-from taprail_gateway.api.identify import is_fresh, user_of_token
+from taprail_gateway.api.identify import is_fresh
 from taprail_gateway.directory import User
 from taprail_gateway.ledger import schema
 from taprail_gateway.push_cursor import Cursor
@@ -47,12 +47,14 @@ def payee_room(user_id: str | None) -> str:
 class Listener:
     """Who is at the other end of a socket: exactly one of the two.
 
-    The cursor is the place that a user was at when they were connected last.
+    The cursor is the place that a user was at when they were connected last; a token holds until
+    some second.
     """
 
     terminal_id: str | None = None
     user: User | None = None
     cursor: Cursor | None = None
+    until_s: int | None = None
 
     @property
     def room(self) -> str:
@@ -89,12 +91,14 @@ class PushAuth:
         if not isinstance(token, str) or not token:
             raise Refused("No authentication token provided")
         try:
-            user = await user_of_token(self._services, token)
-        except SignatureError:
-            user = None
+            claims = self._services.tokens.check(token)
+        except SignatureError as exc:
+            raise Refused("Authentication failed") from exc
+        user = await self._services.directory.bearer(claims)
         if user is None:
             raise Refused("Authentication failed")
-        return Listener(user=user, cursor=Cursor.parse(given.get("cursor")))
+        cursor = Cursor.parse(given.get("cursor"))
+        return Listener(user=user, cursor=cursor, until_s=claims.until_s)
 
     async def _terminal(self, given: Mapping[str, object]) -> str:
         terminal_id, timestamp, nonce, signature = (

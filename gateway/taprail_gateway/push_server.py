@@ -11,7 +11,7 @@ import asyncio
 import logging
 import resource
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -150,12 +150,15 @@ class _Engine(engineio.AsyncServer):  # type: ignore[misc]
 class PushServer(socketio.AsyncServer):  # type: ignore[misc]
     """The server; `send` is how messages leave it."""
 
-    def __init__(self, manager: socketio.AsyncManager | None = None) -> None:
+    def __init__(
+        self, manager: socketio.AsyncManager | None = None, origins: Sequence[str] = ()
+    ) -> None:
         super().__init__(
             async_mode="aiohttp",
             client_manager=manager,
             max_http_buffer_size=MAX_MESSAGE_BYTES,
             serializer=_TextPacket,
+            cors_allowed_origins=list(origins) or None,
             # One after the other for each socket: nobody can start more work than they wait for.
             async_handlers=False,
             logger=_quiet,

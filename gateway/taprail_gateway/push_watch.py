@@ -42,7 +42,8 @@ _log = structlog.get_logger("push")
 
 
 class Watch:
-    """One task: `run`. It tells of alerts raised from now on, and of terminals to be closed."""
+    """One task: `run`. It tells of alerts raised from now on, of terminals to be closed, and that
+    time has passed."""
 
     def __init__(
         self,
@@ -51,11 +52,13 @@ class Watch:
         terminals: Callable[[], Collection[str]],
         on_alert: Callable[[Alert], None],
         on_revoked: Callable[[str], None],
+        on_look: Callable[[], None],
     ) -> None:
         self._ledger = ledger
         self._terminals = terminals
         self._on_alert = on_alert
         self._on_revoked = on_revoked
+        self._on_look = on_look
         self._newest: int | None = None
         self._told: set[int] = set()
 
@@ -63,6 +66,7 @@ class Watch:
         """Until cancelled; what cannot be read now is read at the next look."""
         while True:
             try:
+                self._on_look()
                 await self._look()
             except Exception:  # noqa: BLE001 - a supervised loop: nobody else would hear of it
                 _log.exception("push.watch_failed")

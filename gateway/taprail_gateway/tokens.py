@@ -51,6 +51,7 @@ class Claims:
 
     user_id: str
     scopes: frozenset[Scope]
+    until_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ class Tokens:
         for key in keys:
             claims = _proved_by(key, token)
             if claims is not None:
-                return Claims(_user_id(claims), _scopes(claims))
+                return Claims(_user_id(claims), _scopes(claims), int(claims["exp"]))
         raise _invalid("the token is not valid")
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, insert
 from taprail_gateway.event_pump import EventPump, News
 from taprail_gateway.ledger import queries, schema, transitions
 from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.push_cursor import Cursor
 from taprail_gateway.wakeups import Wakeups
 from tests.support.ledger_fixtures import NOW_MS, Registry, seed_registry
 
@@ -77,6 +78,23 @@ async def test_a_number_that_comes_late_is_told_too(ledger: Ledger) -> None:
         await write(ledger, wakeups, payment, last + 3)
         await write(ledger, wakeups, payment, last + 5)
         assert sorted(await told.until(4)) == [last + 1, last + 3, last + 4, last + 5]
+
+
+async def test_each_news_carries_the_place_after_it(ledger: Ledger) -> None:
+    """Whoever comes back with any of them is told the rest, once each."""
+    payment, wakeups = a_payment(ledger), Wakeups()
+    last = ledger.read_now(queries.last_event_seq)
+    order = [3, 1, 7, 8, 5, 2, 9, 4, 12]
+    async with pumping(ledger, wakeups) as told:
+        for count, number in enumerate(order, 1):
+            await write(ledger, wakeups, payment, last + number)
+            await told.until(count)
+        assert [news.seq - last for news in told.news] == order
+        for at, news in enumerate(told.news):
+            cursor = Cursor.parse(news.cursor)
+            assert cursor is not None
+            covered = {number for number in range(1, 13) if cursor.covers(last + number)}
+            assert covered == set(order[: at + 1])
 
 
 async def test_acceptances_are_not_told(ledger: Ledger) -> None:

@@ -287,6 +287,17 @@ async def test_a_revoked_terminal_is_closed_at_once(gateway: TestGateway) -> Non
     assert (await refusal_of(gateway, terminal_auth(gateway)))["message"] == "Authentication failed"
 
 
+async def test_a_socket_lives_no_longer_than_its_token(gateway: TestGateway) -> None:
+    async with connected(gateway, user_auth(gateway, "alice")) as alice:
+        await alice.next()
+        gateway.clock.ahead_ms = 2 * 86_400_000
+        event, data = await alice.next()
+        assert (event, data["message"]) == ("error", "The token has expired")
+        async with asyncio.timeout(WAIT_S):
+            await alice.client.wait()
+    assert gateway.push.presence().connections == 0
+
+
 async def test_everybody_is_told_when_the_gateway_closes(tmp_path: Path) -> None:
     heard = [Heard(), Heard()]
     async with running_gateway(tmp_path) as gateway:
