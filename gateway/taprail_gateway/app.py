@@ -25,6 +25,8 @@ from taprail_common.signing import fingerprint, gateway_id, load_key_file, publi
 from taprail_gateway import facts, registry
 from taprail_gateway.accept import Acceptor
 from taprail_gateway.api.context import SOCKETS, Services
+from taprail_gateway.api.edge import allow_origins, quiet_logger
+from taprail_gateway.api.rates import RateLimits
 from taprail_gateway.api.routes import build_app
 from taprail_gateway.authorize import Rules
 from taprail_gateway.callbacks.kinds import dispatching
@@ -182,10 +184,12 @@ async def _listening(
     """Serve HTTP and sockets; on the way out first the door is closed, then those inside leave."""
     app = build_app(services)
     app[SOCKETS] = push
+    allow_origins(app, settings.gateway.cors_origins)
     push.attach(app)
     runner = web.AppRunner(
         app,
         access_log=None,
+        logger=quiet_logger(),
         shutdown_timeout=_DRAIN_S,
         keepalive_timeout=_KEEP_ALIVE_S,
         auto_decompress=False,  # `read_body` refuses what is compressed
@@ -258,6 +262,7 @@ def _services(
         health=QueueHealth(ledger, Sources(live, works_on=_side_queues(settings))),
         live=live,
         custody=custody,
+        rates=RateLimits(settings.limits),
         token_domain=TokenDomain(token.name, token.version, token.chain_id, token.address),
         explorer_url=settings.gateway.explorer_url,
     )

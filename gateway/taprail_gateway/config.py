@@ -6,6 +6,7 @@
     [rewards]      what payers are given for them   (settle.reward_settings)
     [push]         what gateways share beside the ledger (push_settings)
     [fraud]        what looks suspicious            (fraud_settings)
+    [limits]       how often somebody may ask       (api.rates)
     [log]          how it speaks
 
 Paths are relative to the file that names them. `check` looks at what only the machine knows.
@@ -22,6 +23,7 @@ from sqlalchemy import URL
 from taprail_common.config import Settings, load_settings, resolve
 from taprail_common.errors import ConfigError, OperatorError
 from taprail_common.secret_files import read_secret_file, secret_file_problem
+from taprail_gateway.api.rates import LimitSettings
 from taprail_gateway.callbacks.webhook_settings import WebhookSettings
 from taprail_gateway.fraud_settings import FraudSettings
 from taprail_gateway.ledger.engines import is_server, ledger_url
@@ -34,6 +36,8 @@ DEFAULT_PORT: Final = 8440
 
 KeyId = Annotated[str, Field(pattern=KEY_ID_PATTERN)]
 PublicKey = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
+Origin = Annotated[str, Field(pattern=r"^https?://[a-z0-9.:\[\]-]+$", max_length=200)]
+"""As browsers write it: in lower case, without a path."""
 ExplorerUrl = Annotated[str, Field(pattern=r"^https?://\S*\{txHash\}\S*$", max_length=300)]
 
 
@@ -60,6 +64,8 @@ class HttpSettings(Settings):
     """Ed25519 keys, by their ids, of others whose tokens are good here too."""
     explorer_url: ExplorerUrl | None = None
     """Where people look at a transaction, with {txHash} in it."""
+    cors_origins: tuple[Origin, ...] = Field(default=(), max_length=20)
+    """Web sites whose scripts may use the API, like https://till.example; none by default."""
     accept_uid_cards: bool = False
     """Take cards that prove nothing but a serial number, which anyone can copy."""
     block_interval_ms: int = Field(default=2_000, ge=100, le=600_000)
@@ -112,6 +118,7 @@ class GatewaySettings(Settings):
     webhooks: WebhookSettings = WebhookSettings()
     push: PushSettings = PushSettings()
     fraud: FraudSettings = FraudSettings()
+    limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
 
     @classmethod

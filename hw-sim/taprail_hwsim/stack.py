@@ -320,6 +320,9 @@ multicall = "{self.chain.multicall_address}"
 
 [settlement]
 {settlement}
+[limits]
+terminal_payments = ""
+
 [log]
 json_lines = true
 """

@@ -30,6 +30,8 @@ from taprail_common.wire import (
 from taprail_gateway import registry
 from taprail_gateway.accept import Acceptor
 from taprail_gateway.api.context import SOCKETS, Services
+from taprail_gateway.api.edge import quiet_logger
+from taprail_gateway.api.rates import UNLIMITED, RateLimits
 from taprail_gateway.api.routes import build_app
 from taprail_gateway.authorize import Rules
 from taprail_gateway.custody import Custody, create_master_key
@@ -258,7 +260,7 @@ async def _serving(gateway: TestGateway) -> AsyncIterator[TestGateway]:
     app = build_app(gateway.services)
     app[SOCKETS] = gateway.push
     gateway.push.attach(app)
-    runner = web.AppRunner(app, access_log=None, auto_decompress=False)
+    runner = web.AppRunner(app, access_log=None, logger=quiet_logger(), auto_decompress=False)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -305,6 +307,7 @@ def _build(
         health=QueueHealth(ledger, Sources(live, works_on=frozenset({"mint", "webhook"}))),
         live=live,
         custody=custody,
+        rates=RateLimits(UNLIMITED),
         explorer_url="https://explorer.example/tx/{txHash}",
     )
     push = Push(services, estimate, push_settings)

@@ -12,6 +12,7 @@ from nacl.signing import SigningKey
 from taprail_common.clock import Clock
 from taprail_common.eip3009 import TokenDomain
 from taprail_gateway.accept import Acceptor
+from taprail_gateway.api.rates import RateLimits
 from taprail_gateway.authorize import Rules
 from taprail_gateway.custody import Custody
 from taprail_gateway.directory import Directory
@@ -43,6 +44,7 @@ class Services:
     health: QueueHealth
     live: LiveSettings
     custody: Custody
+    rates: RateLimits
     explorer_url: str | None = None
     not_ready: Callable[[], list[str]] = list
 

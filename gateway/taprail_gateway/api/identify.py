@@ -18,8 +18,11 @@ from taprail_common.wire import (
 )
 from taprail_gateway.api.context import SERVICES, Services
 from taprail_gateway.api.errors import HttpError, unauthenticated
+from taprail_gateway.api.rates import Kind
 from taprail_gateway.directory import User
 from taprail_gateway.tokens import Scope
+
+PAYMENT_PATH: Final = "/api/payment/process-async"
 
 _TIMESTAMP_DIGITS: Final = 16
 
@@ -68,6 +71,7 @@ async def token_user(request: web.Request) -> User:
     user = await user_of_token(request.app[SERVICES], token.strip())
     if user is None:
         raise unauthenticated("token_invalid", "the token names no user", "Authorization")
+    _count(request, f"user:{user.id}", Kind.PAYMENT)
     return user
 
 
@@ -106,4 +110,10 @@ async def _check(
         verify(key, domain, signed, signature)
     except SignatureError as exc:
         raise unauthenticated("bad_signature", exc.message, SIGNATURE_HEADER) from exc
+    _count(request, terminal_id, Kind.TERMINAL_PAYMENT)
     return signature
+
+
+def _count(request: web.Request, who: str, payments: Kind) -> None:
+    kind = payments if request.path == PAYMENT_PATH else Kind.OTHER
+    request.app[SERVICES].rates.take(who, kind)

@@ -17,6 +17,7 @@ from taprail_gateway.api.bodies import parse_body, read_body
 from taprail_gateway.api.context import SERVICES
 from taprail_gateway.api.errors import RETRY_AFTER_S, HttpError
 from taprail_gateway.api.identify import (
+    PAYMENT_PATH,
     acting_as,
     is_terminal,
     signed_body,
@@ -145,7 +146,7 @@ def _json(body: dict[str, object], *, status: int = 200) -> web.Response:
 ROUTES: Final = (
     Plain(
         "POST",
-        "/api/payment/process-async",
+        PAYMENT_PATH,
         "Decide about a payment, store it for good, and begin with it",
         process_async,
         {200: PaymentStarted, 400: Declined | Problem, 409: Problem},
