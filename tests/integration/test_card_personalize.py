@@ -10,6 +10,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ import pytest
 from sqlalchemy import select
 
 from taprail_common.errors import InputError, TapRailError
-from taprail_common.wire import PlainSunProof, SunProof
+from taprail_common.wire import PlainSunProof, SunProof, TerminalPayment
 from taprail_gateway import registry
+from taprail_gateway.custody import Custody
 from taprail_gateway.ledger import actions, schema
 from taprail_gateway.proofs import ProofReader
 from taprail_hwsim.cards import Card, Ntag21x, Ntag424Chip
@@ -62,7 +64,7 @@ def assert_known(admin: Admin, card: Ntag424Chip, card_uuid: str) -> None:
     custody = admin_custody(admin)
     keys = admin.do(lambda connection: registry.issuer_keys(connection, custody))
     reader = ProofReader(keys, custody.uid_digest, bytes(32))
-    evidence = reader._sun(proof_of(card), None)
+    evidence = reader.evidence(_payment(proof_of(card)))
     assert evidence.problem is None
     c = schema.cards.c
     statement = select(c.uuid, c.sun_counter, c.key_version).where(
@@ -74,9 +76,21 @@ def assert_known(admin: Admin, card: Ntag424Chip, card_uuid: str) -> None:
     assert evidence.counter > counter
 
 
-def admin_custody(admin: Admin) -> Any:
-    from taprail_gateway.custody import Custody
+def _payment(proof: SunProof | PlainSunProof) -> TerminalPayment:
+    now = datetime.now(UTC)
+    return TerminalPayment(
+        request_id="req-1",
+        terminal_id="counter-1",
+        merchant_id="kiosk",
+        amount=100,
+        currency="TUSD",
+        tapped_at=now,
+        accept_until=now + timedelta(seconds=15),
+        proof=proof,
+    )
 
+
+def admin_custody(admin: Admin) -> Custody:
     custody = Custody.load(admin.settings.master_key_file)
     admin.do(custody.attach)
     return custody

@@ -1,0 +1,170 @@
+"""What becomes of a card at the counter: written, tapped, ended and replaced, on either engine."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, select
+
+from taprail_gateway import card_life, registry
+from taprail_gateway.card_life import Successor
+from taprail_gateway.ledger import queries, schema
+from taprail_gateway.ledger.actions import By
+from taprail_gateway.personalize.keys import key_set, older_sets
+from taprail_gateway.personalize.layout import Layout, Mirror
+from taprail_gateway.personalize.session import Wanted, personalize
+from taprail_gateway.registry import CardOrder
+from taprail_hwsim.cards import Ntag424Chip
+from tests.support.gateway_fixtures import UNIT, Reply, TestCard, TestGateway, running_gateway
+from tests.support.ledger_fixtures import on_both_engines
+
+UID, NEXT_UID = "04AABBCCDDEE01", "04AABBCCDDEE02"
+DAY_MS = 86_400_000
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path, ledger_url: str) -> AsyncIterator[TestGateway]:
+    async with running_gateway(tmp_path, ledger_url=ledger_url) as gateway:
+        yield gateway
+
+
+def verdict(reply: Reply, gateway: TestGateway) -> str | None:
+    """The reason of a decline, None for an acceptance; either is signed."""
+    reply.verify(gateway.public_key)
+    code: str | None = reply.json.get("reasonCode")
+    assert (code is None) == (reply.status == 200)
+    return code
+
+
+def by(gateway: TestGateway) -> By:
+    return By("cli:olga", gateway.now_ms())
+
+
+class WrittenCard:
+    """A chip that was delivered blank and personalised as the command does it."""
+
+    def __init__(self, gateway: TestGateway, mirror: Mirror) -> None:
+        uid = bytes.fromhex(UID)
+        self.card = gateway.card(UID)
+        issuers = gateway.ledger.read_now(
+            lambda connection: registry.issuer_keys(connection, gateway.custody)
+        )
+        version = self.card.issued.key_version
+        wanted = Wanted(
+            uid,
+            key_set(issuers[version], version, uid),
+            Layout.of("https://tap.example/t", mirror),
+            mirror,
+            older_sets(issuers, version, uid),
+        )
+        self.chip = Ntag424Chip(uid)
+        _write(self.chip, wanted)
+        self.mirror = mirror
+
+    def tap(self) -> dict[str, str]:
+        self.chip.advance()
+        file = self.chip.file_at(self.chip.counter)
+        query = file[7 : 6 + file[4]].decode().partition("?")[2]
+        shown = dict(each.split("=") for each in query.split("&"))
+        if self.mirror is Mirror.PLAIN:
+            return {
+                "profile": "sun_plain",
+                "uid": shown["uid"],
+                "readCounter": shown["ctr"],
+                "mac": shown["mac"],
+            }
+        return {"profile": "sun", "piccData": shown["picc"], "mac": shown["mac"]}
+
+
+def _write(chip: Ntag424Chip, wanted: Wanted) -> None:
+    conversation = personalize(wanted, secrets.token_bytes)
+    command: bytes | None = next(conversation)
+    while command is not None:
+        try:
+            command = conversation.send(chip.apdu(command)[1])
+        except StopIteration:
+            command = None
+
+
+@pytest.mark.parametrize("mirror", list(Mirror))
+async def test_a_written_card_pays_and_each_tap_only_once(
+    gateway: TestGateway, mirror: Mirror
+) -> None:
+    written = WrittenCard(gateway, mirror)
+    skimmed = written.tap()
+    first, second = written.tap(), written.tap()
+    assert verdict(await gateway.post(gateway.request(first)), gateway) is None
+    assert verdict(await gateway.post(gateway.request(first)), gateway) == "card_replayed"
+    assert verdict(await gateway.post(gateway.request(skimmed)), gateway) == "card_replayed"
+    forged = {**second, "mac": first["mac"]}
+    assert verdict(await gateway.post(gateway.request(forged)), gateway) == "card_proof_invalid"
+    assert verdict(await gateway.post(gateway.request(second)), gateway) is None
+
+
+@on_both_engines
+async def test_a_card_is_good_until_its_last_instant(gateway: TestGateway) -> None:
+    card = gateway.card()
+    end_ms = gateway.now_ms() + DAY_MS
+    gateway.ledger.write_now(
+        lambda c: card_life.set_end(c, card.issued.card_uuid, end_ms, by(gateway))
+    )
+    assert verdict(await gateway.pay(card), gateway) is None
+    gateway.clock.ahead_ms = DAY_MS
+    assert verdict(await gateway.pay(card), gateway) == "card_expired"
+    gateway.ledger.write_now(
+        lambda c: card_life.set_end(c, card.issued.card_uuid, None, by(gateway))
+    )
+    assert verdict(await gateway.pay(card), gateway) is None
+
+
+@on_both_engines
+async def test_the_old_card_is_refused_from_its_replacement_on_and_the_new_one_has_its_money(
+    gateway: TestGateway,
+) -> None:
+    old = gateway.card(balance_units=10 * UNIT)
+    assert verdict(await gateway.pay(old, amount=4 * UNIT), gateway) is None
+    new = _replaced(gateway, old)
+    assert verdict(await gateway.pay(old, amount=UNIT), gateway) == "card_expired"
+    # What the old one has under way is held on the account, so the new one has the rest.
+    refused = await gateway.pay(new, amount=6 * UNIT + 1)
+    assert verdict(refused, gateway) == "insufficient_balance"
+    assert verdict(await gateway.pay(new, amount=6 * UNIT), gateway) is None
+    assert gateway.ledger.read_now(queries.check_invariants) == []
+
+
+def _replaced(gateway: TestGateway, old: TestCard) -> TestCard:
+    spare = gateway.card(NEXT_UID)  # for its chip: the row makes room for the replacement's
+    uid = bytes.fromhex(NEXT_UID)
+
+    def replace(connection: Connection) -> registry.IssuedCard:
+        cards = schema.cards
+        connection.execute(cards.delete().where(cards.c.uuid == spare.issued.card_uuid))
+        return card_life.replace_card(
+            connection, gateway.custody, old.issued.card_uuid, Successor(uid), by(gateway)
+        )
+
+    return TestCard(gateway.ledger.write_now(replace), spare.chip)
+
+
+@on_both_engines
+async def test_a_replacement_that_fails_changes_nothing(gateway: TestGateway) -> None:
+    card = gateway.card()
+    gateway.card(NEXT_UID)
+    taken = Successor(bytes.fromhex(NEXT_UID))
+    attempts: list[Callable[[Connection], object]] = [
+        lambda c: card_life.replace_card(
+            c, gateway.custody, card.issued.card_uuid, taken, by(gateway)
+        ),
+        lambda c: registry.issue_card(
+            c, gateway.custody, CardOrder("alice", bytes.fromhex(UID)), gateway.now_ms()
+        ),
+    ]
+    for attempt in attempts:
+        with pytest.raises(Exception, match="issued before"):
+            gateway.ledger.write_now(attempt)
+    statuses = gateway.ledger.read_now(lambda c: c.scalars(select(schema.cards.c.status)).all())
+    assert set(statuses) == {"active"}
+    assert verdict(await gateway.pay(card), gateway) is None
