@@ -83,7 +83,11 @@ Timestamp = Annotated[
 Identifier = Annotated[str, Field(pattern=IDENTIFIER_PATTERN)]
 AmountUnits = Annotated[int, Field(strict=True, gt=0, le=MAX_AMOUNT_UNITS)]
 Address = Annotated[str, Field(pattern=r"^0x[0-9a-f]{40}$")]
-Hex = Annotated[str, Field(pattern=r"^(?:[0-9A-Fa-f]{2})*$", max_length=1024)]
+Currency = Annotated[str, Field(pattern=r"^[A-Z0-9]{2,12}$")]
+Word = Annotated[str, Field(max_length=80)]
+"""A name or a code in an answer: no longer than a transaction's hash needs, and some room."""
+MAX_SENTENCE: Final = 300
+Sentence = Annotated[str, Field(max_length=MAX_SENTENCE)]
 
 
 class _Message(BaseModel):
@@ -165,7 +169,7 @@ class TerminalPayment(_Message):
     terminal_id: Identifier
     merchant_id: Identifier
     amount: AmountUnits
-    currency: Annotated[str, Field(pattern=r"^[A-Z0-9]{2,12}$")]
+    currency: Currency
     tapped_at: Timestamp
     accept_until: Timestamp
     proof: CardProof
@@ -191,7 +195,7 @@ class AppPayment(_Message):
     amount: AmountUnits
     merchant_id: Identifier
     terminal_id: Identifier
-    currency: Annotated[str, Field(pattern=r"^[A-Z0-9]{2,12}$")] | None = None
+    currency: Currency | None = None
     request_id: Identifier | None = None
 
 
@@ -218,11 +222,11 @@ class Verdict(BaseModel):
     request_id: Identifier
     terminal_id: Identifier
     amount: AmountUnits
-    currency: str
+    currency: Word
     gateway_time: Timestamp
-    transaction_id: str | None = None
-    auth_code: str | None = None
-    reason: Annotated[str, Field(max_length=300)] | None = None
+    transaction_id: Word | None = None
+    auth_code: Word | None = None
+    reason: Sentence | None = None
     reason_code: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")] | None = None
     left_units: Annotated[int, Field(ge=0, le=MAX_AMOUNT_UNITS)] | None = None
 
@@ -236,13 +240,13 @@ class PaymentNotice(BaseModel):
 
     terminal_id: Identifier
     request_id: Identifier
-    transaction_id: str
-    status: str
+    transaction_id: Word
+    status: Word
     at: Timestamp
     amount: AmountUnits
-    currency: str
-    tx_hash: str | None = None
-    reason: str | None = None
+    currency: Word
+    tx_hash: Word | None = None
+    reason: Sentence | None = None
 
     def to_json(self) -> bytes:
         return self.model_dump_json(by_alias=True, exclude_none=True).encode()

@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import Connection, bindparam, select
 
 from taprail_common.clock import rfc3339
-from taprail_common.wire import PaymentNotice, from_ms
+from taprail_common.wire import MAX_SENTENCE, PaymentNotice, from_ms
 from taprail_gateway.directory import User
 from taprail_gateway.ledger import schema
 from taprail_gateway.ledger.refunds import Refund, of_sale
@@ -162,7 +162,7 @@ def notice(payment: PaymentView, state: str, at_ms: int) -> PaymentNotice:
         amount=payment.amount_units,
         currency=payment.currency,
         tx_hash=payment.tx_hash,
-        reason=payment.failure_reason,
+        reason=payment.failure_reason and payment.failure_reason[:MAX_SENTENCE],
     )
 
 
