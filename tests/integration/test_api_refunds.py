@@ -17,7 +17,7 @@ from taprail_common.eip3009 import TransferAuthorization
 from taprail_common.ids import payment_id
 from taprail_common.wire import SIGNED_LEAST_S
 from taprail_gateway.api.refunds import SIGNED_MOST_S
-from taprail_gateway.ledger import queries, refunds, schema, transitions
+from taprail_gateway.ledger import floats, queries, refunds, schema, transitions
 from taprail_gateway.ledger.transitions import Confirmed
 from taprail_gateway.tokens import Scope
 from tests.support import eip3009
@@ -46,7 +46,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[TestGateway]:
 def float_account(gateway: TestGateway) -> str:
     """The merchant's, with more in it than anything here costs."""
     now_ms = gateway.now_ms()
-    gateway.ledger.write_now(lambda c: refunds.open_float(c, MERCHANT, FLOAT, b"\1", now_ms))
+    gateway.ledger.write_now(lambda c: floats.open_float(c, MERCHANT, FLOAT, b"\1", now_ms))
     gateway.ledger.write_now(lambda c: transitions.refresh_balances(c, {FLOAT: 10**12}, BLOCK))
     return FLOAT
 
@@ -273,11 +273,11 @@ async def test_without_a_float_it_is_refused_and_with_an_empty_one_it_waits(
     sale = await sold(gateway)
     without = await refund(gateway, sale, {"amount": UNIT})
     assert (without.status, without.json["reasonCode"]) == (409, "no_float")
-    gateway.ledger.write_now(lambda c: refunds.open_float(c, MERCHANT, FLOAT, b"\1", 1))
+    gateway.ledger.write_now(lambda c: floats.open_float(c, MERCHANT, FLOAT, b"\1", 1))
     waits = await refund(gateway, sale, {"amount": UNIT})
     assert waits.status == 200
     shown = await status(gateway, waits.json["transactionId"])
-    assert (shown["status"], shown["failureReason"]) == ("pending", refunds.WAITS)
+    assert (shown["status"], shown["failureReason"]) == ("pending", floats.WAITS)
 
 
 # --- by the merchant's own signature ----------------------------------------------------------

@@ -17,6 +17,7 @@ from taprail_gateway.ledger import (
     alerts,
     by_hand,
     claims,
+    floats,
     payment_alerts,
     queries,
     refund_shares,
@@ -308,10 +309,10 @@ async def test_what_the_float_does_not_cover_waits_and_goes_on_by_itself(
     open_float(ledger, registry, balance_units=0)
     (sale,) = completed(ledger, registry, amount=PAID)
     refund = asked(ledger, sale, 40)
-    assert refund.failure_reason == refunds.WAITS
+    assert refund.failure_reason == floats.WAITS
     assert claimable(ledger) == []
     assert open_alerts(ledger) == [("float_short", registry.merchant_id)]
-    assert ledger.read_now(refunds.floats_want_attention)
+    assert ledger.read_now(floats.want_attention)
     assert problems(ledger) == []
     assert top_up(ledger, 39) == []
     assert open_alerts(ledger) != []
@@ -319,7 +320,7 @@ async def test_what_the_float_does_not_cover_waits_and_goes_on_by_itself(
     assert claimable(ledger) == [refund.id]
     assert state_of(ledger, refund.id).failure_reason is None
     assert open_alerts(ledger) == []
-    assert not ledger.read_now(refunds.floats_want_attention)
+    assert not ledger.read_now(floats.want_attention)
     assert problems(ledger) == []
 
 
@@ -328,7 +329,7 @@ async def test_a_float_covers_each_unit_once(ledger: Ledger, registry: Registry)
     (sale,) = completed(ledger, registry, amount=PAID)
     goes, waits, small = (asked(ledger, sale, units) for units in (40, 20, 10))
     assert set(claimable(ledger)) == {goes.id, small.id}, "none waits for another"
-    float_ = ledger.read_now(partial(refunds.float_of, merchant_id=registry.merchant_id))
+    float_ = ledger.read_now(partial(floats.float_of, merchant_id=registry.merchant_id))
     assert float_ is not None
     assert (float_.account, float_.short_units) == (FLOAT, 20)
     assert top_up(ledger, 69) == []
@@ -356,7 +357,7 @@ async def test_only_what_a_float_pays_is_sent_back_to_wait(
     refund = asked(ledger, sale, 10)
     (other,) = accepted(ledger, registry)
     ids = [refund.id, other]
-    assert ledger.write_now(lambda c: refunds.await_float(c, ids)) == [refund.id]
+    assert ledger.write_now(lambda c: floats.await_float(c, ids)) == [refund.id]
     assert claimable(ledger) == [other]
     assert problems(ledger) == []
     assert top_up(ledger, 10**6) == [refund.id]

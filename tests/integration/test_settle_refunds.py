@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from taprail_common.payment_state import PaymentState
-from taprail_gateway.ledger import alerts, by_hand, refund_shares, refunds, schema
+from taprail_gateway.ledger import alerts, by_hand, floats, refund_shares, refunds, schema
 from taprail_gateway.ledger.actions import By
 from taprail_gateway.ledger.card_signatures import StoredSignature
 from taprail_gateway.ledger.database import Ledger
@@ -66,7 +66,7 @@ class RefundingShop:
 def _open_float(shop: Shop) -> str:
     address, wrapped = shop.custody.new_key()
     merchant = shop.registry.merchant_id
-    shop.ledger.write_now(lambda c: refunds.open_float(c, merchant, address, wrapped, NOW_MS))
+    shop.ledger.write_now(lambda c: floats.open_float(c, merchant, address, wrapped, NOW_MS))
     return address
 
 
@@ -149,7 +149,7 @@ async def test_a_short_float_holds_a_refund_up_until_it_is_topped_up(
     waiting = shop.payment(refund.id)
     assert (waiting.state, waiting.preflights) == (PaymentState.PENDING, 0)
     assert waiting.signed_until_s == 0, "nothing was signed, so it could still be cancelled"
-    assert refunding.alerts() == [(refunds.FLOAT_ALERT, shop.registry.merchant_id)]
+    assert refunding.alerts() == [(floats.FLOAT_ALERT, shop.registry.merchant_id)]
     await top_up(refunding, UNITS - 1)
     await refunding.settle()
     assert shop.payment(refund.id).state is PaymentState.PENDING
@@ -181,12 +181,12 @@ async def test_a_float_that_has_less_than_the_ledger_thinks_never_fails_a_refund
     shop.ledger.write_now(lambda c: refresh_balances(c, believed, block))
     refund = refunding.ask(UNITS)
     for _ in range(schema.REFUSED_AFTER + 1):
-        shop.ledger.write_now(lambda c: refunds.fund(c, NOW_MS))
+        shop.ledger.write_now(lambda c: floats.fund(c, NOW_MS))
         assert shop.payment(refund.id).failure_reason is None
         await refunding.settlement.sender.tick()
         waiting = shop.payment(refund.id)
         assert (waiting.state, waiting.preflights) == (PaymentState.PENDING, 0)
-        assert waiting.failure_reason == refunds.WAITS
+        assert waiting.failure_reason == floats.WAITS
         shop.clock.ahead_ms += 60_000
     await top_up(refunding, UNITS)
     await refunding.settle()

@@ -8,7 +8,7 @@ from functools import partial
 from sqlalchemy import Connection
 
 from taprail_common.payment_state import PaymentEvent
-from taprail_gateway.ledger import queries, refunds, transitions
+from taprail_gateway.ledger import floats, queries, refunds, transitions
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.refunds import Refund, Wanted
 from tests.support.ledger_fixtures import NOW_MS, Registry
@@ -24,7 +24,7 @@ def open_float(ledger: Ledger, registry: Registry, *, balance_units: int = 10**9
     """Give the merchant a float, funded as of a block."""
 
     def work(connection: Connection) -> None:
-        refunds.open_float(connection, registry.merchant_id, FLOAT, b"\1", NOW_MS)
+        floats.open_float(connection, registry.merchant_id, FLOAT, b"\1", NOW_MS)
         transitions.refresh_balances(connection, {FLOAT: balance_units}, BLOCK)
 
     ledger.write_now(work)
@@ -35,7 +35,7 @@ def top_up(ledger: Ledger, balance_units: int, *, block: int = BLOCK) -> list[st
 
     def work(connection: Connection) -> list[str]:
         transitions.refresh_balances(connection, {FLOAT: balance_units}, block)
-        return refunds.fund(connection, NOW_MS)
+        return floats.fund(connection, NOW_MS)
 
     return ledger.write_now(work)
 

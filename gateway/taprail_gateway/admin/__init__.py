@@ -21,6 +21,7 @@ from taprail_gateway.admin import (
     payments,
     people,
     queue,
+    refunds,
     rewards,
     settings,
     setup,
@@ -37,6 +38,7 @@ app: Final = typer.Typer(
 )
 setup.register(app)
 app.command()(history.history)
+refunds.register(payments.payments, people.merchants)
 for name, group in (
     ("user", people.users),
     ("token", tokens.tokens),

@@ -17,9 +17,10 @@ from taprail_common.payment_state import PaymentState
 from taprail_gateway.admin import output
 from taprail_gateway.admin.review import print_review
 from taprail_gateway.admin.session import Json, Session, session_of
-from taprail_gateway.ledger import by_hand, queries, schema
+from taprail_gateway.ledger import by_hand, queries, refunds, schema
 from taprail_gateway.ledger.actions import By
 from taprail_gateway.ledger.queries import Payment, PaymentEventRow
+from taprail_gateway.ledger.refunds import Refund
 
 payments: Final = typer.Typer(
     help="What became of payments, and what may be done to one by hand.", no_args_is_help=True
@@ -76,10 +77,12 @@ def show(
 ) -> None:
     """Show a payment and every step that it took."""
     session = session_of(context)
-    payment = session.read(lambda connection: _find(connection, payment_id.lower()))
+    payment = session.read(lambda connection: find(connection, payment_id.lower()))
     events = session.read(lambda connection: queries.history(connection, payment.id))
+    given_back = session.read(lambda connection: refunds.of_sale(connection, payment.id))
+    sale_id = session.read(lambda connection: refunds.sale_of(connection, payment.id))
     if as_json:
-        output.print_json(_as_json(payment, events))
+        output.print_json(_as_json(payment, events, given_back, sale_id))
         return
     output.record(
         {
@@ -91,6 +94,7 @@ def show(
             "merchant": payment.merchant_id,
             "tx": payment.tx_hash,
             "why": payment.failure_reason,
+            "of": sale_id,
         },
         as_json=False,
         labels={
@@ -102,9 +106,11 @@ def show(
             "merchant": "merchant",
             "tx": "transaction",
             "why": "reason",
+            "of": "refund of",
         },
     )
     _print_timeline(payment, events)
+    _print_refunds(session, given_back)
 
 
 @payments.command("retry")
@@ -153,7 +159,7 @@ def cancel(
     by = session.by(reason)
 
     def work(connection: Connection) -> str:
-        found = _find(connection, payment_id.lower()).id
+        found = find(connection, payment_id.lower()).id
         by_hand.cancel(connection, found, by)
         return found
 
@@ -163,7 +169,7 @@ def cancel(
 
 
 def _retry_each(connection: Connection, starts: list[str], by: By) -> list[str]:
-    ids = [_find(connection, start.lower()).id for start in starts]
+    ids = [find(connection, start.lower()).id for start in starts]
     for each in dict.fromkeys(ids):
         by_hand.retry(connection, each, by)
     return list(dict.fromkeys(ids))
@@ -194,10 +200,35 @@ def _print_timeline(payment: Payment, events: list[PaymentEventRow]) -> None:
     output.console().print(table)
 
 
-def _as_json(payment: Payment, events: list[PaymentEventRow]) -> dict[str, Any]:
+def _print_refunds(session: Session, given_back: list[Refund]) -> None:
+    rows = [
+        {
+            "refund": each.id[:_SHORT_ID] + "…",
+            "at": rfc3339(each.created_at_ms),
+            "amount": session.text(each.amount_units),
+            "state": each.state,
+            "why": each.failure_reason,
+        }
+        for each in given_back
+    ]
+    columns = {name: name for name in ("refund", "at", "amount", "state")} | {"why": "reason"}
+    if rows:
+        output.listing(rows, as_json=False, columns=columns, what="refund")
+
+
+def _as_json(
+    payment: Payment,
+    events: list[PaymentEventRow],
+    given_back: list[Refund],
+    sale_id: str | None,
+) -> dict[str, Any]:
     names = Payment.__slots__
     return {
         **{name: getattr(payment, name) for name in names},
+        "refund_of": sale_id,
+        "refunds": [
+            {name: getattr(each, name) for name in Refund.__slots__} for each in given_back
+        ],
         "events": [
             {
                 "event": event.event,
@@ -236,7 +267,8 @@ def _newest(
     return [dict(row._mapping) for row in connection.execute(statement)]
 
 
-def _find(connection: Connection, start: str) -> Payment:
+def find(connection: Connection, start: str) -> Payment:
+    """The payment whose id begins so; OperatorError unless there is exactly one."""
     if _ID_START.fullmatch(start) is None:
         raise OperatorError(
             f"{start[:70]!r} is not how a payment's id begins", fix="give 0x and 8 digits or more"

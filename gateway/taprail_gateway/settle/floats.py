@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy import Connection
 
 from taprail_common.clock import Clock
-from taprail_gateway.ledger import leases, refunds
+from taprail_gateway.ledger import floats, leases
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.leases import Lease, LeaseLostError
 from taprail_gateway.settle.lane_keeper import LaneKeeper
@@ -34,7 +34,7 @@ class FloatWatch:
     async def look(self) -> None:
         """Fund what is covered; where nothing waits it is one small question."""
         lease = self.keeper.accounts
-        if lease is None or not await self.ledger.read(refunds.floats_want_attention):
+        if lease is None or not await self.ledger.read(floats.want_attention):
             return
         try:
             covered = await self.ledger.write(partial(_fund, lease, self.clock.now_ms()))
@@ -48,4 +48,4 @@ class FloatWatch:
 
 def _fund(lease: Lease, at_ms: int, connection: Connection) -> list[str]:
     leases.guard(connection, lease)
-    return refunds.fund(connection, at_ms)
+    return floats.fund(connection, at_ms)

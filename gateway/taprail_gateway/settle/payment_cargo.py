@@ -21,7 +21,7 @@ from sqlalchemy import Connection
 from taprail_common.clock import Clock
 from taprail_common.crash import crash
 from taprail_gateway.custody import Custody
-from taprail_gateway.ledger import card_signatures, claims, leases, refunds, transitions
+from taprail_gateway.ledger import card_signatures, claims, floats, leases, transitions
 from taprail_gateway.ledger.card_signatures import StoredSignature
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.leases import Lease
@@ -240,7 +240,7 @@ def _put_off(
     leases.guard(connection, lease)
     short = [each.id for each in refused if why[each.id] == NOT_COVERED]
     # A refund is not given up for lack of money: it waits until there is more.
-    waiting = refunds.await_float(connection, short) if short else []
+    waiting = floats.await_float(connection, short) if short else []
     alike: defaultdict[tuple[int, str], list[str]] = defaultdict(list)
     for each in refused:
         if each.id in waiting:
