@@ -25,6 +25,7 @@ from taprail_gateway.custody import Custody
 from taprail_gateway.ledger import alerts, leases, outbox, queries, schema, transitions
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.outbox import Callback
+from taprail_gateway.master_keys import KeyRing
 from taprail_gateway.wakeups import Wakeups
 from tests.support.ledger_fixtures import NOW_MS, Registry, on_postgres, seed_registry
 from tests.support.ledger_payments import accepted, bound, completed, confirm
@@ -187,7 +188,9 @@ async def test_only_what_is_configured_is_asked_for(ledger: Ledger, registry: Re
         {"chain": chain, "rewards": rewards, "webhooks": {"enabled": True}}
     )
     for settings in (on, off):
-        async with dispatching_for(settings, ledger, Custody(bytes(32)), ManualClock(), Wakeups()):
+        async with dispatching_for(
+            settings, ledger, Custody(KeyRing(bytes(32))), ManualClock(), Wakeups()
+        ):
             completed(ledger, registry)
     assert sorted(row["kind"] for row in rows(ledger)) == ["reward", "webhook"]
 

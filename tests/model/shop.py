@@ -21,6 +21,7 @@ from taprail_common.ids import payment_id
 from taprail_gateway.custody import Custody
 from taprail_gateway.ledger import migrate, schema, transitions
 from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.master_keys import KeyRing
 from tests.model.gateway import ModelLedger, Process, open_ledger
 from tests.model.world import World
 from tests.support.ledger_fixtures import DAY, NOW_MS, Registry, SeededCard, seed_registry
@@ -43,7 +44,7 @@ def address(name: str) -> str:
     return str(Account.from_key(secret(name)).address).lower()
 
 
-CUSTODY: Final = Custody(secret("master key"))
+CUSTODY: Final = Custody(KeyRing(secret("master key")))
 CARD_ACCOUNTS: Final = tuple(address(f"card {number}") for number in range(CARDS))
 
 
