@@ -1,7 +1,7 @@
 """Carries commands between another program and a card, and understands none of them.
 
-For writing cards: the program that holds the keys asks here, line by line, and this side never sees
-a key. Answers for one request at a time, as JSON on a line of its own:
+For writing cards: the program that holds the keys asks here, line by line; this side holds none.
+Answers for one request at a time, as JSON on a line of its own:
 
     {"do": "card", "wait_s": 30}       → {"uid": "04…", "iso_dep": true}, or {"uid": null}
     {"do": "apdu", "apdu": "00A4…"}    → {"apdu": "9000"}

@@ -185,7 +185,9 @@ def test_what_cannot_be_written_is_said_plainly(admin: Admin, simulator: Pn532Si
 @pytest.mark.parametrize(
     ("reader", "message"),
     [
-        ("usb:1", "names no reader: write tty:"),
+        ("usb", "names no reader: write tty:"),
+        ("exec:echo '", "names no reader"),
+        ("usb:1", "its program has ended"),
         ("tty:", "names no reader"),
         ("exec: ", "names no reader"),
         ("exec:/does/not/exist", "cannot be started"),

@@ -59,7 +59,8 @@ def personalize_card(
     reader: Annotated[
         str,
         typer.Option(
-            help="tty:/dev/serial0, or exec:COMMAND that runs `taprail terminal relay` elsewhere."
+            help="tty:/dev/serial0, DRIVER:PORT, or exec:COMMAND that runs"
+            " `taprail terminal relay` elsewhere."
         ),
     ],
     url: Annotated[
@@ -80,7 +81,8 @@ def personalize_card(
 ) -> None:
     """Write a card's keys, settings and address. May be cut off at any moment and run again.
 
-    The keys stay in this process. Without --user the card must be issued already.
+    Whoever listens while a card fresh from its box is written can work out its keys, since it opens
+    by zeros: do it in a place that you trust. Without --user the card must be issued already.
     """
     session = session_of(context)
     plan = _Plan(

@@ -1,4 +1,4 @@
-"""A reader in another process, here or on another machine: it carries commands and sees no key.
+"""A reader in another process, here or on another machine: it carries commands and holds no key.
 
 Answers for starting that process, for its lines and for time; what is said to a card is `session`'s
 matter. The other end is `taprail terminal relay`, whose protocol is described there.
@@ -24,6 +24,7 @@ OPEN_S: Final = 20.0
 ANSWER_S: Final = 10.0
 STOP_S: Final = 5.0
 
+_USUAL_DRIVER: Final = "pn532"
 _THIS_PROGRAM: Final = (sys.executable, "-c", "from taprail_common.cli import main; main()")
 
 
@@ -42,16 +43,23 @@ class CardLeftError(PartError):
 
 
 def command_of(reader: str) -> Sequence[str]:
-    """The process for `tty:PORT` (a reader here) or for a command that reaches one elsewhere."""
-    kind, colon, rest = reader.partition(":")
-    if colon and kind == "tty" and rest:
-        return (*_THIS_PROGRAM, "terminal", "relay", "--port", rest)
-    if colon and kind == "exec" and rest.strip():
-        return shlex.split(rest)
-    raise OperatorError(
-        f"{reader!r} names no reader",
-        fix="write tty:/dev/serial0, or exec:ssh till-1 taprail terminal relay --port /dev/serial0",
-    )
+    """The process for `tty:PORT` or `DRIVER:PORT`, a reader here, or `exec:` and a command that
+    reaches one elsewhere."""
+    kind, _, rest = reader.partition(":")
+    try:
+        words = shlex.split(rest) if kind == "exec" else [rest.strip()]
+    except ValueError:  # a quote without its end
+        words = []
+    if not kind or not any(words):
+        raise OperatorError(
+            f"{reader!r} names no reader",
+            fix="write tty:/dev/serial0, or"
+            " exec:ssh till-1 taprail terminal relay --port /dev/serial0",
+        )
+    if kind == "exec":
+        return words
+    driver = _USUAL_DRIVER if kind == "tty" else kind
+    return (*_THIS_PROGRAM, "terminal", "relay", "--driver", driver, "--port", words[0])
 
 
 class Carrier:

@@ -9,21 +9,23 @@ import pytest
 
 from taprail_common import sun
 from taprail_gateway.personalize.chip import CardError
+from taprail_gateway.personalize.keys import key_set, older_sets
 from taprail_gateway.personalize.layout import Layout, Mirror
 from taprail_gateway.personalize.session import FACTORY, KeySet, Wanted, personalize
-from taprail_hwsim.cards import Ntag424, Ntag424Chip
+from taprail_gateway.proofs import IssuerKeys
+from taprail_hwsim.cards import Ntag424, Ntag424Chip, card_crypto
 
 UID = bytes.fromhex("04DE5F1EACC040")
 OTHER_UID = bytes.fromhex("04DE5F1EACC041")
 URL = "https://tap.example/t"
 
 
-def key_set(version: int, name: str) -> KeySet:
+def some_keys(version: int, name: str) -> KeySet:
     keys = [hashlib.sha256(f"{name}{number}".encode()).digest()[:16] for number in range(5)]
     return KeySet(version, tuple(keys))
 
 
-KEYS, OLDER = key_set(2, "new"), key_set(1, "old")
+KEYS, OLDER = some_keys(2, "new"), some_keys(1, "old")
 
 
 def wanted(mirror: Mirror = Mirror.ENCRYPTED, **changes: object) -> Wanted:
@@ -93,6 +95,23 @@ def assert_pays(card: Ntag424Chip, keys: KeySet = KEYS) -> None:
         picc = sun.plain_picc_data(shown["uid"], shown["ctr"])
     assert picc.uid == UID
     assert sun.mac_matches(keys.keys[2], picc, bytes.fromhex(shown["mac"]))
+
+
+def test_a_cards_keys_follow_from_the_issuers_and_its_uid() -> None:
+    """AN10922 by the simulator's own hand, with another library."""
+    issuer = IssuerKeys(bytes(range(16)), bytes(range(16, 32)))
+    own = [
+        card_crypto.diversified_key(issuer.sun_master_key, UID + b"\xd2\x76\x00TapRail" + role)
+        for role in (b"\x00", b"", b"\x03", b"\x04")
+    ]
+    assert key_set(issuer, 1, UID).keys == (own[0], issuer.meta_read_key, *own[1:])
+    assert own[1] == card_crypto.file_read_key(issuer.sun_master_key, UID)
+    older = older_sets({1: issuer, 2: issuer, 3: issuer}, 2, UID)
+    assert [keys.version for keys in older] == [0, 1, 3]
+    for version in (0, 256):
+        with pytest.raises(ValueError, match="one byte"):
+            key_set(issuer, version, UID)
+    assert issuer.meta_read_key.hex() not in repr(key_set(issuer, 1, UID))
 
 
 @pytest.mark.parametrize("mirror", list(Mirror))
@@ -177,12 +196,12 @@ def test_nobody_writes_a_card_any_more_that_is_finished() -> None:
         assert card.apdu(bytes.fromhex(command))[1] == b"\x91\xae"
     # And the keys of the factory open none of its five.
     with pytest.raises(CardError, match="never gave it"):
-        Bench(card).run(wanted(keys=key_set(3, "stranger"), old=(FACTORY,)))
+        Bench(card).run(wanted(keys=some_keys(3, "stranger"), old=(FACTORY,)))
 
 
 def test_a_strangers_card_is_left_alone() -> None:
     card = Ntag424Chip(UID)
-    Bench(card).run(wanted(keys=key_set(7, "stranger"), old=(FACTORY,)))
+    Bench(card).run(wanted(keys=some_keys(7, "stranger"), old=(FACTORY,)))
     before = tap(card).partition("?")[0]
     with pytest.raises(CardError, match="never gave it: use a card fresh"):
         Bench(card).run(wanted())
