@@ -23,13 +23,13 @@ from taprail_gateway.ledger import schema
 from taprail_gateway.ledger.invariants import check_invariants
 from taprail_terminal.gateway_link import believe
 from taprail_terminal.outbox import Evidence, OutboxRow
-from tests.attack import signatures, strangers, taps
+from tests.attack import signatures, strangers, taps, tills
 from tests.attack.doors import Door
 from tests.attack.letters import Expected, Kind, Letter, Step, Told
 from tests.attack.scene import Scene
 from tests.attack.victims import ACCOUNTS, Shop, Victim
 
-KINDS: Final = (*taps.KINDS, *signatures.KINDS, *strangers.KINDS)
+KINDS: Final = (*taps.KINDS, *signatures.KINDS, *tills.KINDS, *strangers.KINDS)
 _AT_A_TIME: Final = 40
 """Attacks under way: fewer than a group commit takes, so that letters of one attack share one."""
 _MOST_PROBLEMS: Final = 20

@@ -62,6 +62,11 @@ AFTER_THE_PROOF: Final = frozenset(
     {
         "terminal_revoked",
         "invalid_merchant",
+        "charge_unknown",
+        "charge_cancelled",
+        "charge_expired",
+        "charge_closed",
+        "charge_mismatch",
         "card_frozen",
         "card_expired",
         "currency_unsupported",

@@ -123,6 +123,11 @@ class Shop:
     def victims(self) -> Sequence[Victim]:
         return [card for cards in self.cards.values() for card in cards]
 
+    def add_terminal(self, name: str, merchant: str = MERCHANT) -> str:
+        """One more terminal in the attacker's hand."""
+        self.gateway.ledger.write_now(partial(self._add_terminal, name=name, merchant=merchant))
+        return name
+
     def have_mercy(self) -> None:
         """Undo everything that an honest decline may have rested on, and set the clock back."""
         self.gateway.ledger.write_now(_amnesty)
@@ -138,12 +143,15 @@ class Shop:
             (REVOKED_TERMINAL, MERCHANT),
             (CLOSED_TERMINAL, CLOSED),
         ):
-            self.keys[terminal] = SigningKey.generate()
-            public_key = public_key_text(self.keys[terminal].verify_key)
-            registry.add_terminal(connection, terminal, merchant, public_key, now_ms)
+            self._add_terminal(connection, terminal, merchant)
         registry.revoke_terminal(connection, REVOKED_TERMINAL)
         closed = update(schema.merchants).where(schema.merchants.c.id == CLOSED)
         connection.execute(closed.values(status="closed"))
+
+    def _add_terminal(self, connection: Connection, name: str, merchant: str) -> None:
+        key = self.keys.setdefault(name, SigningKey.generate())
+        public_key = public_key_text(key.verify_key)
+        registry.add_terminal(connection, name, merchant, public_key, self.gateway.now_ms())
 
     def _issue(
         self,
