@@ -287,6 +287,7 @@ KINDS: Final = (
     Kind("purse_used_up", "poor", purse_used_up),
     Kind("frozen", "frozen", changed(declined("card_frozen"))),
     Kind("expired", "expired", changed(declined("card_expired"))),
+    Kind("outlived", "outlived", changed(declined("card_expired"))),
     *(
         Kind(name, "sun", changed(expected, **changes))
         for name, expected, changes in (

@@ -90,13 +90,14 @@ SORTS: Final[dict[str, dict[str, Any]]] = {
     "uid": {"profile": "uid", "daily_limit_units": registry.UID_DAILY_LIMIT_UNITS},
     "frozen": {"status": "frozen"},
     "expired": {"status": "expired"},
+    "outlived": {"expires_at_ms": 1},
     "tight": {"daily_limit_units": TIGHT},
     "poor": {"balance_units": TIGHT},
     "replaced": {"key_version": 2},
 }
 """What is asked for of each sort, and what becomes of it afterwards."""
 
-_LATER: Final = {"status", "key_version"}
+_LATER: Final = {"status", "key_version", "expires_at_ms"}
 
 
 @dataclass
@@ -189,8 +190,9 @@ class Shop:
 
 
 def _amnesty(connection: Connection) -> None:
-    cards = update(schema.cards).values(status="active", daily_limit_units=PLENTY, key_version=1)
-    connection.execute(cards.values(single_limit_units=PLENTY))
+    cards = update(schema.cards).values(status="active", key_version=1, expires_at_ms=None)
+    cards = cards.values(single_limit_units=PLENTY, daily_limit_units=PLENTY)
+    connection.execute(cards)
     connection.execute(update(schema.terminals).values(status="active"))
     connection.execute(update(schema.merchants).values(status="active"))
     connection.execute(update(schema.accounts).values(balance_units=PLENTY))
