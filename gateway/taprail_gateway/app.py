@@ -182,7 +182,7 @@ async def _listening(
     settings: GatewaySettings, services: Services, push: Push
 ) -> AsyncIterator[tuple[str, int]]:
     """Serve HTTP and sockets; on the way out first the door is closed, then those inside leave."""
-    app = build_app(services)
+    app = build_app(services, settings.gateway.metrics)
     app[SOCKETS] = push
     allow_origins(app, settings.gateway.cors_origins)
     push.attach(app)

@@ -23,6 +23,7 @@ from sqlalchemy import URL
 from taprail_common.config import Settings, load_settings, resolve
 from taprail_common.errors import ConfigError, OperatorError
 from taprail_common.secret_files import read_secret_file, secret_file_problem
+from taprail_gateway.api.metrics import Shown
 from taprail_gateway.api.rates import LimitSettings
 from taprail_gateway.callbacks.webhook_settings import WebhookSettings
 from taprail_gateway.fraud_settings import FraudSettings
@@ -66,6 +67,8 @@ class HttpSettings(Settings):
     """Where people look at a transaction, with {txHash} in it."""
     cors_origins: tuple[Origin, ...] = Field(default=(), max_length=20)
     """Web sites whose scripts may use the API, like https://till.example; none by default."""
+    metrics: Shown = Shown.LOOPBACK
+    """Who may read /metrics: `loopback` (this machine), `all`, or nobody (`off`)."""
     accept_uid_cards: bool = False
     """Take cards that prove nothing but a serial number, which anyone can copy."""
     block_interval_ms: int = Field(default=2_000, ge=100, le=600_000)

@@ -12,6 +12,8 @@ from taprail_gateway.api import (
     charges,
     health,
     listing,
+    metrics,
+    openapi,
     operate,
     payments,
     people,
@@ -21,7 +23,8 @@ from taprail_gateway.api import (
 )
 from taprail_gateway.api.context import SERVICES, Services
 from taprail_gateway.api.errors import errors_as_json
-from taprail_gateway.api.messages import QueueStatus, WebsocketStatus
+from taprail_gateway.api.messages import Problem, QueueStatus, WebsocketStatus
+from taprail_gateway.api.metrics import Shown
 from taprail_gateway.api.table import Plain, Route
 
 ROUTES: Final[tuple[Route[Any, Any] | Plain, ...]] = (
@@ -50,14 +53,27 @@ ROUTES: Final[tuple[Route[Any, Any] | Plain, ...]] = (
     *charges.ROUTES,
     *people.ROUTES,
     *health.ROUTES,
+    Plain(
+        "GET",
+        "/metrics",
+        "Figures for Prometheus",
+        metrics.metrics,
+        {200: str, 404: Problem},
+        is_open=True,
+    ),
+    Plain("GET", openapi.PATH, "This document", openapi.document, {200: dict}, is_open=True),
 )
 
 
-def build_app(services: Services) -> web.Application:
+def build_app(services: Services, shown: Shown = Shown.LOOPBACK) -> web.Application:
     """An application that serves HTTP on a started ledger; push and settlement are not its
     business."""
-    app = web.Application(middlewares=[errors_as_json], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(
+        middlewares=[metrics.count_requests, errors_as_json], client_max_size=MAX_BODY_BYTES
+    )
     app[SERVICES] = services
+    app[metrics.METRICS] = metrics.Metrics(shown, {route.path for route in ROUTES})
+    app[openapi.DOCUMENT] = openapi.describe(ROUTES)
     for route in ROUTES:
         if route.method == "GET":
             app.router.add_get(route.path, route.serve)  # and HEAD

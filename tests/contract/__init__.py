@@ -1,0 +1,1 @@
+"""The HTTP contract, as its own document has it."""
