@@ -8,8 +8,8 @@ gets its verdict in `payments`. Everything here runs on the event loop, and noth
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 import structlog
@@ -119,6 +119,8 @@ class Agent:
         self._tasks: set[asyncio.Task[None]] = set()
         self._card: CardProof | None = None
         self._offer: _Offer | None = None
+        self._idle_text: str | None = None
+        self._on_step: Callable[[], None] | None = None
         self.state = self._begin(())
 
     # --- life -------------------------------------------------------------------------------
@@ -167,6 +169,12 @@ class Agent:
         for effect in effects:
             self._carry_out(effect)
         self._set_timer()
+        if self._on_step is not None:
+            self._on_step()
+
+    def watch(self, on_step: Callable[[], None]) -> None:
+        """Have this called after each step, when all is done that the step asked for."""
+        self._on_step = on_step
 
     def report(self, event: Event) -> None:
         """Take a step for something that has happened and cannot be sent back."""
@@ -200,7 +208,15 @@ class Agent:
             wait_s = max(0.0, self.state.deadline_s - self._clock.monotonic_s())
             self._timer = self._loop.call_later(wait_s, self.report, TimeUp())
 
+    def say_idle(self, text: str | None) -> None:
+        """The words for the time in which there is nothing to pay; None for the terminal's own."""
+        self._idle_text = text
+        if self.state.phase is Phase.IDLE:
+            self._show(self.state.view)
+
     def _show(self, view: View) -> None:
+        if view.phase is Phase.IDLE:
+            view = replace(view, idle_text=self._idle_text)
         self._taps.judge(view)
         if view.phase is Phase.UNKNOWN:
             self._timeline.tell("unknown", request=view.request_id)
@@ -213,6 +229,7 @@ class Agent:
             leftUnits=view.left_units,
             late=view.late or None,
             request=view.request_id,
+            idleText=view.idle_text,
         )
         if self._feedback is not None:
             self._feedback.show(view)

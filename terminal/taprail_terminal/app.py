@@ -41,6 +41,7 @@ from taprail_terminal.readers.supervisor import Reader
 from taprail_terminal.sale import Arm, Cancel, View
 from taprail_terminal.storage import DeviceStore
 from taprail_terminal.tap_log import TapLog
+from taprail_terminal.till import Till
 from taprail_terminal.timeline import Timeline
 
 LOCK_FILE: Final = "agent.lock"
@@ -105,6 +106,15 @@ class _Parts:
             clock=clock,
             report=self.agent.report,
         )
+        self.till = Till(
+            table.currency,
+            is_fixed=config.fixed_units is not None,
+            counter=self.agent,
+            timeline=self.timeline,
+            clock=clock,
+            clock_offset_ms=self.link.clock_offset_ms,
+        )
+        self.agent.watch(self.till.stepped)
         self.push = PushLink(
             table.gateway_url,
             config.gateway_key,
@@ -112,6 +122,7 @@ class _Parts:
             clock,
             on_notice=self.payments.on_notice,
             open_requests=self.outbox.unfinished,
+            till=self.till,
         )
 
     @classmethod
@@ -158,6 +169,8 @@ async def _serve(
     await control.start()
     stack.push_async_callback(control.stop)
     interrupted = await parts.outbox.unseen()
+    parts.till.begin(interrupted)
+    stack.callback(parts.till.close)
     agent.start(
         reader=parts.reader,
         feedback=parts.feedback,
@@ -235,6 +248,7 @@ async def _status(config: TerminalConfig, parts: _Parts) -> Answer:
         "phase": state.phase.value,
         "armed": state.armed,
         "amountUnits": state.view.amount_units,
+        "chargeId": parts.till.charge_id,
         "cardPresent": state.card_present,
         "reader": {"ok": state.reader_ok, "name": parts.reader.description},
         "gateway": {

@@ -143,6 +143,7 @@ class Checkout:
     reader_ok: bool = False
     card_present: bool = False
     armed_units: int | None = None
+    armed_charge: str | None = None
     sale: Sale | None = None
     unresolved: tuple[Sale, ...] = ()
     late_results: tuple[tuple[Sale, Result], ...] = ()
@@ -288,10 +289,10 @@ def _check(state: Checkout, kind: Kind) -> None:
 def _note(state: Checkout, event: Event) -> Checkout:
     """The facts that an event brings, before any phase changes."""
     match event:
-        case Arm(amount_units):
-            return replace(state, armed_units=amount_units)
+        case Arm(amount_units, charge_id):
+            return replace(state, armed_units=amount_units, armed_charge=charge_id)
         case Cancel():
-            return replace(state, armed_units=None)
+            return replace(state, armed_units=None, armed_charge=None)
         case CardSensed():
             return replace(state, card_present=True)
         case CardTorn() | CardRemoved():
@@ -315,15 +316,18 @@ def _note(state: Checkout, event: Event) -> Checkout:
 def _sell(state: Checkout, request_id: str) -> Checkout:
     if state.next_units is None:
         raise IllegalTransitionError("a card was read while there was nothing to pay")
-    sale = Sale(request_id, state.next_units)
-    return replace(state, sale=sale, unresolved=(*state.unresolved, sale), armed_units=None)
+    sale = Sale(request_id, state.next_units, charge_id=state.armed_charge)
+    unresolved = (*state.unresolved, sale)
+    return replace(state, sale=sale, unresolved=unresolved, armed_units=None, armed_charge=None)
 
 
 def _take_back(state: Checkout) -> Checkout:
     sale = state.sale
     others = tuple(other for other in state.unresolved if other != sale)
-    again = sale.amount_units if sale is not None and state.fixed_units is None else None
-    return replace(state, unresolved=others, armed_units=again)
+    if sale is None or state.fixed_units is not None:
+        return replace(state, unresolved=others, armed_units=None)
+    again = replace(state, armed_units=sale.amount_units, armed_charge=sale.charge_id)
+    return replace(again, unresolved=others)
 
 
 def _resolve(state: Checkout, result: Result) -> Checkout:

@@ -131,6 +131,10 @@ class GatewayLink:
         """The last one; None until the gateway was reached once."""
         self.reachable = False
 
+    def clock_offset_ms(self) -> int:
+        """The gateway's clock minus ours, as the last greeting told it."""
+        return 0 if self.greeting is None else self.greeting.clock_offset_ms
+
     async def open(self) -> None:
         """Make the connection pool; nothing is sent yet."""
         self._session = aiohttp.ClientSession(

@@ -160,6 +160,7 @@ class Payments:
             tapped_at=from_ms(tapped_at_ms),
             accept_until=from_ms(tapped_at_ms + TAP_VALIDITY_MS),
             proof=card.proof,
+            charge_id=sale.charge_id,
         ).to_json()
         return OutboxRow(
             sale.request_id,

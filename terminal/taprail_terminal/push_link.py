@@ -1,8 +1,8 @@
-"""News from the gateway over Socket.IO: what became of payments after their verdict.
+"""News from the gateway over Socket.IO: what became of payments, and what tills ask for.
 
-Answers for staying connected, with a fresh signature each time, and for believing only signed
-notices about this terminal. Nothing here is the truth about money that must not be missed: after
-each connect the gateway is asked about everything that is still open.
+Answers for staying connected, with a fresh signature each time, and for believing only what the
+gateway has signed for this terminal. Nothing here is the truth about money that must not be missed:
+after each connect the gateway is asked about everything that is still open.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import aiohttp
@@ -19,6 +20,17 @@ import structlog
 from nacl.signing import VerifyKey
 from socketio.exceptions import SocketIOError
 
+from taprail_common.charge_wire import (
+    ANSWER_EVENT,
+    CANCEL_EVENT,
+    OPEN_EVENT,
+    REQUEST_EVENT,
+    TEXT_EVENT,
+    ChargeAnswer,
+    ChargeCancel,
+    ChargeRequest,
+    DisplayText,
+)
 from taprail_common.clock import Clock
 from taprail_common.errors import InputError, LinkError, PartError, SignatureError
 from taprail_common.signing import Domain, gateway_id, verify
@@ -26,6 +38,7 @@ from taprail_common.wire import PaymentNotice, SignedEnvelope, parse
 from taprail_terminal.gateway_link import retry_pauses_s
 from taprail_terminal.identity import Identity
 from taprail_terminal.outbox import Evidence, OutboxRow, RequestState
+from taprail_terminal.till import Till
 
 SOCKET_PATH: Final = "nfc-ws"
 NOTICE_EVENT: Final = "payment:verdict"
@@ -54,16 +67,40 @@ OpenRequests = Callable[[], Awaitable[list[OutboxRow]]]
 
 def believe_notice(key: VerifyKey, terminal_id: str, data: object) -> BelievedNotice:
     """The notice in an event's data; raises InputError, SignatureError or LinkError."""
-    try:
-        envelope = SignedEnvelope.model_validate(data)
-    except ValueError as exc:
-        raise InputError("payment:verdict", "is not a signed envelope") from exc
-    body = envelope.body.encode()
-    verify(key, Domain.NOTICE, body, envelope.signature)
-    notice = parse(PaymentNotice, body)
+    evidence = _signed_body(key, Domain.NOTICE, NOTICE_EVENT, data)
+    notice = parse(PaymentNotice, evidence.body)
     if notice.terminal_id != terminal_id:
         raise LinkError("the notice is for another terminal")
-    return BelievedNotice(notice, Evidence(body, envelope.signature))
+    return BelievedNotice(notice, evidence)
+
+
+def _signed_body(
+    key: VerifyKey, domain: Domain, event: str, data: object, *, about: bytes = b""
+) -> Evidence:
+    try:
+        envelope = SignedEnvelope.model_validate(data)
+        body = envelope.body.encode()
+    except ValueError as exc:
+        raise InputError(event, "is not a signed envelope") from exc
+    verify(key, domain, body, envelope.signature, about=about)
+    return Evidence(body, envelope.signature)
+
+
+Command = ChargeRequest | ChargeCancel | DisplayText
+_COMMANDS: Final[dict[str, type[Command]]] = {
+    REQUEST_EVENT: ChargeRequest,
+    CANCEL_EVENT: ChargeCancel,
+    TEXT_EVENT: DisplayText,
+}
+
+
+def believe_command(key: VerifyKey, terminal_id: str, event: str, data: object) -> Command:
+    """What a till asks for in an event's data; raises InputError, SignatureError or LinkError."""
+    body = _signed_body(key, Domain.COMMAND, event, data, about=event.encode()).body
+    command = parse(_COMMANDS[event], body)
+    if command.terminal_id != terminal_id:
+        raise LinkError("the command is for another terminal")
+    return command
 
 
 class PushLink:
@@ -78,6 +115,7 @@ class PushLink:
         *,
         on_notice: OnNotice,
         open_requests: OpenRequests,
+        till: Till,
     ) -> None:
         self._url = url
         self._key = gateway_key
@@ -85,7 +123,18 @@ class PushLink:
         self._clock = clock
         self._on_notice = on_notice
         self._open_requests = open_requests
+        self._till = till
+        till.speak_through(self.say)
+        self._client: Any = None
+        self._saying: set[asyncio.Task[None]] = set()
         self.connected = False
+
+    def say(self, answer: ChargeAnswer) -> None:
+        """Tell the gateway about a charge, if it listens; it asks at the next connect anyway."""
+        if self.connected:
+            task = asyncio.create_task(self._say(self._client, answer))
+            self._saying.add(task)
+            task.add_done_callback(self._saying.discard)
 
     async def run(self) -> None:
         """Connect, listen, and connect again, until cancelled."""
@@ -115,6 +164,8 @@ class PushLink:
             websocket_extra_options={"max_msg_size": _MAX_MESSAGE_BYTES},
         )
         client.on(NOTICE_EVENT, self._on_event)
+        for event in _COMMANDS:
+            client.on(event, partial(self._on_command, client, event))
         now = asyncio.get_running_loop().time()
         limit.reschedule(now + CONNECT_LIMIT_S)
         try:
@@ -126,7 +177,9 @@ class PushLink:
             )
             _heed_cancellation()
             limit.reschedule(None)
-            self.connected = True
+            self._client, self.connected = client, True
+            # First, since somebody stands there with a card.
+            await client.emit(OPEN_EVENT, {"chargeId": self._till.asked_id})
             await self._sync(client)
             await client.wait()
         finally:
@@ -158,6 +211,27 @@ class PushLink:
             _log.warning("a notice was not believed", reason=str(exc))
             return
         await self._on_notice(believed)
+
+    async def _on_command(self, client: Any, event: str, data: object = None) -> None:
+        try:
+            command = believe_command(self._key, self._identity.terminal_id, event, data)
+        except (InputError, SignatureError, LinkError) as exc:
+            _log.warning("a command was not believed", command=event, reason=str(exc))
+            return
+        match command:
+            case ChargeRequest():
+                answer = self._till.on_request(command)
+                if answer is not None:
+                    await self._say(client, answer)
+            case ChargeCancel():
+                self._till.on_cancel(command)
+            case DisplayText():
+                self._till.on_text(command)
+
+    async def _say(self, client: Any, answer: ChargeAnswer) -> None:
+        with suppress(SocketIOError):  # gone meanwhile: the next connect asks again
+            body = answer.model_dump(mode="json", by_alias=True, exclude_none=True)
+            await client.emit(ANSWER_EVENT, body)
 
 
 def _is_approved(row: OutboxRow) -> bool:

@@ -59,22 +59,27 @@ class View:
     late: bool = False
     auth_code: str | None = None
     request_id: str | None = None
+    idle_text: str | None = None
+    """The merchant's own words for the time in which there is nothing to pay."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sale:
-    """One request to the gateway. `earlier` marks one that a former run of the agent has sent."""
+    """One request to the gateway. `earlier` marks one that a former run of the agent has sent,
+    `charge_id` names what the till has asked for through the gateway."""
 
     request_id: str
     amount_units: int
     earlier: bool = False
+    charge_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """The till asks for an amount."""
+    """The till asks for an amount; through the gateway if it names a charge."""
 
     amount_units: int
+    charge_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

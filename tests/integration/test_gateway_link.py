@@ -27,6 +27,7 @@ from taprail_terminal.identity import Identity
 from taprail_terminal.outbox import OutboxRow
 from taprail_terminal.push_link import BelievedNotice, PushLink
 from tests.support.played_gateway import Play, PlayedGateway
+from tests.support.terminal_fixtures import Counter, make_till
 
 LIMIT_S = 20.0
 DEVICE = SigningKey.generate()
@@ -217,6 +218,7 @@ class Listener:
             SystemClock(),
             on_notice=self.heard.put,
             open_requests=unfinished,
+            till=make_till(Counter(), SystemClock()),
         )
 
     @asynccontextmanager

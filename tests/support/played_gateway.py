@@ -17,6 +17,7 @@ from aiohttp import web
 from nacl.signing import SigningKey
 
 from taprail_common.clock import SystemClock, rfc3339
+from taprail_common.ids import new_id
 from taprail_common.signing import Domain, gateway_id, sign
 
 Play = Callable[["PlayedGateway", bytes], web.Response]
@@ -36,6 +37,9 @@ class PlayedGateway:
         self.connects: list[dict[str, Any]] = []
         self.sids: list[str] = []
         self.synced: list[list[str]] = []
+        self.charge: dict[str, Any] | None = None
+        self.asked_open: asyncio.Queue[str | None] = asyncio.Queue()
+        self.answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.refuse_connects = 0
         self.posted = asyncio.Event()
         self.connected = asyncio.Event()
@@ -44,6 +48,8 @@ class PlayedGateway:
         self._socket = socketio.AsyncServer(async_mode="aiohttp")
         self._socket.on("connect", self._connect)
         self._socket.on("terminal:sync", self._sync)
+        self._socket.on("charge:open", self._open)
+        self._socket.on("charge:answer", self._answer)
 
     # --- what a test plays --------------------------------------------------------------------
 
@@ -95,6 +101,27 @@ class PlayedGateway:
         }
         text = json.dumps(notice)
         return {"body": text, "signature": sign(self.key, Domain.NOTICE, text.encode())}
+
+    def ask(self, amount: int, *, seconds: float = 60, **changes: Any) -> dict[str, Any]:
+        """A charge that is open from now on; a terminal that connects is told of it."""
+        deadline_ms = SystemClock().now_ms() + self.clock_offset_ms + round(seconds * 1000)
+        self.charge = {
+            "terminalId": "t1",
+            "chargeId": new_id("chg"),
+            "amount": amount,
+            "currency": self.facts["currency"],
+            "deadline": rfc3339(deadline_ms),
+            **changes,
+        }
+        return self.charge
+
+    async def command(
+        self, event: str, said: dict[str, Any], *, key: SigningKey | None = None, about: str = ""
+    ) -> None:
+        """Push something signed, perhaps in a way that must not be believed."""
+        text = json.dumps(said)
+        made = sign(key or self.key, Domain.COMMAND, text.encode(), about=(about or event).encode())
+        await self._socket.emit(event, {"body": text, "signature": made})
 
     async def hang_up(self) -> None:
         """Disconnect everybody, as a gateway that is going down does."""
@@ -164,6 +191,20 @@ class PlayedGateway:
         self.sids.append(sid)
         self.connected.set()
         return True
+
+    async def _open(self, _sid: str, data: dict[str, Any]) -> dict[str, Any]:
+        named = data.get("chargeId")
+        await self.asked_open.put(named)
+        charge_id = None if self.charge is None else self.charge["chargeId"]
+        if named is not None and named != charge_id:
+            over = {"terminalId": "t1", "chargeId": named, "reason": "cancelled"}
+            await self.command("charge:cancel", over)
+        if self.charge is not None:
+            await self.command("charge:request", self.charge)
+        return {"open": charge_id}
+
+    async def _answer(self, _sid: str, data: dict[str, Any]) -> None:
+        await self.answers.put(data)
 
     async def _sync(self, sid: str, data: dict[str, list[str]]) -> dict[str, list[str]]:
         self.synced.append(data["requestIds"])

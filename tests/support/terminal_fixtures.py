@@ -11,9 +11,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from taprail_common.clock import Clock
 from taprail_common.signing import public_key_text
+from taprail_terminal import checkout
 from taprail_terminal.config import TerminalConfig, load_config
 from taprail_terminal.identity import Identity
+from taprail_terminal.sale import Event, ReaderBack
+from taprail_terminal.till import Till
+from taprail_terminal.timeline import Timeline
 from tests.support.played_gateway import PlayedGateway
 
 TAPRAIL = Path(sys.executable).with_name("taprail")
@@ -65,6 +70,39 @@ def write_config(
         )
     )
     return path
+
+
+class Counter:
+    """A sale as the table has it, without hardware; the reader works."""
+
+    def __init__(self, fixed_units: int | None = None) -> None:
+        begun = checkout.begin(
+            currency="USDC", decimals=6, fixed_units=fixed_units, verdict_timeout_s=3.0
+        )
+        self.state, _ = checkout.step(begun, ReaderBack(), 0.0)
+        self.idle_text: str | None = None
+        self.on_step: Callable[[], object] = bool  # nobody watches
+
+    def apply(self, event: Event) -> None:
+        self.state, _ = checkout.step(self.state, event, 0.0)
+        self.on_step()
+
+    def say_idle(self, text: str | None) -> None:
+        self.idle_text = text
+
+
+def make_till(counter: Counter, clock: Clock, offset_ms: int = 0) -> Till:
+    """A till at this counter."""
+    till = Till(
+        "USDC",
+        is_fixed=counter.state.fixed_units is not None,
+        counter=counter,
+        timeline=Timeline(clock),
+        clock=clock,
+        clock_offset_ms=lambda: offset_ms,
+    )
+    counter.on_step = till.stepped
+    return till
 
 
 class ControlLine:

@@ -121,7 +121,7 @@ def self_test_screen(words: Catalogue = ENGLISH) -> Screen:
 
 
 def _idle(view: View, words: Catalogue) -> Screen:
-    return _result(view, words, "idle", Icon.WAVE, (words["idle.line"],))
+    return _result(view, words, "idle", Icon.WAVE, (view.idle_text or words["idle.line"],))
 
 
 def _ready(view: View, words: Catalogue) -> Screen:

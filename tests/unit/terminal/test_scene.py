@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from taprail_gateway.authorize import Reason
+from taprail_gateway.charges import Objection
 from taprail_terminal.card_session import BANK_CARD, UNKNOWN_CARD
 from taprail_terminal.feedback import sounds
 from taprail_terminal.feedback.lights import LIGHT_COUNT, OFF, ON, TEST_LIGHTS, Lights, Pattern
@@ -137,7 +138,7 @@ def test_every_reason_has_words_that_fit_with_and_without_the_bar() -> None:
     again = [CardTorn("").code, CardUnreadable("").code, NotSent("", "").code]
     again += [CARD_CHANGED, NOT_SETTLED]
     signing = [CANNOT_SIGN.code, NOT_BY_CARD.code, NOT_READY.code]
-    codes = [*Reason, BANK_CARD.code, UNKNOWN_CARD.code, *signing, *again]
+    codes = [*Reason, *Objection, BANK_CARD.code, UNKNOWN_CARD.code, *signing, *again]
     catalogued = {key.split(".")[1] for key in ENGLISH if key.startswith("reason.")}
     assert catalogued == set(codes)
     # Icon and headline stay above the words (24 px), the bar below them (15 px).
