@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any, Final
 
 import pytest
@@ -26,7 +27,14 @@ from taprail_common.wire import (
     parse,
 )
 
-ABSENT: Final = object()
+
+class Absent(Enum):
+    """A member, so that it has the same name in every process: test ids hold it."""
+
+    ABSENT = "absent"
+
+
+ABSENT: Final = Absent.ABSENT
 Values = tuple[Sequence[Any], Sequence[Any]]
 """What is taken, and what is not."""
 
