@@ -14,7 +14,7 @@ from taprail_gateway.api.routes import ROUTES
 from tests.support.gateway_fixtures import TestGateway, running_gateway
 
 SEED = 20_260_801
-EXAMPLES = 8
+EXAMPLES = 5
 """Of each address and phase: enough for the models' corners, which the coverage phase adds."""
 
 WITHIN_S = 90

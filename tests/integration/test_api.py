@@ -219,8 +219,39 @@ async def test_an_idempotency_key_gives_the_first_answer_again(gateway: TestGate
     assert again.body == first.body
     other = await gateway.post({**body, "amount": 2 * UNIT}, headers)
     assert (other.status, other.json["reasonCode"]) == (409, "request_id_reused")
+    assert other.json["field"] == "Idempotency-Key"
+    named = {**body, "requestId": "key-1"}
+    in_body = await gateway.post(named, gateway.bearer("alice"))
+    assert (in_body.status, in_body.json["field"]) == (409, "requestId")
     malformed = await gateway.post(body, {**headers, "Idempotency-Key": "a b"})
     assert (malformed.status, malformed.json["field"]) == (400, "Idempotency-Key")
+    assert gateway.rows(schema.payments) == 1
+
+
+async def test_a_key_is_good_for_more_than_a_month_for_what_was_declined_too(
+    gateway: TestGateway,
+) -> None:
+    headers = gateway.bearer("alice")
+    body = app_payment(gateway.card().issued.card_uuid)
+    gateway.clock.ahead_ms = -31 * 86_400_000
+    for key, amount, status in (("paid", UNIT, 200), ("declined", 90 * UNIT, 400)):
+        keyed = {**headers, "Idempotency-Key": key}
+        wanted = {**body, "amount": amount}
+        gateway.clock.ahead_ms = -31 * 86_400_000
+        first = await gateway.post(wanted, keyed)
+        gateway.clock.ahead_ms = 0
+        again = await gateway.post(wanted, keyed)
+        assert (first.status, again.status) == (status, status)
+        assert (again.body, again.signature) == (first.body, first.signature)
+    assert gateway.rows(schema.payments) == 1
+
+
+async def test_one_that_is_still_in_flight_gives_the_same_payment(gateway: TestGateway) -> None:
+    body = app_payment(gateway.card().issued.card_uuid)
+    headers = {**gateway.bearer("alice"), "Idempotency-Key": "key-1"}
+    replies = await asyncio.gather(*(gateway.post(body, headers) for _ in range(10)))
+    assert {reply.status for reply in replies} == {200}
+    assert len({reply.body for reply in replies}) == 1
     assert gateway.rows(schema.payments) == 1
 
 

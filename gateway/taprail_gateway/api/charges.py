@@ -237,6 +237,7 @@ ROUTES: Final[tuple[Route[Any, Any] | Plain, ...]] = (
         ChargeMade,
         scopes=_TILLS,
         body=ChargeOrder,
+        headers=(IDEMPOTENCY_HEADER,),
         refusals={
             404: "There is no such terminal, or it is another merchant's.",
             409: "The terminal is busy or revoked, or the key was used for another charge.",

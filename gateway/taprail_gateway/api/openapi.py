@@ -107,7 +107,7 @@ def _operation(row: Row, refs: dict[_Input, Json], schemas: Json) -> Json:
         "summary": row.about,
         "operationId": _name(row),
         "security": _security(row),
-        "parameters": [*_in_path(row.path), *_in_query(row, refs, schemas)],
+        "parameters": [*_in_path(row.path), *_in_query(row, refs, schemas), *_in_headers(row)],
         "responses": {
             str(status): response for status, response in sorted(_responses(row, refs).items())
         },
@@ -170,6 +170,13 @@ def _in_query(row: Row, refs: dict[_Input, Json], schemas: Json) -> list[Json]:
     return [
         {"name": name, "in": "query", "required": False, "schema": _not_null(each)}
         for name, each in schema.get("properties", {}).items()
+    ]
+
+
+def _in_headers(row: Row) -> list[Json]:
+    schema = {"type": "string", "pattern": IDENTIFIER_PATTERN}
+    return [
+        {"name": name, "in": "header", "required": False, "schema": schema} for name in row.headers
     ]
 
 

@@ -49,7 +49,11 @@ async def process_async(request: web.Request) -> web.Response:
     if isinstance(result, Refusal):
         headers = {"Retry-After": str(RETRY_AFTER_S)} if result.http_status == 503 else {}
         raise HttpError(
-            result.http_status, result.code, result.message, field=result.field, headers=headers
+            result.http_status,
+            result.code,
+            result.message,
+            field=_named(request, result.field),
+            headers=headers,
         )
     if item.request.charge_id is not None:
         services.wakeups.charges.ring()
@@ -130,6 +134,13 @@ async def _from_app(request: web.Request, body: bytes, received_s: float) -> Acc
     return AcceptItem(wanted, body, received_s, user_id=user.id)
 
 
+def _named(request: web.Request, field: str | None) -> str | None:
+    """A field as whoever asks has named it: an app may give the request's id in a header."""
+    if field == "requestId" and IDEMPOTENCY_HEADER in request.headers and not is_terminal(request):
+        return IDEMPOTENCY_HEADER
+    return field
+
+
 def _app_request_id(request: web.Request, payment: AppPayment) -> str:
     key = request.headers.get(IDEMPOTENCY_HEADER)
     if key is not None:
@@ -151,6 +162,7 @@ ROUTES: Final = (
         process_async,
         {200: PaymentStarted, 400: Declined | Problem, 409: Problem},
         bodies=(AppPayment, TerminalPayment),
+        headers=(IDEMPOTENCY_HEADER,),
     ),
     Plain(
         "GET",

@@ -184,6 +184,7 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
         RefundStarted,
         scopes=frozenset({Scope.MERCHANT, Scope.OPERATOR}),
         body=RefundRequest,
+        headers=(IDEMPOTENCY_HEADER,),
         refusals={
             403: "the caller paid, and is not the merchant",
             404: "no such payment, or none of the caller's business",

@@ -80,6 +80,8 @@ class Route(Generic[B, Q]):
     refusals: Mapping[int, str] = field(default_factory=dict)
     """Beside those that any address has."""
     csv: bool = False
+    headers: tuple[str, ...] = ()
+    """That may be sent beside those of who asks; each holds an identifier."""
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Let whoever asks in, read what was sent, and answer."""
@@ -128,6 +130,7 @@ class Plain:
     """For anybody, without a token."""
     terminals: bool = True
     users: bool = True
+    headers: tuple[str, ...] = ()
 
 
 def _query(model: type[Q], request: web.Request) -> Q:
