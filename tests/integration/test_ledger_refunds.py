@@ -37,7 +37,6 @@ from taprail_gateway.ledger.refunds import (
     RequestReusedError,
     TooMuchError,
 )
-from taprail_gateway.ledger.transitions import Confirmed
 from tests.support.ledger_fixtures import (
     DAY,
     LANE,
@@ -47,12 +46,13 @@ from tests.support.ledger_fixtures import (
     on_both_engines,
     seed_registry,
 )
-from tests.support.ledger_payments import BLOCK, BLOCK_HASH, accepted, bound, completed
+from tests.support.ledger_payments import accepted, bound, completed
 from tests.support.ledger_refunds import (
     FLOAT,
     asked,
     held,
     open_float,
+    paid_back,
     problems,
     step,
     top_up,
@@ -86,14 +86,6 @@ def state_of(ledger: Ledger, payment: str) -> queries.Payment:
 
 def given_back(ledger: Ledger, sale: str) -> int:
     return ledger.read_now(partial(refund_shares.refunded_units, sale_id=sale))
-
-
-def paid_back(ledger: Ledger, refund: str, *, balance_units: int = 10**9) -> None:
-    """A refund goes all the way."""
-    bound(ledger, [refund])
-    place = Confirmed(refund, "0x" + "ab" * 32, BLOCK, BLOCK_HASH)
-    balances = {FLOAT: balance_units}
-    ledger.write_now(lambda c: transitions.complete(c, [place], balances, BLOCK, NOW_MS))
 
 
 def spent(ledger: Ledger) -> int:

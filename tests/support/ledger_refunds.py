@@ -11,8 +11,9 @@ from taprail_common.payment_state import PaymentEvent
 from taprail_gateway.ledger import floats, queries, refunds, transitions
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.refunds import Refund, Wanted
+from taprail_gateway.ledger.transitions import Confirmed
 from tests.support.ledger_fixtures import NOW_MS, Registry
-from tests.support.ledger_payments import BLOCK
+from tests.support.ledger_payments import BLOCK, BLOCK_HASH, bound
 
 FLOAT = "0x" + "f1" * 20
 REQUESTER = "refund:user:merle"
@@ -56,6 +57,14 @@ def wanted(
 def asked(ledger: Ledger, sale_id: str, amount_units: int) -> Refund:
     """A refund that was taken."""
     return ledger.write_now(partial(refunds.ask, wanted=wanted(sale_id, amount_units)))
+
+
+def paid_back(ledger: Ledger, refund: str, *, balance_units: int = 10**9) -> None:
+    """A refund goes all the way, and leaves the float with this."""
+    bound(ledger, [refund])
+    place = Confirmed(refund, "0x" + "ab" * 32, BLOCK, BLOCK_HASH)
+    balances = {FLOAT: balance_units}
+    ledger.write_now(lambda c: transitions.complete(c, [place], balances, BLOCK, NOW_MS))
 
 
 def step(ledger: Ledger, event: PaymentEvent, payment_id: str) -> None:
