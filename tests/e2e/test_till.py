@@ -1,0 +1,190 @@
+"""A merchant's till charges through the gateway: over HTTP it asks and polls, by push it hears."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+import socketio
+
+from taprail_hwsim.block_watch import BlockWatch
+from taprail_hwsim.stack import Stack
+from taprail_hwsim.world import TERMINAL_ID
+from taprail_terminal.config import load_config
+from tests.e2e.books import all_told, charged_units, judge
+from tests.e2e.counter import restart_gateway, restart_terminal
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.asyncio(loop_scope="module"),
+]
+
+WAIT_S = 60.0
+
+
+class Till:
+    """The shop's till: it knows the public contract and a token."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.token = next(user.jwt for user in stack.world.users if user.id == "cafe-owner")
+        self.currency = load_config(stack.terminal_config).terminal.currency
+        self.sales = 0
+
+    async def call(self, method: str, path: str, body: Any = None) -> tuple[int, dict[str, Any]]:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        url = f"{self.stack.gateway_url}/api/terminals/{TERMINAL_ID}/{path}"
+        async with (
+            aiohttp.ClientSession() as http,
+            http.request(method, url, json=body, headers=headers) as response,
+        ):
+            return response.status, await response.json()
+
+    async def charge(self, amount: int, seconds: int = 60) -> dict[str, Any]:
+        """Arm the terminal, and wait until it says that it is."""
+        self.sales += 1
+        order = {"amount": amount, "currency": self.currency, "reference": f"sale-{self.sales}"}
+        since = self.stack.log.position
+        status, made = await self.call("POST", "charges", {**order, "deadlineSeconds": seconds})
+        assert status == 201, made
+        charge: dict[str, Any] = made["charge"]
+        await self.armed(charge, since)
+        return charge
+
+    async def armed(self, charge: dict[str, Any], since: int) -> None:
+        await self.stack.log.wait_for(
+            "armed",
+            since=since,
+            where=lambda event: event.get("charge") == charge["chargeId"],
+            timeout_s=WAIT_S,
+        )
+
+    async def look(self, charge: dict[str, Any]) -> dict[str, Any]:
+        status, answer = await self.call("GET", f"charges/{charge['chargeId']}")
+        assert status == 200, answer
+        found: dict[str, Any] = answer["charge"]
+        return found
+
+    async def cancel(self, charge: dict[str, Any]) -> dict[str, Any]:
+        status, answer = await self.call("POST", f"charges/{charge['chargeId']}/cancel")
+        assert status == 200, answer
+        return answer
+
+    @asynccontextmanager
+    async def hearing(self) -> AsyncIterator[asyncio.Queue[dict[str, Any]]]:
+        """Every `charge:update` from now on."""
+        heard: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        client = socketio.AsyncClient(reconnection=False)
+        client.on("charge:update", heard.put)
+        connected = asyncio.Event()
+        client.on("connected", lambda _data: connected.set())
+        url = self.stack.gateway_url
+        await client.connect(
+            url, auth={"token": self.token}, socketio_path="nfc-ws", transports=["websocket"]
+        )
+        try:
+            await asyncio.wait_for(connected.wait(), WAIT_S)
+            yield heard
+        finally:
+            await client.disconnect()
+
+
+async def until(heard: asyncio.Queue[dict[str, Any]], charge: dict[str, Any], status: str) -> None:
+    async with asyncio.timeout(WAIT_S):
+        told: dict[str, Any] = {}
+        while (told.get("chargeId"), told.get("status")) != (charge["chargeId"], status):
+            told = await heard.get()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def till(stack: Stack) -> Till:
+    return Till(stack)
+
+
+async def test_the_till_arms_the_customer_taps_and_the_sale_completes(
+    stack: Stack, till: Till, blocks: BlockWatch
+) -> None:
+    async with till.hearing() as heard:
+        charge = await till.charge(4_250_000)
+        status, answer = await till.call(
+            "POST",
+            "charges",
+            {"amount": 1, "currency": till.currency, "reference": "other", "deadlineSeconds": 9},
+        )
+        assert (status, answer["reasonCode"]) == (409, "terminal_busy")
+        verdict = await stack.tap("alice")
+        assert verdict.get("outcome") == "approved"
+        await until(heard, charge, "approved")
+    shown = await till.look(charge)
+    assert shown["transactionId"] == verdict.get("transactionId")
+    await stack.settled(str(verdict.get("request")))
+    payment = (await till.look(charge))["payment"]
+    assert (payment["status"], payment["amount"]) == ("completed", 4_250_000)
+    assert (await till.cancel(charge))["won"] == "tap"
+    assert charged_units(stack, "alice") == [4_250_000]
+    await all_told(stack, blocks)
+    judge(stack)
+
+
+async def test_a_charge_that_is_cancelled_before_the_tap_takes_no_card(
+    stack: Stack, till: Till
+) -> None:
+    since = stack.log.position
+    async with till.hearing() as heard:
+        charge = await till.charge(1_000_000)
+        assert (await till.cancel(charge))["won"] == "cancel"
+        await until(heard, charge, "cancelled")
+    await stack.log.wait_for("disarmed", since=since, timeout_s=WAIT_S)
+    assert (await till.look(charge))["status"] == "cancelled"
+
+
+async def test_nobody_taps_in_time(stack: Stack, till: Till) -> None:
+    since = stack.log.position
+    async with till.hearing() as heard:
+        charge = await till.charge(1_000_000, seconds=2)
+        await until(heard, charge, "expired")
+    await stack.log.wait_for("disarmed", since=since, timeout_s=WAIT_S)
+    assert (await till.look(charge))["payment"] is None
+
+
+async def test_neither_end_forgets_a_charge_when_it_starts_again(
+    stack: Stack, till: Till, blocks: BlockWatch
+) -> None:
+    charge = await till.charge(2_000_000, seconds=300)
+    await restart_gateway(stack)
+    assert (await till.look(charge))["status"] == "armed"
+    since = stack.log.position
+    await restart_terminal(stack)
+    await till.armed(charge, since)
+    verdict = await stack.tap("bob")
+    assert verdict.get("outcome") == "approved"
+    shown = await till.look(charge)
+    assert (shown["status"], shown["transactionId"]) == (
+        "approved",
+        verdict.get("transactionId"),
+    )
+    await all_told(stack, blocks)
+    assert charged_units(stack, "bob") == [2_000_000]
+    judge(stack)
+
+
+async def test_the_gateway_dies_before_the_terminal_is_told(
+    stack: Stack, till: Till, blocks: BlockWatch
+) -> None:
+    """The charge is in the ledger by then; whoever asks at the next start finds it."""
+    await restart_gateway(stack, crash="charges.before_request@1")
+    since = stack.log.position
+    with pytest.raises(aiohttp.ClientError):
+        await till.charge(3_000_000, seconds=300)
+    assert await stack.gateway.wait_exit(WAIT_S) == 137
+    await stack.start_gateway()
+    await stack.log.wait_for("armed", since=since, timeout_s=WAIT_S)
+    assert (await stack.tap("carol")).get("outcome") == "approved"
+    await all_told(stack, blocks)
+    assert charged_units(stack, "carol") == [3_000_000]
+    judge(stack)
