@@ -111,7 +111,7 @@ class Push:
         self._server.on("connect", self._connect)
         self._server.on("disconnect", self._disconnect)
         self._on("ping", self._ping)
-        self._charges = ChargeNews(services, self.to_terminal, self.to_till)
+        self._charges = ChargeNews(services, self._terminals.command_here, self.to_till)
         self._on("terminal:sync", self._sync)
         self._on(OPEN_EVENT, self._charges.open)
         self._on(ANSWER_EVENT, self._charges.answer)
@@ -130,7 +130,8 @@ class Push:
         self._spawn(self._charges.run())
         if self._shared is not None:
             self._server.begin()
-            self._spawn(self._shared.pass_on(self._services.wakeups.events.listen()))
+            for bell in (self._services.wakeups.events, self._services.wakeups.charges):
+                self._spawn(self._shared.pass_on(bell.listen()))
 
     async def stop(self) -> None:
         """Tell everybody that the gateway closes, and close the sockets."""
@@ -341,6 +342,11 @@ class Push:
 
     async def _sync(self, sid: str, who: Listener, data: object) -> dict[str, object]:
         return await self._terminals.sync(sid, who.terminal_id, data)
+
+    def _heed_ring(self) -> None:
+        """Another gateway has written something."""
+        self._pump.look()
+        self._charges.wake()
 
     def _terminals_here(self) -> set[str]:
         return {each.terminal_id for each in self._listeners.values() if each.terminal_id}

@@ -25,7 +25,6 @@ from taprail_common.charge_wire import (
     ChargeReply,
 )
 from taprail_common.clock import rfc3339
-from taprail_common.crash import crash
 from taprail_common.errors import InputError
 from taprail_common.ids import check_identifier
 from taprail_gateway.api.context import Services
@@ -75,6 +74,10 @@ class ChargeNews:
                 _log.exception("charges.behind")
                 await asyncio.sleep(_RETRY_S)
             await self._bell.wait(wait_ms)
+
+    def wake(self) -> None:
+        """Look now: another gateway knows of something new."""
+        self._bell.ring()
 
     async def look(self) -> int:
         """End what is over and tell what changed; ms until there may be more to do."""
@@ -130,7 +133,6 @@ class ChargeNews:
         if charge.status is ChargeStatus.WAITING:
             await self._request(charge)
         if charge.status in _ENDED_ELSEWHERE:
-            crash("charges.before_cancel")
             body = {"chargeId": charge.id, "reason": charge.status.value}
             await self._to_terminal(charge.terminal_id, CANCEL_EVENT, body)
         if not charge.is_open:
@@ -140,7 +142,6 @@ class ChargeNews:
             self._to_user(user, UPDATE_EVENT, {**view(charge), **at})
 
     async def _request(self, charge: Charge) -> None:
-        crash("charges.before_request")
         body = {
             "chargeId": charge.id,
             "amount": charge.amount_units,

@@ -30,7 +30,7 @@ KEPT_FILES: Final = 300
 """Of those that the system lets this process open: for HTTP, nodes and the ledger."""
 
 MAX_STRANGERS: Final = 500
-"""Sockets that have not said who they are."""
+"""Sockets that have not said who they are; the newest takes the place of the oldest."""
 
 IDENTIFY_S: Final = 5.0
 """For saying it; the library's clients do so within a round trip."""
@@ -143,6 +143,12 @@ class _Engine(engineio.AsyncServer):  # type: ignore[misc]
             socket.queue.pause = task
         return task
 
+    async def disconnect(self, sid: str | None = None) -> None:
+        """Close a socket; the library would wait until its client has fetched all that waits."""
+        socket = self.sockets.pop(sid, None)
+        if socket is not None:
+            await socket.close(wait=False, reason=self.reason.SERVER_DISCONNECT)
+
     def create_queue(self, *_: object, **__: object) -> _Waiting:
         return _Waiting()
 
@@ -239,8 +245,10 @@ class PushServer(socketio.AsyncServer):  # type: ignore[misc]
 
     async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> object:
         most = min(MAX_SOCKETS, self._files - KEPT_FILES)
-        if len(self._strangers) >= MAX_STRANGERS or len(self.environ) >= most:
+        if len(self.environ) >= most:
             return "Too many connections"
+        if len(self._strangers) >= MAX_STRANGERS:  # or whoever opens many would keep others out
+            self._hang_up(next(iter(self._strangers)), "did not say who it is, and others come")
         await super()._handle_eio_connect(eio_sid, environ)
         self.eio.sockets[eio_sid].queue.on_behind = partial(self._hang_up, eio_sid, "behind")
         self._expect(eio_sid)

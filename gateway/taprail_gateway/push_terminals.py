@@ -57,12 +57,19 @@ class Terminals:
         self._services = services
         self._server = server
 
-    async def command(self, terminal_id: str, event: str, body: Mapping[str, object]) -> None:
+    async def command_here(self, terminal_id: str, event: str, body: Mapping[str, object]) -> None:
+        """The same for what every gateway finds in the ledger: each tells its own sockets."""
+        await self.command(terminal_id, event, body, is_shared=False)
+
+    async def command(
+        self, terminal_id: str, event: str, body: Mapping[str, object], *, is_shared: bool = True
+    ) -> None:
         """See `Push.to_terminal`."""
         said = json.dumps({**body, "terminalId": terminal_id}, separators=(",", ":")).encode()
         signature = sign(self._services.key, Domain.COMMAND, said, about=event.encode())
         envelope = {"body": said.decode(), "signature": signature}
-        await self._server.emit(event, envelope, to=room_of(terminal_id))
+        room = room_of(terminal_id)
+        await self._server.emit(event, envelope, to=room, ignore_queue=not is_shared)
 
     async def tell(self, news: News) -> None:
         """A notice to the terminal whose payment it is, if it listens here."""

@@ -208,11 +208,13 @@ async def _latencies_ms(market: Market, users: Sequence[_User]) -> list[float]:
                 asyncio.create_task(listen(socket, user, commits))
                 for socket, user in zip(sockets, users, strict=True)
             ]
-            await market.pay(PAYMENTS, connections=_CONNECTIONS, rate_per_s=_RATE_PER_S)
-            await all_heard.wait()
-            for task in listening:
-                task.cancel()
-            await asyncio.gather(*listening, return_exceptions=True)
+            try:
+                await market.pay(PAYMENTS, connections=_CONNECTIONS, rate_per_s=_RATE_PER_S)
+                await all_heard.wait()
+            finally:
+                for task in listening:
+                    task.cancel()
+                await asyncio.gather(*listening, return_exceptions=True)
     return late_ms
 
 

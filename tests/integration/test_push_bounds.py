@@ -123,22 +123,32 @@ async def test_who_does_not_say_who_they_are_is_closed(
         assert await is_closed(alice)
 
 
-async def test_strangers_are_few_and_do_not_keep_others_out_for_long(
+async def test_strangers_are_few_and_keep_nobody_out(
     gateway: TestGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(push_server, "MAX_STRANGERS", 1)
-    async with somebody(gateway):
-        async with stranger(gateway):
-            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-                await gateway.http.ws_connect(PATH)
-            assert refused.value.status == 401
-        await until_strangers(gateway, 0)
-        async with somebody(gateway):
-            pass
+    monkeypatch.setattr(push_server, "MAX_STRANGERS", 2)
+    async with stranger(gateway) as first, stranger(gateway), somebody(gateway):
+        assert await is_closed(first)
+        assert len(gateway.push._server._strangers) == 1
 
 
-async def until_strangers(gateway: TestGateway, count: int) -> None:
-    await eventually(lambda: len(gateway.push._server._strangers) == count)
+async def test_who_polls_is_bounded_as_well(
+    gateway: TestGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push_server, "IDENTIFY_S", 0.1)
+    path = "/nfc-ws/?EIO=4&transport=polling"
+    async with gateway.http.get(path) as opened:
+        sid = json.loads((await opened.text())[1:])["sid"]
+    async with gateway.http.get(f"{path}&sid={sid}") as polled:  # hangs until it is closed
+        assert await polled.text() == "1"
+    async with gateway.http.post(f"{path}&sid={sid}", data="40") as late:
+        assert late.status == 400
+    async with gateway.http.get(path) as opened:
+        sid = json.loads((await opened.text())[1:])["sid"]
+    body = "4" + "x" * push_server.MAX_MESSAGE_BYTES
+    async with gateway.http.post(f"{path}&sid={sid}", data=body) as refused:
+        assert refused.status == 400
+    await until_nothing_is_left(gateway)
 
 
 async def test_sockets_are_bounded(gateway: TestGateway, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,6 +145,24 @@ async def test_a_terminal_is_reached_at_whichever_gateway_it_is(
         assert terminal.events.empty()
 
 
+async def test_a_charge_of_one_gateway_is_told_once_at_the_other(
+    gateways: tuple[TestGateway, TestGateway],
+) -> None:
+    first, second = gateways
+    path, bob = f"/api/terminals/{TERMINAL}/charges", first.bearer("bob")
+    wanted = {"amount": 5, "currency": "TUSD", "reference": "table-4", "deadlineSeconds": 60}
+    async with terminal_at(second) as terminal:
+        async with first.http.post(path, json=wanted, headers=bob) as answer:
+            assert answer.status in {200, 201}, await answer.text()
+            charge = (await answer.json())["charge"]["chargeId"]
+        assert (await terminal.next())[0] == "charge:request"
+        async with first.http.post(f"{path}/{charge}/cancel", headers=bob) as answer:
+            assert answer.status == 200, await answer.text()
+        assert (await terminal.next())[0] == "charge:cancel"
+        await terminal.client.call("terminal:sync", {"requestIds": []}, timeout=WAIT_S)
+        assert terminal.events.empty()
+
+
 async def test_each_goes_on_alone_when_redis_is_gone_and_joins_again(
     gateways: tuple[TestGateway, TestGateway], server: RedisServer, joined: Joined
 ) -> None:
