@@ -173,18 +173,20 @@ async def test_neither_end_forgets_a_charge_when_it_starts_again(
     judge(stack)
 
 
-async def test_the_gateway_dies_before_the_terminal_is_told(
+async def test_a_gateway_killed_before_the_terminal_was_told_tells_it_when_both_are_back(
     stack: Stack, till: Till, blocks: BlockWatch
 ) -> None:
-    """The charge is in the ledger by then; whoever asks at the next start finds it."""
-    await restart_gateway(stack, crash="charges.before_request@1")
-    since = stack.log.position
-    with pytest.raises(aiohttp.ClientError):
-        await till.charge(3_000_000, seconds=300)
-    assert await stack.gateway.wait_exit(WAIT_S) == 137
+    assert await stack.terminal.stop() == 0
+    order = {"amount": 3_000_000, "currency": till.currency, "reference": "early"}
+    status, made = await till.call("POST", "charges", {**order, "deadlineSeconds": 300})
+    assert (status, made["charge"]["status"]) == (201, "waiting")
+    await stack.gateway.kill()
     await stack.start_gateway()
-    await stack.log.wait_for("armed", since=since, timeout_s=WAIT_S)
+    since = stack.log.position
+    await stack.start_terminal()
+    await till.armed(made["charge"], since)
     assert (await stack.tap("carol")).get("outcome") == "approved"
+    assert (await till.look(made["charge"]))["status"] == "approved"
     await all_told(stack, blocks)
     assert charged_units(stack, "carol") == [3_000_000]
     judge(stack)
