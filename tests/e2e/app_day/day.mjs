@@ -249,6 +249,9 @@ const steps = {
     const headers = { 'Idempotency-Key': `refund-${Date.now()}` }
     const answer = await http('cafe-owner').post(path, { amount: UNIT }, { headers })
     assert.ok([200, 201, 202].includes(answer.status), JSON.stringify(answer.data))
+    const { balance } = await app.next('balance:update',
+      (data) => data.balance.lastTransaction.amount === UNIT)
+    assert.match(balance.lastTransaction.txHash, /^0x[0-9a-f]{64}$/)
     const again = await http('cafe-owner').post(path, { amount: UNIT }, { headers })
     assert.deepEqual(again.data, answer.data)
     const more = await http('cafe-owner').post(path, { amount: 2 * UNIT })
