@@ -70,6 +70,6 @@ async def test_whatever_may_come_is_over_ten_blocks_later(
 @pytest.mark.parametrize("depth", range(1, DEEPEST_REORG + 1))
 async def test_what_a_reorg_has_undone_is_done_again(rewarding: RewardShop, depth: int) -> None:
     async with shop_day.dawn(rewarding, 1) as day:
-        await shop_day.reorg_of(day, depth)
+        assert await shop_day.reorg_of(day, depth)
         await day.turn(BLOCKS_TO_SETTLE)
         shop_day.judge(rewarding)
