@@ -38,7 +38,7 @@ UPDATE_EVENT: Final = "charge:update"
 _LOOK_EVERY_MS: Final = 1_000
 """The longest that news waits when the bell was rung at another gateway."""
 
-_LATE_MS: Final = 30_000
+_LATE_MS: Final = 10_000
 """How much later than its time a change may become visible: other gateways' clocks differ, and
 their transactions take a while."""
 

@@ -182,7 +182,7 @@ class Till:
             return
         if tapped is not None and state.armed_charge == tapped.id:
             # The disk did not take the request, so it was not sent, and the card may come again.
-            del self._ended[tapped.id]
+            self._ended.pop(tapped.id, None)
             self._current, self._tapped = tapped, None
         current = self._current
         if current is None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 
 import pytest
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, literal, select
 
 from taprail_common.clock import SystemClock
 from taprail_common.errors import TapRailError
@@ -248,6 +248,20 @@ async def test_of_many_tills_at_once_one_gets_the_terminal(
 
 
 def test_what_changed_is_found_by_its_time(ledger: Ledger, registry: Registry) -> None:
+    terminals = schema.terminals
+    ledger.write_now(
+        lambda c: c.execute(
+            insert(terminals).from_select(
+                [column.name for column in terminals.c],
+                select(
+                    *(
+                        literal("terminal_2") if column.name == "id" else column
+                        for column in terminals.c
+                    )
+                ),
+            )
+        )
+    )
     first, _ = make(ledger)
     cancel(ledger, first, NOW_MS + 10)
     second, _ = make(ledger, Asked(1, "TUSD", "order-2", 60), now_ms=NOW_MS + 20)
@@ -258,6 +272,12 @@ def test_what_changed_is_found_by_its_time(ledger: Ledger, registry: Registry) -
     assert since(NOW_MS) == [first.id, second.id]
     assert since(NOW_MS + 11) == [second.id]
     assert since(NOW_MS + 21) == []
+    # However few come at once, and however many of one moment, all of them come, each once.
+    third, _ = make(
+        ledger, Asked(1, "TUSD", "order-3", 60), terminal="terminal_2", now_ms=NOW_MS + 20
+    )
+    paged = ledger.read_now(lambda c: charges.changed_since(c, NOW_MS, page=1))
+    assert [each.id for each in paged] == [first.id, *sorted([second.id, third.id])]
     assert ledger.read_now(charges.next_deadline_ms) == END_MS + 20
 
 

@@ -163,9 +163,19 @@ def open_of(connection: Connection, terminal_id: str) -> Charge | None:
     return found[0] if found else None
 
 
-def changed_since(connection: Connection, since_ms: int) -> list[Charge]:
-    """What was made or changed since then, the oldest change first; at most MAX_CHANGES."""
-    return _some(connection, _c.changed_at_ms >= since_ms)
+def changed_since(
+    connection: Connection, since_ms: int, *, page: int = MAX_CHANGES
+) -> list[Charge]:
+    """What was made or changed since then, the oldest change first; read page by page."""
+    found: list[Charge] = []
+    which = _c.changed_at_ms >= since_ms
+    while True:
+        some = _some(connection, which, limit=page)
+        found += some
+        if len(some) < page:
+            return found
+        last = (_c.changed_at_ms == some[-1].changed_at_ms) & (_c.id > some[-1].id)
+        which = (_c.changed_at_ms > some[-1].changed_at_ms) | last
 
 
 def next_deadline_ms(connection: Connection) -> int | None:
@@ -173,9 +183,11 @@ def next_deadline_ms(connection: Connection) -> int | None:
     return connection.execute(select(func.min(_c.deadline_ms)).where(charge_is_open)).scalar()
 
 
-def _some(connection: Connection, which: ColumnElement[bool]) -> list[Charge]:
-    order = (_c.changed_at_ms, _c.created_at_ms, _c.id)
-    statement = select(*_COLUMNS).where(which).order_by(*order).limit(MAX_CHANGES)
+def _some(
+    connection: Connection, which: ColumnElement[bool], *, limit: int = MAX_CHANGES
+) -> list[Charge]:
+    order = (_c.changed_at_ms, _c.id)
+    statement = select(*_COLUMNS).where(which).order_by(*order).limit(limit)
     return [_charge(row) for row in connection.execute(statement)]
 
 
