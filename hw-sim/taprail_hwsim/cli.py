@@ -180,52 +180,68 @@ def proxy(
     _run(run_proxy(node, fault or [], seed=seed, host=host, port=port, as_json=as_json))
 
 
+ChaosSeed = Annotated[
+    int | None, typer.Option(min=0, help="Repeats a schedule; left out: a new one.")
+]
+ChaosMinutes = Annotated[
+    float, typer.Option(min=0.05, max=10_080, help="No round begins after it.")
+]
+ChaosRounds = Annotated[int | None, typer.Option(min=0, help="At most so many rounds.")]
+ChaosFault = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Only this one, see --list; `crash`: all crash points, `reorg`: all depths."
+        " May be repeated."
+    ),
+]
+ChaosPaymentsPerS = Annotated[float, typer.Option(min=0.1, max=200, help="Offered load.")]
+ChaosLanes = Annotated[int, typer.Option(min=1, max=16, help="Wallets that send.")]
+ChaosGateways = Annotated[
+    int, typer.Option(min=1, max=6, help="Several share one --database on a server.")
+]
+ChaosBlockTime = Annotated[float, typer.Option(min=0.1, max=60, help="Seconds a block.")]
+ChaosRpcUrl = Annotated[
+    str | None, typer.Option(help="Use an anvil that is there; its process is left alone.")
+]
+ChaosToken = Annotated[
+    str | None,
+    typer.Option(
+        help="Artifact of the published token to use instead of the lean one; with --rpc-url:"
+        " the address of one whose minter is the node's first account."
+    ),
+]
+ChaosMulticall = Annotated[
+    str | None,
+    typer.Option(help="Artifact of the published Multicall3; with --rpc-url: its address."),
+]
+ChaosDatabase = Annotated[
+    str,
+    typer.Option(
+        envvar="TAPRAIL_SIM_DATABASE",
+        help="`sqlite`, or a PostgreSQL server on which new databases are made: the URL of one"
+        " that is there, like postgresql://taprail@/postgres?host=/run/postgresql.",
+    ),
+]
+ChaosKeep = Annotated[Path | None, typer.Option(help="Keep ledgers and logs here.")]
+ChaosListAll = Annotated[bool, typer.Option("--list", help="Say which faults there are.")]
+
+
 @app.command()
 def chaos(
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Repeats a schedule; left out: a new one.")
-    ] = None,
-    minutes: Annotated[
-        float, typer.Option(min=0.05, max=10_080, help="No round begins after it.")
-    ] = 2.0,
-    rounds: Annotated[int | None, typer.Option(min=0, help="At most so many rounds.")] = None,
-    fault: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Only this one, see --list; `crash`: all crash points, `reorg`: all depths."
-            " May be repeated."
-        ),
-    ] = None,
-    payments_per_s: Annotated[float, typer.Option(min=0.1, max=200, help="Offered load.")] = 5.0,
-    lanes: Annotated[int, typer.Option(min=1, max=16, help="Wallets that send.")] = 1,
-    gateways: Annotated[
-        int, typer.Option(min=1, max=6, help="Several share one --database on a server.")
-    ] = 1,
-    block_time: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds a block.")] = 1.0,
-    rpc_url: Annotated[
-        str | None, typer.Option(help="Use an anvil that is there; its process is left alone.")
-    ] = None,
-    token: Annotated[
-        str | None,
-        typer.Option(
-            help="Artifact of the published token to use instead of the lean one; with --rpc-url:"
-            " the address of one whose minter is the node's first account."
-        ),
-    ] = None,
-    multicall: Annotated[
-        str | None,
-        typer.Option(help="Artifact of the published Multicall3; with --rpc-url: its address."),
-    ] = None,
-    database: Annotated[
-        str,
-        typer.Option(
-            envvar="TAPRAIL_SIM_DATABASE",
-            help="`sqlite`, or a PostgreSQL server on which new databases are made: the URL of one"
-            " that is there, like postgresql://taprail@/postgres?host=/run/postgresql.",
-        ),
-    ] = "sqlite",
-    keep: Annotated[Path | None, typer.Option(help="Keep ledgers and logs here.")] = None,
-    list_all: Annotated[bool, typer.Option("--list", help="Say which faults there are.")] = False,
+    seed: ChaosSeed = None,
+    minutes: ChaosMinutes = 2.0,
+    rounds: ChaosRounds = None,
+    fault: ChaosFault = None,
+    payments_per_s: ChaosPaymentsPerS = 5.0,
+    lanes: ChaosLanes = 1,
+    gateways: ChaosGateways = 1,
+    block_time: ChaosBlockTime = 1.0,
+    rpc_url: ChaosRpcUrl = None,
+    token: ChaosToken = None,
+    multicall: ChaosMulticall = None,
+    database: ChaosDatabase = "sqlite",
+    keep: ChaosKeep = None,
+    list_all: ChaosListAll = False,
     as_json: AsJson = False,
 ) -> None:
     """Pay at a rate while node, wire and gateway fail, and judge by the chain's own transfers.

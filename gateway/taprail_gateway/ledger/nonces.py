@@ -7,11 +7,11 @@ inside the caller's transaction; its GuardError is meant to undo that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Final
 
-from sqlalchemy import Connection, Executable, exists, insert, select, update
+from sqlalchemy import Connection, Executable, func, insert, select, update
 
 from taprail_gateway.ledger.errors import GuardError
 from taprail_gateway.ledger.leases import Lease, guard
@@ -91,23 +91,28 @@ def store_transaction(
     return _insert(connection, lane, nonce, attempt, at_ms)
 
 
-def is_gap(connection: Connection, lane: str, nonce: int) -> bool:
-    """Whether a nonce below the lane's next has no transaction of ours: the lane has skipped it."""
+def gap_at(connection: Connection, lane: str, nonce: int, limit: int) -> range:
+    """The nonces from this one on that a lane has skipped: those below its next one that have no
+    transaction of ours, up to the first that has one, at most so many."""
     t = chain_transactions.c
-    skipped = select(lanes.c.address).where(
-        lanes.c.address == lane,
-        lanes.c.next_nonce > nonce,
-        ~exists().where(t.lane == lane, t.nonce == nonce),
-    )
-    return connection.execute(skipped).first() is not None
+    next_nonce = connection.scalar(select(lanes.c.next_nonce).where(lanes.c.address == lane))
+    taken = select(func.min(t.nonce)).where(t.lane == lane, t.nonce >= nonce)
+    ends = [each for each in (next_nonce, connection.scalar(taken)) if each is not None]
+    return range(nonce, min([*ends, nonce + limit]) if ends else nonce)
 
 
-def fill_gap(connection: Connection, lease: Lease, nonce: int, attempt: Attempt, at_ms: int) -> int:
-    """Store a transaction for a nonce that was skipped; its row's id. GuardError unless it was."""
+def fill_gap(
+    connection: Connection, lease: Lease, noops: Mapping[int, Attempt], at_ms: int
+) -> list[int]:
+    """Store a transaction for each of these nonces; their rows' ids. GuardError unless all of them,
+    one after the other, were skipped."""
     guard(connection, lease)
-    if not is_gap(connection, lease.lane, nonce):
-        raise GuardError(f"nonce {nonce} was not skipped", [lease.lane])
-    return _insert(connection, lease.lane, nonce, attempt, at_ms)
+    wanted = list(noops)
+    if wanted != list(gap_at(connection, lease.lane, wanted[0], len(wanted))):
+        raise GuardError(f"not all of the nonces from {wanted[0]} on were skipped", [lease.lane])
+    return [
+        _insert(connection, lease.lane, nonce, attempt, at_ms) for nonce, attempt in noops.items()
+    ]
 
 
 def _insert(connection: Connection, lane: str, nonce: int, attempt: Attempt, at_ms: int) -> int:

@@ -144,12 +144,14 @@ class Rescuer:
         node does is no error.
         """
         lowest, asked = await self.ledger.read(partial(_open_ones, lane=lane.address, nonce=mined))
-        is_gap = await self.ledger.read(partial(nonces.is_gap, lane=lane.address, nonce=mined))
+        gap = await self.ledger.read(
+            partial(nonces.gap_at, lane=lane.address, nonce=mined, limit=MAX_BATCH)
+        )
         watch = self._watches.setdefault(lane.address, StallWatch())
-        first = mined if is_gap else lowest[0].nonce if lowest else None
+        first = mined if gap else lowest[0].nonce if lowest else None
         is_stalled = watch.is_stalled(first, head.number)
-        if is_gap and is_stalled:
-            await self._fill_gap(lane, lease, head, mined)
+        if gap and is_stalled:
+            await self._fill_gap(lane, lease, head, gap)
         by_nonce = {item.nonce: item for item in [*(lowest if is_stalled else []), *asked]}
         if not by_nonce:
             self._obstacles.pop(lane.address, None)
@@ -169,29 +171,37 @@ class Rescuer:
         )
         await self._send_again(lane, lease, to_send)
 
-    async def _fill_gap(self, lane: Lane, lease: Lease, head: Block, nonce: int) -> None:
-        """A stranger's transaction that the lane went on behind was taken back with its block, and
-        nothing else uses its nonce: without a no-op of ours the lane would wait for ever."""
+    async def _fill_gap(self, lane: Lane, lease: Lease, head: Block, gap: range) -> None:
+        """Strangers' transactions that the lane went on behind were taken back with their blocks,
+        and nothing else uses their nonces: without no-ops the lane would wait for ever."""
         price = await self._wanted(head)
         if price is None:
             return
-        signed = sign_transaction(
-            self.custody.unwrap(lane.address, lane.wrapped_key),
-            chain_id=self.broadcaster.chain.token.chain_id,
-            nonce=nonce,
-            fees=price,
-            gas=NOOP_GAS,
-            to=lane.address,
-            data=b"",
-        )
-        attempt = Attempt(signed.tx_hash, signed.raw, NOOP_GAS, *price, kind="noop")
+        key = self.custody.unwrap(lane.address, lane.wrapped_key)
+        signed = [
+            sign_transaction(
+                key,
+                chain_id=self.broadcaster.chain.token.chain_id,
+                nonce=nonce,
+                fees=price,
+                gas=NOOP_GAS,
+                to=lane.address,
+                data=b"",
+            )
+            for nonce in gap
+        ]
+        noops = {
+            nonce: Attempt(it.tx_hash, it.raw, NOOP_GAS, *price, kind="noop")
+            for nonce, it in zip(gap, signed, strict=True)
+        }
         at_ms = self.clock.now_ms()
-        stored = await self.ledger.write(
-            partial(nonces.fill_gap, lease=lease, nonce=nonce, attempt=attempt, at_ms=at_ms)
+        rows = await self.ledger.write(
+            partial(nonces.fill_gap, lease=lease, noops=noops, at_ms=at_ms)
         )
         crash("settle.version_stored")
-        _log.warning("settle.gap_filled", lane=lane.address, nonce=nonce, tx=signed.tx_hash)
-        await self._send_again(lane, lease, [StoredTransaction(stored, nonce, signed)])
+        _log.warning("settle.gap_filled", lane=lane.address, nonce=gap.start, nonces=len(gap))
+        stored = map(StoredTransaction, rows, gap, signed)
+        await self._send_again(lane, lease, list(stored))
 
     async def _send_again(
         self, lane: Lane, lease: Lease, transactions: Sequence[StoredTransaction]
