@@ -129,7 +129,7 @@ async def running(settings: GatewaySettings, clock: Clock) -> AsyncIterator[Read
         )
         services.health.sources.obstacles = settlement.obstacles
         services.health.sources.caches = services.cache_numbers
-        push = Push(services, estimate, settings.push)
+        push = Push(services, estimate, settings.push, settings.gateway.cors_origins)
         services.health.sources.told = push.told
         async with (
             _settling(settlement),
