@@ -209,7 +209,9 @@ def test_another_ledgers_master_key(folder: GatewayFolder) -> None:
     key = folder.state / "master.key"
     key.write_text("ab" * 32)
     line = folder.refusal()
-    assert says(line, ["does not open", "use the master key file that belongs to this ledger"])
+    assert says(
+        line, ["is by another master key", "use the master key file that belongs to this ledger"]
+    )
 
 
 def test_a_jwt_secret_that_is_too_short(folder: GatewayFolder) -> None:
