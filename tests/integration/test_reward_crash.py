@@ -42,11 +42,7 @@ async def run_child(rewarding: RewardShop, ledger_url: str, key_file: Path, cras
 @pytest.mark.parametrize(
     "point",
     [
-        "settle.completed",
         "callbacks.handled@2",
-        "callbacks.finished@2",
-        "settle.bound@2",
-        "settle.noted_sent@2",
         "rewards.judged",
     ],
 )

@@ -48,8 +48,6 @@ async def run_child(shop: Shop, ledger_url: str, key_file: Path, crash: str = ""
     "point",
     [
         "settle.completed",
-        "ledger.before_commit@3",
-        "ledger.after_commit@2",
     ],
 )
 async def test_a_process_that_ends_here_loses_nothing(
