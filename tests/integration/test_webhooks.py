@@ -23,7 +23,7 @@ from taprail_common.payment_state import PaymentEvent
 from taprail_gateway.callbacks import webhook
 from taprail_gateway.callbacks.dispatcher import Dispatcher
 from taprail_gateway.callbacks.kinds import callback_lines
-from taprail_gateway.callbacks.line import Line
+from taprail_gateway.callbacks.line import BATCH, Line
 from taprail_gateway.callbacks.outside import Outside
 from taprail_gateway.callbacks.webhook import DeliveryQueue, DeliverySender, WebhookHandler
 from taprail_gateway.config import GatewaySettings
@@ -205,6 +205,23 @@ async def test_two_endpoints_do_not_wait_for_each_other(office: Office) -> None:
     await office.turn()
     assert len(office.receiver.told) == 2
     assert sorted(office.statuses()) == ["done", "done", "waiting", "waiting"]
+
+
+@on_both_engines
+async def test_one_endpoint_with_much_to_be_told_does_not_take_the_room_of_others(
+    office: Office,
+) -> None:
+    busy, _ = office.add()
+    now_ms = office.clock.now_ms()
+    for number in range(BATCH):
+        about = f"0x{number:064x}"
+        tell = partial(webhooks.enqueue, about=about, event="e", body=b"{}", at_ms=now_ms - 1)
+        office.ledger.write_now(partial(tell, endpoint_ids=[busy]))
+    other, _ = office.add(office.url.replace("/hooks", "/nowhere"))
+    tell = partial(webhooks.enqueue, about="0x", event="e", body=b"{}", at_ms=now_ms)
+    office.ledger.write_now(partial(tell, endpoint_ids=[other]))
+    due = office.ledger.read_now(partial(webhooks.due, now_ms=now_ms, limit=BATCH))
+    assert [each.endpoint_id for each in due] == [busy] * webhooks.MAX_OF_ENDPOINT + [other]
 
 
 async def test_a_new_secret_signs_beside_the_old_one_for_a_day(office: Office) -> None:

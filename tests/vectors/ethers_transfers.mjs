@@ -1,6 +1,6 @@
 // Makes ethers_transfers.json: what ethers 6 signs for EIP-3009 transfers of several tokens, keys and
-// extremes. From the root of the repository, after `make bench` has brought ethers:
-//   node tests/vectors/ethers_transfers.mjs build/peers > tests/vectors/ethers_transfers.json
+// extremes. From the root of the repository, after `make build/app_day/.ready`:
+//   node tests/vectors/ethers_transfers.mjs build/app_day > tests/vectors/ethers_transfers.json
 // The same ethers gives the same bytes: its signatures are deterministic (RFC 6979).
 
 import { createRequire } from "node:module";

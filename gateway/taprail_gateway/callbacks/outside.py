@@ -29,8 +29,9 @@ _TIMEOUT: Final = ClientTimeout(total=10, connect=5)
 try of many."""
 
 _CONNECTIONS: Final = 50
-_CONNECTIONS_PER_HOST: Final = 4
-"""So that one slow receiver does not take the room of all."""
+_CONNECTIONS_PER_HOST: Final = 8
+"""So that one slow receiver does not take the room of all: twice what one endpoint is sent at once,
+for those that share a host."""
 
 # Prefixes whose addresses hold an IPv4 address that a gateway of the network may translate back:
 # NAT64 (RFC 6052, RFC 8215), 6to4 (RFC 3056), Teredo (RFC 4380); and networks that the standard

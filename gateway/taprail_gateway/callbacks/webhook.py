@@ -138,8 +138,8 @@ class DeliveryQueue:
 class DeliverySender:
     """Posts deliveries."""
 
-    at_once: int = 20
-    """A few slow receivers must not hold up all others."""
+    at_once: int = 50
+    """As many as there are connections; what of them is for one receiver, `webhooks.due` bounds."""
 
     def __init__(self, ledger: Ledger, custody: Custody, outside: Outside, clock: Clock) -> None:
         self._ledger = ledger

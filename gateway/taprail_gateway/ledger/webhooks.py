@@ -28,6 +28,9 @@ from taprail_gateway.ledger.schema_webhooks import (
 MAX_ENDPOINTS: Final = 5
 """Of one merchant: each costs a delivery for every step of every payment."""
 
+MAX_OF_ENDPOINT: Final = 4
+"""Deliveries that go to one endpoint at the same time: as many as it is given connections."""
+
 DEAD_ALERT: Final = "webhook_dead"
 MAX_ERROR: Final = 500
 MAX_REPLAYED: Final = 10_000
@@ -178,10 +181,14 @@ def enqueue(
 
 
 def due(connection: Connection, now_ms: int, limit: int) -> list[Delivery]:
-    """What is to go out now, in order; of one payment and endpoint the first that waits."""
+    """What is to go out now, in order; of one payment and endpoint the first that waits, and of
+    one endpoint so many at most that one which hangs holds up nobody else's."""
+    place = func.row_number().over(partition_by=_d.endpoint_id, order_by=(_d.due_at_ms, _d.id))
+    ready = select(_d.id, place.label("place")).where(_is_next(), _d.due_at_ms <= now_ms).subquery()
     statement = (
         select(*(_d[each.name] for each in fields(Delivery)))
-        .where(_is_next(), _d.due_at_ms <= now_ms)
+        .join(ready, ready.c.id == _d.id)
+        .where(ready.c.place <= MAX_OF_ENDPOINT)
         .order_by(_d.due_at_ms, _d.id)
         .limit(limit)
     )
