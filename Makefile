@@ -10,8 +10,8 @@ help: ## this list
 demo: .venv/.ready build/node/.ready ## tap cards on a simulated terminal and settle them on a real EVM node
 	@$(BIN)/taprail-sim demo
 
-test: lint build/node/.ready build/app_day/.ready postgres redis ## lint, then all tests (some 10 minutes on 2 cores)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: lint build/node/.ready build/app_day/.ready postgres redis ## lint, then all tests (under 8 minutes on 2 cores)
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 soak: build/node/.ready ## faults on the whole stack, over seeds, for MINUTES (60)
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)
