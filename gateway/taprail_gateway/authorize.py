@@ -3,8 +3,7 @@
 No input or output and no clock: facts and time come in, one `Decision` goes out. The order of the
 checks is the order of the two tuples below, and it is part of the contract: the card's proof comes
 before anything that would tell a stranger about the card, fraud rules and balance come last.
-Whoever calls this makes the decision hold, by guarded writes in the commit that read the facts (see
-`accept`).
+`accept` makes the decision hold, by guarded writes in the commit that read the facts.
 """
 
 from __future__ import annotations
@@ -45,6 +44,7 @@ class Reason(StrEnum):
     TERMINAL_REVOKED = "terminal_revoked"
     INVALID_MERCHANT = "invalid_merchant"
     CARD_FROZEN = "card_frozen"
+    USER_FROZEN = "user_frozen"
     CARD_EXPIRED = "card_expired"
     CURRENCY_UNSUPPORTED = "currency_unsupported"
     SINGLE_LIMIT = "single_limit"
@@ -71,8 +71,7 @@ class Evidence:
     """What is known of the card before the ledger is asked; made by `proofs`.
 
     The card is named by `uid_digest` (taps; of its address, where it signs) or `card_uuid` (apps; a
-    tap may name both, and they must agree). `problem` is set when the proof does not hold by
-    itself.
+    tap may name both, and they must agree). `problem`: why the proof does not hold by itself.
     """
 
     profile: Profile
@@ -122,6 +121,7 @@ class Card:
     key_version: int
     created_at_ms: int = 0
     expires_at_ms: int | None = None
+    owner_frozen_at_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +323,8 @@ def _card_status(case: Case) -> Decline | None:
     card = _card(case)
     if card.status == "frozen":
         return Decline(Reason.CARD_FROZEN, "The card is frozen")
+    if card.owner_frozen_at_ms is not None:
+        return Decline(Reason.USER_FROZEN, "The card's owner is frozen")
     is_over = card.expires_at_ms is not None and case.now_ms >= card.expires_at_ms
     if is_over or card.status != "active":
         return Decline(Reason.CARD_EXPIRED, "The card has expired")

@@ -48,11 +48,13 @@ _CARD_COLUMNS: Final = (
     _c.key_version,
     _c.created_at_ms,
     _c.expires_at_ms,
+    schema.users.c.frozen_at_ms,
 )
 _TERMINAL_COLUMNS: Final = (_t.id, _t.status, _t.merchant_id, _m.status, _m.account)
 _CARDS: Final = (
     select(*_CARD_COLUMNS, _c.uid_digest, _a.balance_units - _a.held_units, *activities.COLUMNS)
     .join_from(schema.cards, schema.accounts, _c.account == _a.address)
+    .join(schema.users, _c.user_id == schema.users.c.id)
     .outerjoin(schema.activity, (_u.kind == literal(activities.CARD)) & (_u.id == _c.uuid))
 )
 _BY_DIGEST: Final = Lookup(_CARDS, (_c.uid_digest,))

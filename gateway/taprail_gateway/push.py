@@ -39,7 +39,7 @@ from taprail_gateway.push_history import Past
 from taprail_gateway.push_rooms import Message, Rooms
 from taprail_gateway.push_server import PushServer
 from taprail_gateway.push_settings import PushSettings, shared_rooms
-from taprail_gateway.push_terminals import Terminals, room_of
+from taprail_gateway.push_terminals import Terminals
 from taprail_gateway.push_topics import TOPICS, Topic
 from taprail_gateway.push_watch import Watch
 from taprail_gateway.push_words import Words
@@ -99,7 +99,7 @@ class Push:
             services.ledger,
             terminals=self._terminals_here,
             on_alert=self._tell_alert,
-            on_revoked=partial(self.close_terminal, why="revoked"),
+            on_shut_out=self.shut_out,
             on_look=self._close_expired,
         )
         self._rooms = Rooms()
@@ -160,9 +160,9 @@ class Push:
         ]
         self._server.send_to(sids, event, body)
 
-    def close_terminal(self, terminal_id: str, why: str) -> None:
-        """Close a terminal's sockets at once."""
-        for sid in list(self._of.get(room_of(terminal_id), ())):
+    def shut_out(self, whose: str, why: str) -> None:
+        """Close all sockets of a terminal or a user (`Listener.room`) at once."""
+        for sid in list(self._of.get(whose, ())):
             self._server.hang_up(sid, why)
 
     def presence(self) -> Presence:

@@ -95,7 +95,7 @@ class PushAuth:
         except SignatureError as exc:
             raise Refused("Authentication failed") from exc
         user = await self._services.directory.bearer(claims)
-        if user is None:
+        if user is None or user.is_frozen:
             raise Refused("Authentication failed")
         cursor = Cursor.parse(given.get("cursor"))
         return Listener(user=user, cursor=cursor, until_s=claims.until_s)

@@ -1,6 +1,7 @@
-"""Looks into the ledger for what rings no bell here: new alerts, and terminals that were revoked.
+"""Looks into the ledger for what rings no bell here: new alerts, terminals that were revoked, users
+who were frozen.
 
-A command in another process may do either. Both are looked for at a steady pace, by queries that
+A command in another process may do each. All are looked for at a steady pace, by queries that
 cost the same however long the past is.
 """
 
@@ -26,6 +27,9 @@ _MOST: Final = 100
 _LATE: Final = 100
 """Numbers that may yet come behind the newest: writers on PostgreSQL commit out of turn."""
 
+_LATE_MS: Final = 10_000
+"""How much later than its time a freeze may become visible, clocks and transactions considered."""
+
 _a, _t = schema.alerts.c, schema.terminals.c
 _NEWEST: Final = select(func.max(_a.id))
 _RAISED: Final = (
@@ -38,12 +42,15 @@ _ACTIVE: Final = select(_t.id).where(
     _t.id.in_(bindparam("ids", expanding=True)), _t.status == "active"
 )
 
+_u = schema.users.c
+_FROZEN: Final = select(_u.id).where(_u.frozen_at_ms >= bindparam("since_ms"))
+
 _log = structlog.get_logger("push")
 
 
 class Watch:
-    """One task: `run`. It tells of alerts raised from now on, of terminals to be closed, and that
-    time has passed."""
+    """One task: `run`. It tells of alerts raised from now on, whose sockets are to be closed, and
+    that time has passed."""
 
     def __init__(
         self,
@@ -51,13 +58,13 @@ class Watch:
         *,
         terminals: Callable[[], Collection[str]],
         on_alert: Callable[[Alert], None],
-        on_revoked: Callable[[str], None],
+        on_shut_out: Callable[[str, str], None],
         on_look: Callable[[], None],
     ) -> None:
         self._ledger = ledger
         self._terminals = terminals
         self._on_alert = on_alert
-        self._on_revoked = on_revoked
+        self._on_shut_out = on_shut_out
         self._on_look = on_look
         self._newest: int | None = None
         self._told: set[int] = set()
@@ -77,11 +84,14 @@ class Watch:
             self._newest = await self._ledger.read(_newest)
             self._told = set(range(self._newest - _LATE, self._newest + 1))
         connected = list(self._terminals())
-        raised, active = await self._ledger.read(
-            partial(_changes, after=self._newest - _LATE, connected=connected)
+        since_ms = self._ledger.clock.now_ms() - _LATE_MS
+        raised, active, frozen = await self._ledger.read(
+            partial(_changes, after=self._newest - _LATE, connected=connected, since_ms=since_ms)
         )
+        for user_id in frozen:
+            self._on_shut_out(f"user:{user_id}", "frozen")
         for terminal_id in set(connected) - active:
-            self._on_revoked(terminal_id)
+            self._on_shut_out(f"terminal:{terminal_id}", "revoked")
         for alert in raised:
             if alert.id not in self._told:
                 self._told.add(alert.id)
@@ -95,9 +105,10 @@ def _newest(connection: Connection) -> int:
 
 
 def _changes(
-    connection: Connection, *, after: int, connected: list[str]
-) -> tuple[list[Alert], set[str]]:
-    """The alerts after a number, and which of the terminals may stay."""
+    connection: Connection, *, after: int, connected: list[str], since_ms: int
+) -> tuple[list[Alert], set[str], list[str]]:
+    """The alerts after a number, which of the terminals may stay, and who was frozen lately."""
     active = set(connection.scalars(_ACTIVE, {"ids": connected})) if connected else set()
     raised = connection.execute(_RAISED, {"after": after}).mappings()
-    return [Alert(**{**row, "needs_review": bool(row["needs_review"])}) for row in raised], active
+    alerts = [Alert(**{**row, "needs_review": bool(row["needs_review"])}) for row in raised]
+    return alerts, active, list(connection.scalars(_FROZEN, {"since_ms": since_ms}))

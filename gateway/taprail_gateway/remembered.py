@@ -44,6 +44,9 @@ class Remembered(Generic[V]):
         self._entries[name] = value
         return value
 
+    def drop(self, name: str) -> None:
+        self._entries.pop(name, None)
+
     def put(self, name: str, value: V) -> V:
         self._entries.pop(name, None)
         if len(self._entries) >= self._bound:

@@ -166,6 +166,16 @@ def test_cards_freeze_and_thaw(admin: Admin) -> None:
         assert admin.json("card", "list")[0]["status"] == status
 
 
+def test_users_freeze_and_thaw(admin: Admin) -> None:
+    admin("user", "add", "rita")
+    for command, status in (("freeze", "frozen"), ("unfreeze", "active")):
+        admin("user", command, "rita", "--reason", "phone stolen")
+        by_id = {each["id"]: each["status"] for each in admin.json("user", "list")}
+        assert by_id["rita"] == status
+    with pytest.raises(TapRailError, match="there is no user 'nobody'"):
+        admin("user", "freeze", "nobody")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -8,8 +8,9 @@ import typer
 from sqlalchemy import Connection, Table, select
 
 from taprail_common.signing import fingerprint, parse_public_key
-from taprail_gateway import registry
+from taprail_gateway import registry, user_life
 from taprail_gateway.admin import output
+from taprail_gateway.admin.queue import MayReason
 from taprail_gateway.admin.session import Json, session_of
 from taprail_gateway.ledger import schema
 
@@ -38,9 +39,28 @@ def add_user(
 @users.command("list")
 def list_users(context: typer.Context, as_json: Json = False) -> None:
     """List all users."""
-    columns = {"id": "user", "name": "name", "role": "role"}
-    rows = session_of(context).read(lambda connection: _rows(connection, schema.users, columns))
+    columns = {"id": "user", "name": "name", "role": "role", "status": "status"}
+    stored = ("id", "name", "role", "frozen_at_ms")
+    rows = session_of(context).read(lambda connection: _rows(connection, schema.users, stored))
+    for row in rows:
+        row["status"] = "active" if row["frozen_at_ms"] is None else "frozen"
     output.listing(rows, as_json=as_json, columns=columns, what="user")
+
+
+@users.command("freeze")
+def freeze_user(
+    context: typer.Context, user_id: str, reason: MayReason = None, as_json: Json = False
+) -> None:
+    """Shut a user out: no token of theirs is taken, and none of their cards from its next tap."""
+    _set_status(context, user_id, "frozen", reason, as_json=as_json)
+
+
+@users.command("unfreeze")
+def unfreeze_user(
+    context: typer.Context, user_id: str, reason: MayReason = None, as_json: Json = False
+) -> None:
+    """Let a user in again; cards that were frozen by themselves stay so."""
+    _set_status(context, user_id, "active", reason, as_json=as_json)
 
 
 @merchants.command("add")
@@ -118,6 +138,16 @@ def revoke_terminal(context: typer.Context, terminal_id: str, as_json: Json = Fa
     session_of(context).write(lambda connection: registry.revoke_terminal(connection, terminal_id))
     data = {"id": terminal_id, "status": "revoked"}
     output.done(data, f"terminal {terminal_id} revoked", as_json=as_json)
+
+
+def _set_status(
+    context: typer.Context, user_id: str, status: str, reason: str | None, *, as_json: bool
+) -> None:
+    session = session_of(context)
+    by = session.by(reason)
+    session.write(lambda connection: user_life.set_status(connection, user_id, status, by))
+    data = {"id": user_id, "status": status}
+    output.done(data, f"user {user_id} is {status}", as_json=as_json)
 
 
 def _rows(connection: Connection, table: Table, names: Any) -> list[dict[str, Any]]:

@@ -64,13 +64,15 @@ async def signed_query(request: web.Request) -> Query:
 
 
 async def token_user(request: web.Request) -> User:
-    """The user that the bearer token names; raises HttpError (401)."""
+    """The user that the bearer token names; raises HttpError (401, or 403 for one frozen)."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise unauthenticated("token_missing", "No authentication token provided", "Authorization")
     user = await user_of_token(request.app[SERVICES], token.strip())
     if user is None:
         raise unauthenticated("token_invalid", "the token names no user", "Authorization")
+    if user.is_frozen:
+        raise HttpError(403, "user_frozen", "the user is frozen", field="Authorization")
     _count(request, f"user:{user.id}", Kind.PAYMENT)
     return user
 

@@ -204,12 +204,19 @@ class NewUser(Request):
     role: Literal["customer", "merchant", "operator"] = "customer"
 
 
+class UserChange(Why):
+    """Nobody acts by a frozen user's tokens, and none of their cards pays."""
+
+    status: Literal["active", "frozen"]
+
+
 class UserPart(Part):
     """A user."""
 
     id: str
     name: str
     role: Literal["customer", "merchant", "operator"]
+    status: Literal["active", "frozen"]
     created_at: Annotated[Time, Field(validation_alias="created_at_ms")]
 
 

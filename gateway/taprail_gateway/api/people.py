@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from taprail_gateway import registry
+from taprail_gateway import registry, user_life
 from taprail_gateway.api.errors import not_found
 from taprail_gateway.api.messages import Empty
 from taprail_gateway.api.office_messages import (
@@ -26,6 +26,7 @@ from taprail_gateway.api.office_messages import (
     TerminalList,
     UserAdded,
     UserAnswer,
+    UserChange,
     UserList,
 )
 from taprail_gateway.api.table import OPERATORS, Call, Route
@@ -100,6 +101,19 @@ async def add_user(call: Call[NewUser, Empty]) -> UserAdded:
     )
     await on_record(call, "add-user", new.id, add, after=new.role)
     return UserAdded.model_validate({"user": await one_of(call, USERS, new.id)})
+
+
+async def change_user(call: Call[UserChange, Empty]) -> UserAnswer:
+    """PATCH /api/users/{id}: from the next tap and the next request on."""
+    set_status = partial(
+        user_life.set_status,
+        user_id=call.id,
+        status=call.body.status,
+        by=call.by(call.body.reason),
+    )
+    await call.services.ledger.write(set_status)
+    call.services.directory.forget(call.id)
+    return UserAnswer.model_validate({"user": await one_of(call, USERS, call.id)})
 
 
 # --- merchants ------------------------------------------------------------------------------------
@@ -192,6 +206,16 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
         refusals=_TAKEN,
     ),
     Route("GET", "/api/users/{id}", "A user", user, UserAnswer, refusals=_NO_SUCH),
+    Route(
+        "PATCH",
+        "/api/users/{id}",
+        "Freeze a user, or let them in again",
+        change_user,
+        UserAnswer,
+        scopes=OPERATORS,
+        body=UserChange,
+        refusals=_NO_SUCH,
+    ),
     Route(
         "GET",
         "/api/merchants",

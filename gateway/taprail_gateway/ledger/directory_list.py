@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Connection, FromClause, false, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, FromClause, case, false, or_, select
 
 from taprail_gateway.ledger.schema import accounts, cards, merchants, terminals, users
 
@@ -18,7 +18,7 @@ class Kind:
     """A table as a list: what is shown, by which id, and whose each row is."""
 
     source: FromClause
-    shown: tuple[Column[Any], ...]
+    shown: tuple[ColumnElement[Any], ...]
     id: Column[Any]
     customer: Column[Any] | None
     """The user whose it is as a customer's, if it ever is one's."""
@@ -28,7 +28,10 @@ class Kind:
 
 USERS: Final = Kind(
     users,
-    (users.c.id, users.c.name, users.c.role, users.c.created_at_ms),
+    (
+        *(users.c[name] for name in ("id", "name", "role", "created_at_ms")),
+        case((users.c.frozen_at_ms.is_(None), "active"), else_="frozen").label("status"),
+    ),
     users.c.id,
     users.c.id,
     users.c.id,

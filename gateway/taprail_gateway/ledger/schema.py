@@ -49,6 +49,7 @@ from taprail_gateway.ledger.schema_office import (
     operator_actions,
     settings,
 )
+from taprail_gateway.ledger.schema_people import users
 from taprail_gateway.ledger.schema_refunds import merchant_floats, refunded_sales, refunds
 from taprail_gateway.ledger.schema_signed import card_authorizations
 from taprail_gateway.ledger.schema_webhooks import webhook_deliveries, webhook_endpoints
@@ -99,7 +100,7 @@ __all__ = [
     "webhook_endpoints",
 ]
 
-VERSION: Final = "0010"
+VERSION: Final = "0012"
 """Of this schema: the newest in `migrations/versions`, which a test compares."""
 
 meta: Final = Table(
@@ -108,16 +109,6 @@ meta: Final = Table(
     Column("key", String(64), primary_key=True),
     Column("value", Text, nullable=False),
     comment="Facts of this ledger: its chain, its token, its gateway",
-)
-
-users: Final = Table(
-    "users",
-    metadata,
-    Column("id", Id, primary_key=True),
-    Column("name", String(200), nullable=False),
-    Column("role", String(16), nullable=False),
-    Column("created_at_ms", BigInteger, nullable=False),
-    CheckConstraint(in_list("role", ["customer", "merchant", "operator"]), "role"),
 )
 
 merchants: Final = Table(

@@ -64,6 +64,7 @@ SPOILT: list[tuple[Reason, dict[str, Any]]] = [
     (Reason.TERMINAL_REVOKED, {"terminal": {"status": "revoked"}}),
     (Reason.INVALID_MERCHANT, {"request": {"merchant_id": "somebody"}}),
     (Reason.CARD_FROZEN, {"card": {"status": "frozen"}}),
+    (Reason.USER_FROZEN, {"card": {"owner_frozen_at_ms": 1}}),
     (Reason.CURRENCY_UNSUPPORTED, {"request": {"currency": "EURX"}}),
     (Reason.SINGLE_LIMIT, {"card": {"single_limit_units": 2_999_999}}),
     (Reason.DAILY_LIMIT, {"facts": {"spent_units": 197_000_001}}),
