@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from taprail_hwsim.cards import BankCard, Card, KeycardCash, Ntag424, Quirks, SwappedCard, TwoCards
+from taprail_hwsim.cards import BankCard, Card, KeycardCash, Ntag424, Quirks, SwappedCard
 from taprail_hwsim.cards.type4 import uri_ndef_file
 from taprail_hwsim.pn532 import Pn532Simulator
 from taprail_terminal.feedback.messages import ENGLISH
@@ -221,10 +221,3 @@ async def test_so_has_a_card_that_is_gone_too_early(apdus: int) -> None:
         code, line = told(await at.put(sun(), tear_after_apdus=apdus))
         assert (code, line) == ("torn", "card removed too early")
         assert ENGLISH["reason.torn"]
-
-
-async def test_of_two_cards_in_the_field_only_one_is_ever_read() -> None:
-    async with bench() as at:
-        first, second = sun(1), sun(2)
-        assert told(await at.put(TwoCards(first, second)))[0] == ""
-        assert (first.counter, second.counter) == (1, 0)

@@ -15,10 +15,8 @@ from taprail_hwsim.cards import (
     BankCard,
     Card,
     KeycardCash,
-    Ntag424,
     Quirks,
     SwappedCard,
-    TwoCards,
 )
 from taprail_hwsim.pn532 import Pn532Simulator
 from taprail_terminal.card_session import BANK_CARD
@@ -149,13 +147,3 @@ async def test_a_card_that_turns_into_another_pays_nothing_and_neither_does_the_
         at.simulator.lift()
         assert await at.next() == Gone()
         assert payer(await at.put(second)) == second.address
-
-
-async def test_of_two_cards_one_pays_and_only_once() -> None:
-    async with counter() as at:
-        sun = Ntag424(bytes([4, 9, 9, 9, 9, 9, 9]), bytes(16), bytes(16))
-        card = keycard()
-        assert payer(await at.put(TwoCards(card, sun))) == card.address
-        at.reader.arm()
-        assert await at.stays_quiet()
-        assert (len(card.digests), sun.counter) == (1, 0)

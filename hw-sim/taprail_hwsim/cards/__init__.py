@@ -5,7 +5,7 @@ from taprail_hwsim.cards.keycard import KeycardCash, Quirks
 from taprail_hwsim.cards.ntag21x import Ntag21x
 from taprail_hwsim.cards.ntag424 import Ntag424, ReplayedCard
 from taprail_hwsim.cards.ntag424_chip import Ntag424Chip
-from taprail_hwsim.cards.strangers import BankCard, SwappedCard, TwoCards
+from taprail_hwsim.cards.strangers import BankCard, SwappedCard
 
 __all__ = [
     "BankCard",
@@ -18,5 +18,4 @@ __all__ = [
     "Quirks",
     "ReplayedCard",
     "SwappedCard",
-    "TwoCards",
 ]

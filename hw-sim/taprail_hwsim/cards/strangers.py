@@ -1,4 +1,4 @@
-"""Cards that no terminal of ours takes, and what lies on the pad when it is not just one card."""
+"""Cards that no terminal of ours takes, and a card that turns into another one."""
 
 from __future__ import annotations
 
@@ -89,30 +89,3 @@ class SwappedCard(_Disguise):
         if answer is not None and answer.apdu is not None:
             self._left -= 1
         return answer
-
-
-class TwoCards(_Disguise):
-    """Two cards on the pad, as in a wallet. Anticollision singles out one, the same each time; the
-    other waits for the next REQA, which it answers only when the first is halted or busy
-    (ISO/IEC 14443-3 clause 6.4)."""
-
-    kind = "two cards"
-
-    def __init__(self, first: Card, second: Card) -> None:
-        self._both = (first, second)
-        self._now = first
-
-    def power_lost(self) -> None:
-        for card in self._both:
-            card.power_lost()
-        self._now = self._both[0]
-
-    def activate(self) -> bool:
-        for card in self._both:
-            if card.activate():
-                self._now = card
-                return True
-        return False
-
-    def receive(self, frame: bytes) -> CardAnswer | None:
-        return self._now.receive(frame)

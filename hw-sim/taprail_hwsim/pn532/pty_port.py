@@ -141,10 +141,20 @@ class Pn532Simulator:
         with self._lock:
             self._field.put(card, tear_after_apdus)
 
+    def put_beside(self, card: Card) -> None:
+        """One more card enters, as in a wallet. Raises ValueError when two are there."""
+        with self._lock:
+            self._field.put_beside(card)
+
     def lift(self) -> None:
-        """The card leaves. An exchange under way ends with the time-out status 01h."""
+        """What is there leaves. An exchange under way ends with the time-out status 01h."""
         with self._lock:
             self._field.lift()
+
+    def lift_one(self, card: Card) -> None:
+        """Of two cards this one leaves."""
+        with self._lock:
+            self._field.lift_one(card)
 
     def disturb(self, exchanges: int = 1) -> None:
         """Garble the next card answers on the air: the card is there, but cannot be understood."""

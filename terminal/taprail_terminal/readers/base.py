@@ -83,6 +83,11 @@ class Driver(ABC):
     def still_answers(self) -> bool:
         """Ask an ISO-DEP card for a sign of life that is no read; a damaged one is a sign too."""
 
+    def sees_another(self) -> bool:
+        """Whether one more card answers beside the one that was found last, whose dialogue goes
+        on. A reader that can see one card only says no."""
+        return False
+
     @abstractmethod
     def rest(self) -> None:
         """Switch the field off until the next look."""

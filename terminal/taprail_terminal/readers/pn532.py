@@ -52,6 +52,8 @@ _UNTIL_ABORTED: Final = b"\x01\x00\xff"
 _REQA: Final = 0x26
 
 _SAK_ISO_DEP: Final = 0x20  # ISO/IEC 14443-3 table 9
+_HLTA: Final = b"\x50\x00"  # ISO/IEC 14443-3 clause 6.4.3: no answer is the answer
+_HLTA_TIMEOUT_S: Final = 0.002  # a card has 1 ms to object
 _RATS_FSD_256: Final = b"\xe0\x80"  # ISO/IEC 14443-4 clause 5.1: FSDI 8, CID 0
 _R_NAK: Final = 0xB2  # clause 7.1.1.3: asks an ISO-DEP card to repeat or acknowledge
 # Clause 5.2: which frame size FSCI 0 to 8 stands for, and the defaults where the ATS says nothing.
@@ -173,6 +175,22 @@ class Pn532Driver(Driver):
         except CardGarbledError:
             return True
         return True
+
+    def sees_another(self) -> bool:
+        """A card in a dialogue does not know REQA (ISO/IEC 14443-4, multi-activation), nor does one
+        that was halted: so whoever answers it is another one.
+
+        The chip's own search for two would leave open which of them it talks to.
+        """
+        with _reader_faults():
+            first = self._frontend.target
+            if not first.sel_res[0] & _SAK_ISO_DEP:
+                self._frontend.deadline_s = time.monotonic() + PRESENCE_S
+                with suppress(nfc.clf.CommunicationError):
+                    self._frontend.exchange(_HLTA, _HLTA_TIMEOUT_S)
+            found = self._list_card(_ONCE, LOOK_S)
+            # The same number: it had lost its power for a moment.
+            return found is not None and found.uid != bytes(first.sdd_res)
 
     def rest(self) -> None:
         with _reader_faults():

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from taprail_common.errors import PartError
+from taprail_common.wire import PlainSunProof
 from taprail_terminal.card_session import converse, is_random_uid, uid_outcome
 from taprail_terminal.charge import Charge
 from taprail_terminal.outcome import CardProof, Garbled, NotOurs, Outcome
@@ -24,6 +25,9 @@ READ_ATTEMPTS: Final = 3
 
 SESSION_BUDGET_S: Final = 1.5
 """For all attempts together. With the longest single exchange it stays below HANG_LIMIT_S."""
+
+TWO_CARDS: Final = NotOurs("two_cards", "two cards lie on the reader; one has to be chosen")
+"""Neither pays: which one answers is chance, and not the customer's will."""
 
 BOUNCE_S: Final = 0.7
 """A card that comes back this soon after it was read never really left: a hand that hesitates at
@@ -170,8 +174,8 @@ class Poller:
         if isinstance(outcome, Torn):
             self._post(outcome)
             return
-        if isinstance(outcome, Changed):
-            self._post(outcome)
+        if isinstance(outcome, Changed) or outcome is TWO_CARDS:
+            self._post(outcome if isinstance(outcome, Changed) else Finished(TWO_CARDS))
             self._wait_until_empty(card)
             self._post(Gone())
             return
@@ -192,7 +196,7 @@ class Poller:
         for _ in range(READ_ATTEMPTS):
             outcome = self._attempt(card, charge, max(0.0, deadline_s - time.monotonic()))
             if not isinstance(outcome, Garbled):
-                return outcome
+                return self._alone(card, outcome)
             departure = self._departure(card)
             if departure is not None:
                 return departure
@@ -212,6 +216,12 @@ class Poller:
             return outcome
         except (CardSilentError, CardGarbledError, PartError) as exc:
             return Garbled(str(exc))  # a dead reader is found out by the next look at the field
+
+    def _alone(self, card: FoundCard, outcome: CardProof | NotOurs) -> Outcome | Changed:
+        """What was read, if it was read of the only card that is there, and of this one."""
+        if self._call(self._driver.sees_another):
+            return TWO_CARDS
+        return outcome if _may_be_of(card, outcome) else Changed()
 
     def _exchange(self, apdu: bytes) -> bytes:
         return self._timed(lambda: self._driver.exchange(apdu))
@@ -283,6 +293,15 @@ class Poller:
 
     def _post(self, report: Report) -> None:
         self._post_to(report, time.monotonic())
+
+
+def _may_be_of(card: FoundCard, outcome: CardProof | NotOurs) -> bool:
+    """A proof that names its card in the open must name the one that was found, which may have
+    shown a number drawn for the occasion."""
+    proof = outcome.proof if isinstance(outcome, CardProof) else None
+    if not isinstance(proof, PlainSunProof) or is_random_uid(card.uid):
+        return True
+    return bytes.fromhex(proof.uid) == card.uid
 
 
 def _may_be_same(one: FoundCard, other: FoundCard) -> bool:

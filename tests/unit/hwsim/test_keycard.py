@@ -6,7 +6,7 @@ import pytest
 from eth_account import Account
 from eth_keys.datatypes import PublicKey, Signature
 
-from taprail_hwsim.cards import BankCard, KeycardCash, Quirks, SwappedCard, TwoCards
+from taprail_hwsim.cards import BankCard, KeycardCash, Quirks, SwappedCard
 from taprail_hwsim.cards.keycard import ORDER
 from tests.support.hwsim_fixtures import sun_card
 from tests.unit.hwsim.test_cards import Host
@@ -109,17 +109,3 @@ def test_a_swapped_card_falls_silent_and_comes_back_as_another() -> None:
     card.power_lost()
     assert card.uid == second.uid
     assert Host(card).apdu(SELECT_CASH) == bytes.fromhex("6A82")
-
-
-def test_of_two_cards_one_answers_until_it_is_halted() -> None:
-    first, second = keycard(), sun_card()
-    pair = TwoCards(first, second)
-    host = Host(pair)
-    assert host.apdu(SELECT_CASH)[-2:] == b"\x90\x00"
-    assert pair.uid == first.uid
-    host.block(0xC2)  # S(DESELECT) halts it
-    assert pair.activate()
-    assert pair.uid == second.uid
-    pair.power_lost()
-    assert pair.activate()
-    assert pair.uid == first.uid
