@@ -17,7 +17,6 @@ from taprail_gateway.ledger import (
     alerts,
     by_hand,
     claims,
-    floats,
     payment_alerts,
     queries,
     refund_shares,
@@ -55,7 +54,6 @@ from tests.support.ledger_refunds import (
     paid_back,
     problems,
     step,
-    top_up,
     wanted,
 )
 
@@ -290,69 +288,6 @@ async def test_one_that_fails_leaves_its_part_to_the_next(ledger: Ledger, sale: 
 async def test_what_is_no_refund_gives_nothing_back(ledger: Ledger, sale: str) -> None:
     with pytest.raises(GuardError, match="not all of them are refunds"):
         ledger.write_now(lambda c: refund_shares.follow(c, PaymentEvent.REJECT, [sale]))
-
-
-# --- the float --------------------------------------------------------------------------------
-
-
-async def test_what_the_float_does_not_cover_waits_and_goes_on_by_itself(
-    ledger: Ledger, registry: Registry
-) -> None:
-    open_float(ledger, registry, balance_units=0)
-    (sale,) = completed(ledger, registry, amount=PAID)
-    refund = asked(ledger, sale, 40)
-    assert refund.failure_reason == floats.WAITS
-    assert claimable(ledger) == []
-    assert open_alerts(ledger) == [("float_short", registry.merchant_id)]
-    assert ledger.read_now(floats.want_attention)
-    assert problems(ledger) == []
-    assert top_up(ledger, 39) == []
-    assert open_alerts(ledger) != []
-    assert top_up(ledger, 40) == [refund.id]
-    assert claimable(ledger) == [refund.id]
-    assert state_of(ledger, refund.id).failure_reason is None
-    assert open_alerts(ledger) == []
-    assert not ledger.read_now(floats.want_attention)
-    assert problems(ledger) == []
-
-
-async def test_a_float_covers_each_unit_once(ledger: Ledger, registry: Registry) -> None:
-    open_float(ledger, registry, balance_units=50)
-    (sale,) = completed(ledger, registry, amount=PAID)
-    goes, waits, small = (asked(ledger, sale, units) for units in (40, 20, 10))
-    assert set(claimable(ledger)) == {goes.id, small.id}, "none waits for another"
-    float_ = ledger.read_now(partial(floats.float_of, merchant_id=registry.merchant_id))
-    assert float_ is not None
-    assert (float_.account, float_.short_units) == (FLOAT, 20)
-    assert top_up(ledger, 69) == []
-    paid_back(ledger, goes.id, balance_units=29)
-    assert top_up(ledger, 29) == []
-    assert top_up(ledger, 30) == [waits.id]
-    assert problems(ledger) == []
-
-
-async def test_one_that_waits_can_be_cancelled(ledger: Ledger, registry: Registry) -> None:
-    open_float(ledger, registry, balance_units=0)
-    (sale,) = completed(ledger, registry, amount=PAID)
-    refund = asked(ledger, sale, PAID)
-    ledger.write_now(partial(by_hand.cancel, payment_id=refund.id, by=BY))
-    assert state_of(ledger, refund.id).state is PaymentState.FAILED
-    assert (held(ledger), given_back(ledger, sale)) == (0, 0)
-    assert top_up(ledger, 10**6) == []
-    assert open_alerts(ledger) == [], "nobody waits any more"
-    assert problems(ledger) == []
-
-
-async def test_only_what_a_float_pays_is_sent_back_to_wait(
-    ledger: Ledger, registry: Registry, sale: str
-) -> None:
-    refund = asked(ledger, sale, 10)
-    (other,) = accepted(ledger, registry)
-    ids = [refund.id, other]
-    assert ledger.write_now(lambda c: floats.await_float(c, ids)) == [refund.id]
-    assert claimable(ledger) == [other]
-    assert problems(ledger) == []
-    assert top_up(ledger, 10**6) == [refund.id]
 
 
 # --- the merchant's own signature -------------------------------------------------------------

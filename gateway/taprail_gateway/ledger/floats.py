@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, exists, func, insert, or_, select, update
 
 from taprail_common.payment_state import PaymentState
 from taprail_gateway.ledger.alerts import clear_alerts, raise_alert
@@ -32,8 +32,8 @@ FLOAT_ALERT: Final = "float_short"
 
 WAITS: Final = "it waits until the merchant's float account covers it"
 
-_MOST_FUNDED: Final = 500
-"""Refunds looked at in one commit: taps go on being answered between two of them."""
+MOST_FUNDED: Final = 500
+"""Refunds let go in one commit: taps go on being answered between two of them."""
 
 _p, _r, _a, _f = payments.c, refunds.c, accounts.c, merchant_floats.c
 _IS_WAITING: Final = refund_awaits_float & (_p.state == PaymentState.PENDING.value)
@@ -65,34 +65,61 @@ def want_attention(connection: Connection) -> bool:
     return bool(connection.scalar(statement))
 
 
-def fund(connection: Connection, at_ms: int) -> list[str]:
-    """Let go on what its float covers now, the oldest first; which they are. For what still waits
-    its merchant has an alert, until nothing does.
+def fund(connection: Connection, at_ms: int, *, most: int = MOST_FUNDED) -> list[str]:
+    """Let go on what its float covers now, each float's oldest first; which they are. For what
+    still waits for money its merchant has an alert, until nothing of theirs waits any more.
 
-    One that is not covered holds up none after it: who tops up by what is missing settles all.
+    One that is not covered holds up none after it: who tops up by what is missing settles all. Nor
+    does one merchant's float hold up another's: they take turns, and what nothing covers is passed
+    over. Where much is covered the rest follows at the next call.
     """
+    chosen = connection.scalars(_COVERED_ALONE, {"most": most}).all()
     # Whoever changes a refund has its row first and then its account, and so have we.
-    some = list(connection.execute(_WAITING))
+    some = connection.execute(_LOCKED, {"chosen": chosen}).all() if chosen else []
     free = _free_units(connection, sorted({row.payer for row in some}))
     covered: list[str] = []
-    short: dict[str, str] = {}
     for row in some:
         if row.amount_units <= free[row.payer]:
             free[row.payer] -= row.amount_units
             covered.append(row.id)
-        else:
-            short[row.merchant_id] = row.payer
     _go_on(connection, covered)
-    _tell(connection, short, at_ms)
+    _tell(connection, at_ms)
     return covered
 
 
 _WAITING: Final = (
-    select(_p.id, _p.payer, _p.merchant_id, _p.amount_units)
+    select(_p.id, _p.payer, _p.amount_units, _p.rank_ms)
     .join(refunds, _r.payment_id == _p.id)
     .where(_IS_WAITING)
+    .cte("waiting")
+)
+_w = _WAITING.c
+_WANTED: Final = (
+    select(_w.payer, func.sum(_w.amount_units).label("units")).group_by(_w.payer).cte("wanted")
+)
+_IN_TURN: Final = (
+    select(
+        _w.id,
+        _w.rank_ms,
+        func.row_number().over(partition_by=_w.payer, order_by=(_w.rank_ms, _w.id)).label("turn"),
+    )
+    .join(accounts, _a.address == _w.payer)
+    .join(_WANTED, _WANTED.c.payer == _w.payer)
+    .where(_w.amount_units <= _a.balance_units - _a.held_units + _WANTED.c.units)
+    .subquery()
+)
+_COVERED_ALONE: Final = (
+    select(_IN_TURN.c.id)
+    .order_by(_IN_TURN.c.turn, _IN_TURN.c.rank_ms, _IN_TURN.c.id)
+    .limit(bindparam("most"))
+)
+"""Those that their float would cover if no other of it did wait, the first of each float first."""
+
+_LOCKED: Final = (
+    select(_p.id, _p.payer, _p.amount_units)
+    .join(refunds, _r.payment_id == _p.id)
+    .where(_p.id.in_(bindparam("chosen", expanding=True)), _IS_WAITING)
     .order_by(_p.rank_ms, _p.id)
-    .limit(_MOST_FUNDED)
     .with_for_update(of=payments, skip_locked=True)
 )
 
@@ -107,13 +134,8 @@ def _free_units(connection: Connection, addresses: Sequence[str]) -> dict[str, i
     )
     free: defaultdict[str, int] = defaultdict(int)
     free.update({address: units for address, units in connection.execute(locked)})  # noqa: C416 - rows are no tuples to mypy
-    waiting = (
-        select(_p.payer, func.sum(_p.amount_units))
-        .join(refunds, _r.payment_id == _p.id)
-        .where(_IS_WAITING, _p.payer.in_(addresses))
-        .group_by(_p.payer)
-    )
-    for address, units in connection.execute(waiting):
+    wanted = select(_WANTED.c.payer, _WANTED.c.units).where(_WANTED.c.payer.in_(addresses))
+    for address, units in connection.execute(wanted):
         free[address] += int(units)
     return free
 
@@ -126,17 +148,28 @@ def _go_on(connection: Connection, payment_ids: Sequence[str]) -> None:
         connection.execute(own.values(awaits_float=0))
 
 
-def _tell(connection: Connection, short: dict[str, str], at_ms: int) -> None:
-    """An alert for each merchant whose float is short, by its id; none for the others."""
-    for merchant_id, account in short.items():
-        text = (
-            f"refunds of merchant {merchant_id} wait: its float account {account} does not cover"
-            f" them; top it up, `taprail admin merchant float {merchant_id}` says by how much"
-        )
-        raise_alert(connection, FLOAT_ALERT, merchant_id, "warning", text, at_ms)
+def _tell(connection: Connection, at_ms: int) -> None:
+    """An alert for each merchant whose float is short; none for those for whom nothing waits."""
+    waiting = {row.merchant_id: row for row in connection.execute(_MERCHANTS)}
+    for merchant_id, row in sorted(waiting.items()):
+        if row.balance_units < row.held_units:
+            text = (
+                f"refunds of merchant {merchant_id} wait: its float account {row.address} does not"
+                f" cover them; top it up, `taprail admin merchant float {merchant_id}` says by how"
+                " much"
+            )
+            raise_alert(connection, FLOAT_ALERT, merchant_id, "warning", text, at_ms)
     told = connection.scalars(select(alerts.c.subject).where(_OPEN_ALERTS)).all()
-    cured = [merchant_id for merchant_id in told if merchant_id not in short]
+    cured = [merchant_id for merchant_id in told if merchant_id not in waiting]
     clear_alerts(connection, FLOAT_ALERT, cured, at_ms)
+
+
+_MERCHANTS: Final = (
+    select(_f.merchant_id, _a.address, _a.balance_units, _a.held_units)
+    .join(accounts, _a.address == _f.account)
+    .where(_f.account.in_(select(_w.payer)))
+)
+"""Those of whom a refund waits, with what their floats hold."""
 
 
 @dataclass(frozen=True, slots=True)
