@@ -165,7 +165,12 @@ class Agent:
 
     def apply(self, event: Event) -> None:
         """Take a step. Raises IllegalTransitionError when the table has none; nothing changes."""
-        self.state, effects = checkout.step(self.state, event, self._clock.monotonic_s())
+        before = self.state
+        self.state, effects = checkout.step(before, event, self._clock.monotonic_s())
+        if self.state.untold > before.untold:
+            _log.error("a late result found no place; it is shown at the next start")
+        if self.state.left_behind and not before.left_behind:
+            self._timeline.tell("card_left", request=self.state.view.request_id)
         for effect in effects:
             self._carry_out(effect)
         self._set_timer()

@@ -13,12 +13,10 @@ and whether the reader works.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Final
 
 from taprail_common.errors import IllegalTransitionError
 from taprail_terminal.sale import (
-    NOT_SETTLED,
     Arm,
     Ask,
     Cancel,
@@ -39,92 +37,25 @@ from taprail_terminal.sale import (
     Sale,
     SetReader,
     Settled,
+    SettledAfterAll,
     Show,
     TimeUp,
     View,
 )
+from taprail_terminal.sale_table import REMARKS, REST, RESULT_SHOWN, TRANSITIONS, Kind
 
-__all__ = ["SHOWN_S", "TRANSITIONS", "Checkout", "Kind", "Phase", "begin", "step"]
+__all__ = ["SHOWN_S", "Checkout", "Phase", "begin", "step"]
 
 SHOWN_S: Final = 4.0
 """How long a result stays when the card is gone: long enough to read why. The next card need not
 wait for it."""
 
+LEFT_BEHIND_S: Final = 10.0
+"""A card that still lies there so long after its result was shown has been forgotten."""
 
-class Kind(StrEnum):
-    """What an event means to the sale that is on."""
-
-    ARM = "arm"
-    CANCEL = "cancel"
-    CARD = "card"
-    READ = "read"
-    TORN = "torn"
-    UNREADABLE = "unreadable"
-    REJECTED = "rejected"
-    REMOVED = "removed"
-    NOT_SENT = "not_sent"
-    YES = "yes"
-    NO = "no"
-    LATE = "late"
-    """The result of another sale than the one that is on."""
-    SETTLED = "settled"
-    TIME_UP = "time_up"
-    READER_LOST = "reader_lost"
-    READER_BACK = "reader_back"
-
-
-_P = Phase
-_K = Kind
-
-REST: Final = None
-"""In the table: wherever the terminal rests now, see `_rest`."""
-
-_SHOWN: Final[dict[Kind, Phase | None]] = {
-    # A result is on the display. The next card, and the till's next amount, need not wait.
-    _K.ARM: _P.READY,
-    _K.CANCEL: REST,
-    _K.CARD: _P.READING,
-    _K.TIME_UP: REST,
-}
-
-TRANSITIONS: Final[dict[Phase, dict[Kind, Phase | None]]] = {
-    _P.IDLE: {_K.ARM: _P.READY, _K.LATE: REST, _K.READER_LOST: REST},
-    _P.READY: {_K.CARD: _P.READING, _K.CANCEL: REST, _K.LATE: REST, _K.READER_LOST: REST},
-    _P.READING: {
-        _K.READ: _P.WAITING,
-        _K.TORN: _P.TRY_AGAIN,
-        _K.UNREADABLE: _P.TRY_AGAIN,
-        _K.REJECTED: _P.CARD_REFUSED,
-        _K.READER_LOST: REST,
-    },
-    # No clock ever turns waiting into a no: from here on only a verdict says so.
-    _P.WAITING: {
-        _K.YES: _P.APPROVED,
-        _K.NO: _P.DECLINED,
-        _K.NOT_SENT: _P.TRY_AGAIN,
-        _K.TIME_UP: _P.UNKNOWN,
-    },
-    _P.UNKNOWN: {_K.YES: _P.APPROVED, _K.NO: _P.DECLINED, _K.ARM: _P.READY},
-    _P.APPROVED: {**_SHOWN, _K.SETTLED: _P.SETTLED},
-    _P.SETTLED: _SHOWN,
-    _P.DECLINED: _SHOWN,
-    _P.TRY_AGAIN: _SHOWN,
-    _P.CARD_REFUSED: _SHOWN,
-    _P.OUT_OF_SERVICE: {
-        _K.CANCEL: REST,
-        _K.LATE: REST,
-        _K.READER_LOST: REST,
-        _K.READER_BACK: REST,
-    },
-}
-"""Every step between phases. What is neither here nor in REMARKS raises and changes nothing."""
-
-REMARKS: Final = frozenset({_K.REMOVED, _K.LATE, _K.READER_LOST, _K.READER_BACK})
-"""May happen at any time; where the table has no step for one, it is noted and the phase stays."""
-
-_RESULT_SHOWN: Final = frozenset(
-    phase for phase, row in TRANSITIONS.items() if _K.TIME_UP in row
-) - {_P.WAITING}
+MAX_LATE_RESULTS: Final = 20
+"""Late results that wait for their turn. What comes when all places are taken is counted and not
+shown now: the outbox has it, and the next start shows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +63,9 @@ class Checkout:
     """All that is known of the sale that is on. `fixed_units` is the price in fixed-price mode.
 
     `sale` is the one whose result is awaited or shown; `unresolved` are all those whose outcome
-    nobody knows yet, oldest first; `late_results` wait for a moment in which they can be shown.
+    nobody knows yet, oldest first; `late_results` wait for a moment in which they can be shown, and
+    `untold` counts those that found no place there. `left_behind` says that the card lies there for
+    too long.
     """
 
     currency: str
@@ -151,6 +84,8 @@ class Checkout:
     reason: str | None = None
     reason_code: str | None = None
     late: bool = False
+    left_behind: bool = False
+    untold: int = 0
     deadline_s: float | None = None
 
     @property
@@ -163,7 +98,7 @@ class Checkout:
     @property
     def armed(self) -> bool:
         """Whether a card may be read now."""
-        takes_card = _K.CARD in TRANSITIONS[self.phase]
+        takes_card = Kind.CARD in TRANSITIONS[self.phase]
         return takes_card and self.reader_ok and self.next_units is not None
 
     @property
@@ -180,6 +115,7 @@ class Checkout:
             reason_code=self.reason_code,
             left_units=result.left_units if result else None,
             late=self.late,
+            left_behind=self.left_behind,
             auth_code=result.auth_code if result else None,
             request_id=self.sale.request_id if self.sale else None,
         )
@@ -249,24 +185,27 @@ def _says_nothing(state: Checkout, event: Event, now_s: float) -> bool:
 
 
 _PLAIN_KINDS: Final[dict[type[Event], Kind]] = {
-    Arm: _K.ARM,
-    Cancel: _K.CANCEL,
-    CardSensed: _K.CARD,
-    CardRead: _K.READ,
-    CardTorn: _K.TORN,
-    CardUnreadable: _K.UNREADABLE,
-    CardRejected: _K.REJECTED,
-    CardRemoved: _K.REMOVED,
-    NotSent: _K.NOT_SENT,
-    Settled: _K.SETTLED,
-    NotSettled: _K.LATE,
-    TimeUp: _K.TIME_UP,
-    ReaderLost: _K.READER_LOST,
-    ReaderBack: _K.READER_BACK,
+    Arm: Kind.ARM,
+    Cancel: Kind.CANCEL,
+    CardSensed: Kind.CARD,
+    CardRead: Kind.READ,
+    CardTorn: Kind.TORN,
+    CardUnreadable: Kind.UNREADABLE,
+    CardRejected: Kind.REJECTED,
+    CardRemoved: Kind.REMOVED,
+    NotSent: Kind.NOT_SENT,
+    Settled: Kind.SETTLED,
+    NotSettled: Kind.LATE,
+    SettledAfterAll: Kind.LATE,
+    TimeUp: Kind.TIME_UP,
+    ReaderLost: Kind.READER_LOST,
+    ReaderBack: Kind.READER_BACK,
 }
 
 
 def _kind(state: Checkout, event: Event) -> Kind:
+    if isinstance(event, TimeUp) and state.card_present and state.phase in RESULT_SHOWN:
+        return Kind.LEFT_BEHIND
     if not isinstance(event, Result):
         return _PLAIN_KINDS[type(event)]
     awaited = state.phase in {Phase.WAITING, Phase.UNKNOWN} and state.sale is not None
@@ -296,18 +235,19 @@ def _note(state: Checkout, event: Event) -> Checkout:
         case CardSensed():
             return replace(state, card_present=True)
         case CardTorn() | CardRemoved():
-            return replace(state, card_present=False)
+            return replace(state, card_present=False, left_behind=False)
         case CardRead(request_id):
             return _sell(state, request_id)
         case NotSent():
             return _take_back(state)
         case Result():
             return _resolve(state, event)
-        case NotSettled(sale):
-            late = (sale, Result(sale.request_id, approved=False, code=NOT_SETTLED))
-            return replace(state, late_results=(*state.late_results, late))
+        case NotSettled() | SettledAfterAll():
+            return _tell_later(state, event.sale, _as_result(event))
+        case TimeUp() if _kind(state, event) is Kind.LEFT_BEHIND:
+            return replace(state, left_behind=True)
         case ReaderLost():
-            return replace(state, reader_ok=False, card_present=False)
+            return replace(state, reader_ok=False, card_present=False, left_behind=False)
         case ReaderBack():
             return replace(state, reader_ok=True)
     return state
@@ -334,8 +274,22 @@ def _resolve(state: Checkout, result: Result) -> Checkout:
     (sale,) = (sale for sale in state.unresolved if sale.request_id == result.request_id)
     others = tuple(other for other in state.unresolved if other != sale)
     if _kind(state, result) is Kind.LATE:
-        return replace(state, unresolved=others, late_results=(*state.late_results, (sale, result)))
+        return _tell_later(replace(state, unresolved=others), sale, result)
     return replace(state, unresolved=others)
+
+
+def _as_result(news: NotSettled | SettledAfterAll) -> Result:
+    if isinstance(news, NotSettled):
+        return Result(news.sale.request_id, approved=False, code=news.code)
+    return Result(news.sale.request_id, approved=True, settled=True)
+
+
+def _tell_later(state: Checkout, sale: Sale, result: Result) -> Checkout:
+    """Queue a late result; what was said of the same sale and not yet shown is out of date."""
+    others = tuple(news for news in state.late_results if news[0].request_id != sale.request_id)
+    if len(others) >= MAX_LATE_RESULTS:
+        return replace(state, late_results=others, untold=state.untold + 1)
+    return replace(state, late_results=(*others, (sale, result)))
 
 
 def _enter(state: Checkout, phase: Phase, event: Event) -> Checkout:
@@ -348,7 +302,7 @@ def _enter(state: Checkout, phase: Phase, event: Event) -> Checkout:
     match phase:
         case Phase.READY | Phase.READING | Phase.TRY_AGAIN | Phase.CARD_REFUSED:
             return replace(state, sale=None, result=None, late=False)
-        case Phase.APPROVED | Phase.DECLINED if isinstance(event, Result):
+        case Phase.APPROVED | Phase.SETTLED | Phase.DECLINED if isinstance(event, Result):
             late = state.sale is not None and state.sale.earlier
             return replace(state, result=event, late=late)
         case Phase.WAITING:
@@ -362,6 +316,7 @@ def _rest(state: Checkout, reason: str | None = None) -> Checkout:
         (sale, result), *others = state.late_results
         shown = replace(state, sale=sale, late_results=tuple(others))
         phase = Phase.APPROVED if result.approved else Phase.DECLINED
+        phase = Phase.SETTLED if result.settled else phase
         return replace(_enter(shown, phase, result), late=True)
     rested = replace(state, sale=None, result=None, late=False, reason=None, reason_code=None)
     if state.next_units is None and state.unresolved:
@@ -373,16 +328,27 @@ def _rest(state: Checkout, reason: str | None = None) -> Checkout:
 
 
 def _timed(before: Checkout, after: Checkout, now_s: float) -> Checkout:
-    """Set when the clock moves the sale on: no card may lie there while a result is shown."""
-    moved = before.phase is not after.phase or before.sale != after.sale
-    running = None if moved else before.deadline_s
-    if after.phase is Phase.WAITING:
-        deadline_s = now_s + after.verdict_timeout_s if running is None else running
-    elif after.phase in _RESULT_SHOWN and not after.card_present:
-        deadline_s = now_s + SHOWN_S if running is None else running
-    else:
+    """Set when the clock moves the sale on."""
+    span_s = _span_s(after)
+    if span_s is None:
         return replace(after, deadline_s=None)
-    return replace(after, deadline_s=deadline_s)
+    goes_on = before.deadline_s is not None and _stretch(before) == _stretch(after)
+    return replace(after, deadline_s=before.deadline_s if goes_on else now_s + span_s)
+
+
+def _span_s(state: Checkout) -> float | None:
+    """How long the clock lets this be: no result makes room while a card lies there."""
+    if state.phase is Phase.WAITING:
+        return state.verdict_timeout_s
+    if state.phase not in RESULT_SHOWN or state.left_behind:
+        return None
+    return LEFT_BEHIND_S if state.card_present else SHOWN_S
+
+
+def _stretch(state: Checkout) -> tuple[object, ...]:
+    """What the clock runs for: when any of this changes, it starts anew."""
+    lies_there = state.card_present and state.phase in RESULT_SHOWN
+    return state.phase, state.sale, lies_there
 
 
 def _effects(before: Checkout, after: Checkout, event: Event) -> tuple[Effect, ...]:

@@ -63,12 +63,16 @@ ALTER TABLE requests ADD COLUMN shown_at_ms INTEGER;
 UPDATE requests SET shown_at_ms = verdict_at_ms;
 CREATE INDEX requests_unseen ON requests (number) WHERE shown_at_ms IS NULL;
 """
-_STEPS: Final = (_SCHEMA, _SHOWN)
+_CAME_BACK: Final = """
+ALTER TABLE requests ADD COLUMN came_back_at_ms INTEGER;
+"""
+_STEPS: Final = (_SCHEMA, _SHOWN, _CAME_BACK)
 """The schema; a file of version n has had the first n."""
 _SCHEMA_VERSION: Final = len(_STEPS)
 
 _SELECT: Final = (
-    "SELECT request_id, amount_units, currency, body, signature, stored_at_ms, state"
+    "SELECT request_id, amount_units, currency, body, signature, stored_at_ms, state,"
+    " came_back_at_ms IS NOT NULL"
     " FROM requests WHERE {where} ORDER BY number"
 )
 """`where` is always a text of this module; values travel as parameters."""
@@ -89,7 +93,10 @@ class RequestState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
-    """A request as it was sent: `body` byte for byte, `signature` over exactly that."""
+    """A request as it was sent: `body` byte for byte, `signature` over exactly that.
+
+    `came_back` marks an approved one of which staff was told that the chain has not settled it.
+    """
 
     request_id: str
     amount_units: int
@@ -98,6 +105,7 @@ class OutboxRow:
     signature: str
     stored_at_ms: int
     state: RequestState = RequestState.STORED
+    came_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +161,14 @@ class Outbox:
     ) -> bool:
         """Write down that an approved request is settled or failed; False if it is not approved.
 
-        A failure is an outcome that nobody has been shown yet.
+        A failure is an outcome that nobody has been shown yet, and so is the end of a request that
+        had come back.
         """
         return await self._run(lambda db: _finish(db, request_id, state, notice, at_ms))
+
+    async def come_back(self, request_id: str, at_ms: int) -> None:
+        """Write down that staff is told of an approved request which the chain has not settled."""
+        await self._run(lambda db: _come_back(db, request_id, at_ms))
 
     async def mark_shown(self, request_id: str, at_ms: int) -> None:
         """Write down that lights and display have shown a request's outcome."""
@@ -291,7 +304,8 @@ def _finish(
     with database:
         cursor = database.execute(
             "UPDATE requests SET state = ?, notice = ?, notice_signature = ?, finished_at_ms = ?,"
-            " shown_at_ms = iif(?, NULL, shown_at_ms) WHERE request_id = ? AND state = 'approved'",
+            " shown_at_ms = iif(? OR came_back_at_ms IS NOT NULL, NULL, shown_at_ms)"
+            " WHERE request_id = ? AND state = 'approved'",
             (
                 state.value,
                 notice.body,
@@ -302,6 +316,15 @@ def _finish(
             ),
         )
     return cursor.rowcount == 1
+
+
+def _come_back(database: sqlite3.Connection, request_id: str, at_ms: int) -> None:
+    with database:
+        database.execute(
+            "UPDATE requests SET came_back_at_ms = ? WHERE request_id = ? AND state = 'approved'"
+            " AND came_back_at_ms IS NULL",
+            (at_ms, request_id),
+        )
 
 
 def _mark_shown(database: sqlite3.Connection, request_id: str, at_ms: int) -> None:
@@ -315,7 +338,10 @@ def _mark_shown(database: sqlite3.Connection, request_id: str, at_ms: int) -> No
 
 def _rows(database: sqlite3.Connection, where: str, *values: str) -> list[OutboxRow]:
     cursor = database.execute(_SELECT.format(where=where), values)
-    return [replace(OutboxRow(*fields), state=RequestState(fields[-1])) for fields in cursor]
+    return [
+        replace(OutboxRow(*fields), state=RequestState(state), came_back=bool(came_back))
+        for *fields, state, came_back in cursor
+    ]
 
 
 def _counts(database: sqlite3.Connection) -> OutboxCounts:

@@ -26,7 +26,17 @@ from taprail_terminal.identity import Identity
 from taprail_terminal.outbox import Outbox, OutboxRow, RequestState
 from taprail_terminal.outcome import CardProof
 from taprail_terminal.push_link import BelievedNotice
-from taprail_terminal.sale import NOT_SETTLED, Event, NotSent, NotSettled, Result, Sale, Settled
+from taprail_terminal.sale import (
+    NOT_SETTLED,
+    PAYMENT_FAILED,
+    Event,
+    NotSent,
+    NotSettled,
+    Result,
+    Sale,
+    Settled,
+    SettledAfterAll,
+)
 from taprail_terminal.tap_log import TapLog
 from taprail_terminal.timeline import Timeline
 
@@ -71,7 +81,7 @@ class Payments:
         self._clock = clock
         self._report = report
         self._early_notices: dict[str, BelievedNotice] = {}
-        self._came_back: set[str] = set()
+        self._came_back: set[tuple[str, str]] = set()
 
     async def sell(self, sale: Sale, card: CardProof) -> None:
         """Store a new request and carry it to its verdict."""
@@ -122,9 +132,10 @@ class Payments:
         if row.state is RequestState.STORED:
             await self.resolve(row)
             return
-        approved = row.state in {RequestState.APPROVED, RequestState.SETTLED}
-        code = NOT_SETTLED if row.state is RequestState.FAILED else None
-        self._report(Result(row.request_id, approved, code=code))
+        settled = row.state is RequestState.SETTLED
+        approved = settled or row.state is RequestState.APPROVED
+        code = PAYMENT_FAILED if row.state is RequestState.FAILED else None
+        self._report(Result(row.request_id, approved, code=code, settled=settled))
 
     async def shown(self, request_id: str) -> None:
         """Lights and display have shown a request's outcome; else the next start shows it."""
@@ -187,29 +198,43 @@ class Payments:
         request_id = notice.request_id
         match notice.status:
             case PaymentState.COMPLETED:
-                if await self._finish(RequestState.SETTLED, believed):
-                    self._taps.reach("settled", request_id, txHash=notice.tx_hash)
-                    self._taps.keep(request_id)
-                    self._report(Settled(request_id))
+                await self._note_settled(believed)
             case PaymentState.FAILED:
                 if await self._finish(RequestState.FAILED, believed):
                     _log.error("an approved payment has failed", request=request_id)
                     self._timeline.tell("failed", request=request_id, reason=notice.reason)
-                    self._come_back(believed)
+                    self._come_back(believed, PAYMENT_FAILED)
             case PaymentState.CONFIRMATION_FAILED:
                 self._timeline.tell(notice.status, request=request_id, txHash=notice.tx_hash)
-                self._come_back(believed)
+                at_ms = self._clock.now_ms()
+                await _until_stored(lambda: self._outbox.come_back(request_id, at_ms))
+                self._come_back(believed, NOT_SETTLED)
             case PaymentState.SENT:
                 self._timeline.tell(notice.status, request=request_id, txHash=notice.tx_hash)
             case _:
                 return  # on its way, as after every approval
 
-    def _come_back(self, believed: BelievedNotice) -> None:
+    async def _note_settled(self, believed: BelievedNotice) -> None:
+        notice = believed.notice
+        request_id = notice.request_id
+        if not await self._finish(RequestState.SETTLED, believed):
+            return
+        self._taps.reach("settled", request_id, txHash=notice.tx_hash)
+        self._taps.keep(request_id)
+        row = await _until_stored(lambda: self._outbox.find(request_id))
+        if row is not None and row.came_back:
+            # Staff was told that it might never be; whoever waits for that has to hear of it.
+            self._report(SettledAfterAll(Sale(request_id, notice.amount, earlier=True)))
+        else:
+            self._report(Settled(request_id))
+
+    def _come_back(self, believed: BelievedNotice, code: str) -> None:
         """Tell staff, once in a run: the gateway repeats at each connect what is not settled."""
         notice = believed.notice
-        if notice.request_id not in self._came_back:
-            self._came_back.add(notice.request_id)
-            self._report(NotSettled(Sale(notice.request_id, notice.amount, earlier=True)))
+        news = (notice.request_id, code)
+        if news not in self._came_back:
+            self._came_back.add(news)
+            self._report(NotSettled(Sale(notice.request_id, notice.amount, earlier=True), code))
 
     async def _finish(self, state: RequestState, believed: BelievedNotice) -> bool:
         request_id, at_ms = believed.notice.request_id, self._clock.now_ms()

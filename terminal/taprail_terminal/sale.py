@@ -44,7 +44,8 @@ class View:
     `amount_units` is None when there is nothing to pay. `reason` is a sentence for people, and
     `reason_code` finds the words that fit the display.
     `left_units` is what a limit leaves, when the gateway said so. `late` marks the result of an
-    earlier sale, which is shown over the current one. `request_id` says whose outcome this is, and
+    earlier sale, which is shown over the current one. `left_behind` says that the customer has
+    forgotten the card. `request_id` says whose outcome this is, and
     is not shown.
     """
 
@@ -57,6 +58,7 @@ class View:
     reason_code: str | None = None
     left_units: int | None = None
     late: bool = False
+    left_behind: bool = False
     auth_code: str | None = None
     request_id: str | None = None
     idle_text: str | None = None
@@ -151,10 +153,15 @@ class Result:
     code: str | None = None
     left_units: int | None = None
     auth_code: str | None = None
+    settled: bool = False
+    """Final on the chain by now; only of an earlier sale."""
 
 
 NOT_SETTLED: Final = "not_settled"
-"""The reason code under which an approved sale comes back."""
+"""The reason code under which an approved sale comes back: nobody knows yet whether it is paid."""
+
+PAYMENT_FAILED: Final = "payment_failed"
+"""The same, once it is proven that it never will be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +174,14 @@ class Settled:
 @dataclass(frozen=True, slots=True)
 class NotSettled:
     """The chain has not moved the money of an approved sale: staff has to know."""
+
+    sale: Sale
+    code: str = NOT_SETTLED
+
+
+@dataclass(frozen=True, slots=True)
+class SettledAfterAll:
+    """The money of a sale that had come back has moved in the end."""
 
     sale: Sale
 
@@ -201,6 +216,7 @@ Event = (
     | Result
     | Settled
     | NotSettled
+    | SettledAfterAll
     | TimeUp
     | ReaderLost
     | ReaderBack

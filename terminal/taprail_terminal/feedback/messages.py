@@ -61,6 +61,7 @@ ENGLISH: Final[Catalogue] = {
     "reason.single_limit.left": "At most {left} per payment",
     "reason.terminal_revoked": "Terminal is not active",
     "reason.terminal_unknown": "Terminal is not set up",
+    "reason.user_frozen": "Card is frozen",
     # Why a card was refused by the terminal itself.
     "reason.bank_card": "Bank cards and phones not accepted",
     "reason.card_cannot_sign": "Card did not sign",
@@ -68,12 +69,14 @@ ENGLISH: Final[Catalogue] = {
     "reason.not_our_card": "Card is not for this terminal",
     "reason.signing_not_ready": "No such cards right now",
     # Why a card has to be tapped again.
-    "reason.card_changed": "Hold one card only",
+    "reason.card_changed": "Card was swapped. Hold one still",
+    "reason.two_cards": "Two cards. Hold one only",
     "reason.torn": "Card removed too early",
     "reason.unreadable": "Hold card until the beep",
     "reason.not_stored": "Not charged. Terminal cannot store sales",
     # Why an approved sale comes back.
     "reason.not_settled": "Ask staff",
+    "reason.payment_failed": "Transfer failed. Ask staff",
     # The self-test's picture.
     "test.headline": "Display",
     "test.line": "Self-test running",

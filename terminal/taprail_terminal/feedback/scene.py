@@ -32,7 +32,7 @@ from taprail_terminal.feedback import sounds
 from taprail_terminal.feedback.lights import OFF, ON, Lights, Pattern
 from taprail_terminal.feedback.messages import ENGLISH, Catalogue, reason_text
 from taprail_terminal.feedback.sounds import Sound
-from taprail_terminal.sale import NOT_SETTLED, Phase, View
+from taprail_terminal.sale import NOT_SETTLED, PAYMENT_FAILED, Phase, View
 
 
 class Icon(StrEnum):
@@ -151,7 +151,8 @@ def _settled(view: View, words: Catalogue) -> Screen:
 
 
 def _declined(view: View, words: Catalogue) -> Screen:
-    key = "not_settled" if view.reason_code == NOT_SETTLED else "declined"
+    came_back = view.reason_code in {NOT_SETTLED, PAYMENT_FAILED}
+    key = "not_settled" if came_back else "declined"
     return _result(view, words, key, Icon.CROSS, _why(view, words, words["not_charged"]))
 
 

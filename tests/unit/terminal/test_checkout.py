@@ -7,7 +7,15 @@ from dataclasses import replace
 import pytest
 
 from taprail_common.errors import IllegalTransitionError
-from taprail_terminal.checkout import SHOWN_S, Checkout, Phase, begin, step
+from taprail_terminal.checkout import (
+    LEFT_BEHIND_S,
+    MAX_LATE_RESULTS,
+    SHOWN_S,
+    Checkout,
+    Phase,
+    begin,
+    step,
+)
 from taprail_terminal.sale import (
     Arm,
     Ask,
@@ -28,6 +36,7 @@ from taprail_terminal.sale import (
     Sale,
     SetReader,
     Settled,
+    SettledAfterAll,
     Show,
     TimeUp,
 )
@@ -61,24 +70,25 @@ EVENTS: dict[str, Event] = {
     "lost": ReaderLost("cable"),
     "back": ReaderBack(),
     "undo": NotSettled(Sale("r0", 900_000, earlier=True)),
+    "redo": SettledAfterAll(Sale("r0", 900_000, earlier=True)),
 }
 
 # The product of a till's phases and all events: the phase after it, "=" when it stays, "-" when it
 # cannot happen. Written by hand, not derived from the table under test.
 GRID = """
-               arm canc card read torn unrd rej gone nost yes no  late stld time lost back  undo
-idle           RDY -    -    -    -    -    -   =    =    =   =   APP  =    =    OOS  =     DEC
-ready          -   IDL  RDG  -    -    -    -   =    =    =   =   APP  =    =    OOS  =     DEC
-reading        -   -    -    WAI  TRY  TRY  REF =    =    =   =   =    =    =    OOS  =     =
-waiting        -   -    -    -    -    -    -   =    TRY  APP DEC =    =    UNK  =    =     =
-approved       RDY IDL  -    -    -    -    -   =    =    =   =   =    SET  IDL  =    =     =
-settled        RDY IDL  -    -    -    -    -   =    =    =   =   =    =    IDL  =    =     =
-declined       RDY IDL  -    -    -    -    -   =    =    =   =   =    =    IDL  =    =     =
-unknown        RDY -    -    -    -    -    -   =    DEC  APP DEC =    =    =    =    =     =
-try_again      -   IDL  RDG  -    -    -    -   =    =    =   =   =    =    RDY  =    =     =
-card_refused   -   IDL  RDG  -    -    -    -   =    =    =   =   =    =    RDY  =    =     =
-out_of_service -   =    -    -    -    -    -   =    =    =   =   APP  =    =    =    IDL   DEC
-"""
+               arm  canc card read torn unrd rej  gone nost yes  no   late stld time lost back undo redo
+idle           RDY  -    -    -    -    -    -    =    =    =    =    APP  =    =    OOS  =    DEC  SET
+ready          -    IDL  RDG  -    -    -    -    =    =    =    =    APP  =    =    OOS  =    DEC  SET
+reading        -    -    -    WAI  TRY  TRY  REF  =    =    =    =    =    =    =    OOS  =    =    =
+waiting        -    -    -    -    -    -    -    =    TRY  APP  DEC  =    =    UNK  =    =    =    =
+approved       RDY  IDL  -    -    -    -    -    =    =    =    =    =    SET  IDL  =    =    =    =
+settled        RDY  IDL  -    -    -    -    -    =    =    =    =    =    =    IDL  =    =    =    =
+declined       RDY  IDL  -    -    -    -    -    =    =    =    =    =    =    IDL  =    =    =    =
+unknown        RDY  -    -    -    -    -    -    =    DEC  APP  DEC  =    =    =    =    =    =    =
+try_again      -    IDL  RDG  -    -    -    -    =    =    =    =    =    =    RDY  =    =    =    =
+card_refused   -    IDL  RDG  -    -    -    -    =    =    =    =    =    =    RDY  =    =    =    =
+out_of_service -    =    -    -    -    -    -    =    =    =    =    APP  =    =    =    IDL  DEC  SET
+"""  # noqa: E501
 SHORT = {
     "IDL": Phase.IDLE,
     "RDY": Phase.READY,
@@ -170,7 +180,7 @@ def test_no_step_but_a_verdict_resolves_a_sale(phase: Phase, name: str) -> None:
     assert not lost or isinstance(event, Result | NotSent)
 
 
-@pytest.mark.parametrize("name", [name for name in EVENTS if name != "yes"])
+@pytest.mark.parametrize("name", [name for name in EVENTS if name not in {"yes", "redo"}])
 @pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.APPROVED])
 def test_green_comes_from_a_verdict_only(phase: Phase, name: str) -> None:
     try:
@@ -221,7 +231,7 @@ def test_a_fixed_price_takes_the_next_card_while_the_last_result_still_shows() -
 
 def test_a_result_makes_room_only_when_the_card_is_away() -> None:
     approved = fixed(CardSensed(), CardRead("r1"), YES)
-    assert approved.deadline_s is None
+    assert walk(approved, TimeUp(), now_s=LATER).phase is Phase.APPROVED
     away = walk(approved, CardRemoved(), now_s=10.0)
     assert away.deadline_s == 10.0 + SHOWN_S
     assert walk(away, TimeUp(), now_s=10.0 + SHOWN_S).phase is Phase.READY
@@ -341,3 +351,45 @@ def test_an_approved_sale_that_is_not_settled_waits_for_the_customer_to_go() -> 
     view = state.view
     assert (view.phase, view.request_id, view.amount_units) == (Phase.DECLINED, "r0", 900_000)
     assert (view.reason_code, view.late) == ("not_settled", True)
+
+
+def test_a_sale_that_came_back_and_settles_after_all_is_announced() -> None:
+    r0 = Sale("r0", 900_000, earlier=True)
+    state = walk(till(), NotSettled(r0))
+    assert (state.phase, state.view.reason_code) == (Phase.DECLINED, "not_settled")
+    state = walk(state, SettledAfterAll(r0))
+    assert state.phase is Phase.DECLINED  # for its time
+    state = walk(state, TimeUp(), now_s=LATER)
+    view = state.view
+    assert (view.phase, view.late, view.amount_units) == (Phase.SETTLED, True, 900_000)
+
+
+def test_bad_news_that_is_out_of_date_is_never_shown() -> None:
+    r0 = Sale("r0", 900_000, earlier=True)
+    state = walk(STATES[Phase.WAITING], NotSettled(r0), SettledAfterAll(r0), YES, CardRemoved())
+    shown = walk(state, TimeUp(), now_s=LATER)
+    assert (shown.phase, shown.view.request_id, shown.late_results) == (Phase.SETTLED, "r0", ())
+
+
+def test_late_results_are_bounded_and_what_finds_no_place_is_counted() -> None:
+    state = STATES[Phase.WAITING]
+    for number in range(MAX_LATE_RESULTS + 5):
+        state = walk(state, NotSettled(Sale(f"r{number + 10}", 1, earlier=True)))
+    assert (len(state.late_results), state.untold) == (MAX_LATE_RESULTS, 5)
+    first, _ = state.late_results[0]
+    assert first.request_id == "r10"
+
+
+def test_a_card_left_on_the_pad_is_asked_away_and_nothing_is_read_of_it() -> None:
+    approved = till(*_TAPPED, YES)
+    assert approved.deadline_s == LEFT_BEHIND_S
+    left = walk(approved, TimeUp(), now_s=LEFT_BEHIND_S)
+    assert (left.phase, left.view.left_behind, left.deadline_s) == (Phase.APPROVED, True, None)
+    assert step(left, TimeUp(), LATER) == (left, ())  # reminded of once
+    away = walk(left, CardRemoved(), now_s=LATER)
+    assert (away.view.left_behind, away.deadline_s) == (False, LATER + SHOWN_S)
+
+
+def test_a_card_that_leaves_does_not_give_the_gateway_more_time() -> None:
+    waiting = walk(start(), ReaderBack(), Arm(PRICE), CardSensed(), CardRead("r1"), now_s=1.0)
+    assert walk(waiting, CardRemoved(), now_s=2.0).deadline_s == 1.0 + TIMEOUT_S

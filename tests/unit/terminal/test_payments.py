@@ -20,7 +20,16 @@ from taprail_terminal.outbox import Outbox, RequestState
 from taprail_terminal.outcome import CardProof
 from taprail_terminal.payments import Payments, Seller
 from taprail_terminal.push_link import believe_notice
-from taprail_terminal.sale import Event, NotSent, NotSettled, Result, Sale, Settled
+from taprail_terminal.sale import (
+    PAYMENT_FAILED,
+    Event,
+    NotSent,
+    NotSettled,
+    Result,
+    Sale,
+    Settled,
+    SettledAfterAll,
+)
 from taprail_terminal.storage import DeviceStore
 from taprail_terminal.tap_log import TapLog
 from taprail_terminal.timeline import Timeline
@@ -135,10 +144,26 @@ async def test_an_approved_sale_that_is_not_settled_comes_back_once(shop: Shop) 
     await shop.payments.shown(SALE.request_id)
     for _ in range(2):  # as at each connect
         await shop.notice("confirmation_failed")
-    await shop.notice("failed")
     assert await shop.told() == NotSettled(replace(SALE, earlier=True))
+    await shop.notice("failed")
+    assert await shop.told() == NotSettled(replace(SALE, earlier=True), PAYMENT_FAILED)
     assert shop.events.empty()
     assert await shop.state() is RequestState.FAILED
     (row,) = await shop.outbox.unseen()
     await shop.payments.resume(row)
-    assert await shop.told() == Result(SALE.request_id, approved=False, code="not_settled")
+    assert await shop.told() == Result(SALE.request_id, approved=False, code=PAYMENT_FAILED)
+
+
+async def test_a_sale_that_came_back_and_settles_is_told_even_after_a_restart(shop: Shop) -> None:
+    await shop.payments.sell(SALE, CARD)
+    await shop.told()
+    await shop.payments.shown(SALE.request_id)
+    await shop.notice("confirmation_failed")
+    assert isinstance(await shop.told(), NotSettled)
+    await shop.notice("completed")
+    assert await shop.told() == SettledAfterAll(replace(SALE, earlier=True))
+    (row,) = await shop.outbox.unseen()  # the power went before it was shown
+    await shop.payments.resume(row)
+    assert await shop.told() == Result(SALE.request_id, approved=True, settled=True)
+    await shop.payments.shown(SALE.request_id)
+    assert await shop.outbox.unseen() == []

@@ -18,6 +18,7 @@ from taprail_terminal.feedback.text_fit import SMALLEST_PX, fit
 from taprail_terminal.sale import (
     CARD_CHANGED,
     NOT_SETTLED,
+    PAYMENT_FAILED,
     CardTorn,
     CardUnreadable,
     NotSent,
@@ -136,7 +137,7 @@ def test_a_code_of_a_newer_gateway_is_shown_in_its_own_words() -> None:
 
 def test_every_reason_has_words_that_fit_with_and_without_the_bar() -> None:
     again = [CardTorn("").code, CardUnreadable("").code, NotSent("", "").code]
-    again += [CARD_CHANGED, NOT_SETTLED]
+    again += [CARD_CHANGED, "two_cards", NOT_SETTLED, PAYMENT_FAILED]
     signing = [CANNOT_SIGN.code, NOT_BY_CARD.code, NOT_READY.code]
     codes = [*Reason, *Objection, BANK_CARD.code, UNKNOWN_CARD.code, *signing, *again]
     catalogued = {key.split(".")[1] for key in ENGLISH if key.startswith("reason.")}

@@ -1,0 +1,91 @@
+"""Every step between the phases of a sale, and nothing else: the table that `checkout` walks.
+
+Answers for which event may happen where. What an event brings with it, and when the clock runs, is
+in `checkout`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from taprail_terminal.sale import Phase
+
+
+class Kind(StrEnum):
+    """What an event means to the sale that is on."""
+
+    ARM = "arm"
+    CANCEL = "cancel"
+    CARD = "card"
+    READ = "read"
+    TORN = "torn"
+    UNREADABLE = "unreadable"
+    REJECTED = "rejected"
+    REMOVED = "removed"
+    NOT_SENT = "not_sent"
+    YES = "yes"
+    NO = "no"
+    LATE = "late"
+    """The result of another sale than the one that is on."""
+    SETTLED = "settled"
+    TIME_UP = "time_up"
+    LEFT_BEHIND = "left_behind"
+    """The card still lies there, long after it was asked away."""
+    READER_LOST = "reader_lost"
+    READER_BACK = "reader_back"
+
+
+_P = Phase
+_K = Kind
+
+REST: Final = None
+"""In the table: wherever the terminal rests now, see `_rest`."""
+
+_SHOWN: Final[dict[Kind, Phase | None]] = {
+    # A result is on the display. The next card, and the till's next amount, need not wait.
+    _K.ARM: _P.READY,
+    _K.CANCEL: REST,
+    _K.CARD: _P.READING,
+    _K.TIME_UP: REST,
+}
+
+TRANSITIONS: Final[dict[Phase, dict[Kind, Phase | None]]] = {
+    _P.IDLE: {_K.ARM: _P.READY, _K.LATE: REST, _K.READER_LOST: REST},
+    _P.READY: {_K.CARD: _P.READING, _K.CANCEL: REST, _K.LATE: REST, _K.READER_LOST: REST},
+    _P.READING: {
+        _K.READ: _P.WAITING,
+        _K.TORN: _P.TRY_AGAIN,
+        _K.UNREADABLE: _P.TRY_AGAIN,
+        _K.REJECTED: _P.CARD_REFUSED,
+        _K.READER_LOST: REST,
+    },
+    # No clock ever turns waiting into a no: from here on only a verdict says so.
+    _P.WAITING: {
+        _K.YES: _P.APPROVED,
+        _K.NO: _P.DECLINED,
+        _K.NOT_SENT: _P.TRY_AGAIN,
+        _K.TIME_UP: _P.UNKNOWN,
+    },
+    _P.UNKNOWN: {_K.YES: _P.APPROVED, _K.NO: _P.DECLINED, _K.ARM: _P.READY},
+    _P.APPROVED: {**_SHOWN, _K.SETTLED: _P.SETTLED},
+    _P.SETTLED: _SHOWN,
+    _P.DECLINED: _SHOWN,
+    _P.TRY_AGAIN: _SHOWN,
+    _P.CARD_REFUSED: _SHOWN,
+    _P.OUT_OF_SERVICE: {
+        _K.CANCEL: REST,
+        _K.LATE: REST,
+        _K.READER_LOST: REST,
+        _K.READER_BACK: REST,
+    },
+}
+"""Every step between phases. What is neither here nor in REMARKS raises and changes nothing."""
+
+REMARKS: Final = frozenset({_K.REMOVED, _K.LATE, _K.LEFT_BEHIND, _K.READER_LOST, _K.READER_BACK})
+"""May happen at any time; where the table has no step for one, it is noted and the phase stays."""
+
+RESULT_SHOWN: Final = frozenset(
+    phase for phase, row in TRANSITIONS.items() if _K.TIME_UP in row
+) - {_P.WAITING}
+"""In which a customer reads what came of it, for a while."""
