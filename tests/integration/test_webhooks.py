@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ from tests.support.ledger_payments import accepted, bound, completed, confirm
 from tests.support.manual_clock import ManualClock
 
 HERE = "127.0.0.1"
+WAIT_S = 20
 HOUR_S = 3_600
 CHAIN = {"rpc_urls": ["http://127.0.0.1:9"], "chain_id": 1, "token": "0x" + "ab" * 20}
 SETTINGS = GatewaySettings.model_validate({"chain": CHAIN})
@@ -47,11 +49,17 @@ class Receiver:
     """A merchant's server."""
 
     status: int = 204
+    hangs: asyncio.Event | None = None
+    """Answers only once this is set."""
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
     told: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
 
     async def answer(self, request: web.Request) -> web.Response:
         headers = {name.lower(): value for name, value in request.headers.items()}
         self.told.append((headers, await request.read()))
+        self.heard.set()
+        if self.hangs is not None:
+            await self.hangs.wait()
         return web.Response(status=self.status)
 
     def events(self) -> list[tuple[str, str]]:
@@ -71,6 +79,10 @@ class Office:
     url: str
     receiver: Receiver
     dispatcher: Dispatcher
+    wakeups: Wakeups
+    other_url: str
+    other: Receiver
+    """Another merchant's server, which is told the same here."""
 
     def add(self, url: str | None = None) -> tuple[str, str]:
         """One more endpoint: its id and its secret."""
@@ -98,7 +110,9 @@ async def office(ledger: Ledger, tmp_path: Path) -> AsyncIterator[Office]:
     custody = Custody.load(tmp_path / "webhook-master.key")
     clock, receiver, random = ManualClock(NOW_MS), Receiver(), Random(1)
     app = web.Application()
+    other = Receiver()
     app.router.add_post("/hooks", receiver.answer)
+    app.router.add_post("/other", other.answer)
     registry = seed_registry(ledger)
     ledger.write_now(partial(outbox.enable, wanted={"webhook": outbox.TOLD}))
     async with TestServer(app, host=HERE) as server, Outside([HERE]) as outside:
@@ -107,10 +121,14 @@ async def office(ledger: Ledger, tmp_path: Path) -> AsyncIterator[Office]:
             *callback_lines({"webhook": WebhookHandler(SETTINGS)}, ledger, clock, random),
             Line(DeliveryQueue(), sender, ledger, clock, random),
         ]
-        dispatcher = Dispatcher(ledger, lines, clock, Wakeups(), random)
+        wakeups = Wakeups()
+        dispatcher = Dispatcher(ledger, lines, clock, wakeups, random)
         assert await dispatcher.take_lease()
-        url = str(server.make_url("/hooks"))
-        yield Office(ledger, registry, clock, custody, url, receiver, dispatcher)
+        url, other_url = (str(server.make_url(path)) for path in ("/hooks", "/other"))
+        yield Office(
+            *(ledger, registry, clock, custody, url, receiver, dispatcher, wakeups),
+            *(other_url, other),
+        )
 
 
 @on_both_engines
@@ -205,6 +223,56 @@ async def test_two_endpoints_do_not_wait_for_each_other(office: Office) -> None:
     await office.turn()
     assert len(office.receiver.told) == 2
     assert sorted(office.statuses()) == ["done", "done", "waiting", "waiting"]
+
+
+async def test_a_receiver_that_hangs_keeps_no_other_waiting(office: Office) -> None:
+    office.add()
+    office.add(office.other_url)
+    office.receiver.hangs = asyncio.Event()
+    (first,) = completed(office.ledger, office.registry)
+    await office.dispatcher.start()
+    try:
+        async with asyncio.timeout(WAIT_S):
+            await office.receiver.heard.wait()
+            await office.other.heard.wait()
+            for _ in range(webhooks.MAX_OF_ENDPOINT + 1):
+                office.other.heard.clear()
+                completed(office.ledger, office.registry)
+                office.wakeups.callbacks.ring()
+                await office.other.heard.wait()
+            assert len(office.other.told) == webhooks.MAX_OF_ENDPOINT + 2
+            assert len(office.receiver.told) == webhooks.MAX_OF_ENDPOINT, "it is sent no more"
+            office.receiver.hangs.set()
+            while len(office.receiver.told) < webhooks.MAX_OF_ENDPOINT + 2:
+                office.receiver.heard.clear()
+                await office.receiver.heard.wait()
+    finally:
+        office.receiver.hangs.set()
+        await office.dispatcher.stop()
+    told = [payment for _, payment in office.receiver.events()]
+    assert told[0] == first
+    assert len(set(told)) == len(told), "what is under way is not begun once more"
+
+
+@on_both_engines
+async def test_one_that_does_not_take_it_is_asked_by_one_at_a_time(office: Office) -> None:
+    slow, _ = office.add()
+    now_ms = office.clock.now_ms()
+    tell = partial(webhooks.enqueue, endpoint_ids=[slow], event="e", body=b"{}", at_ms=now_ms)
+    for number in range(6):
+        office.ledger.write_now(partial(tell, about=f"0x{number:064x}"))
+    look = partial(webhooks.due, now_ms=now_ms, limit=BATCH)
+    before = office.ledger.read_now(look)
+    assert len(before) == webhooks.MAX_OF_ENDPOINT
+    office.ledger.write_now(
+        partial(webhooks.put_off, delivery=before[0], due_at_ms=now_ms + 1, error="answered 500")
+    )
+    assert [each.id for each in office.ledger.read_now(look)] == [before[1].id]
+    assert office.ledger.read_now(partial(webhooks.next_due_ms, after_ms=now_ms)) == now_ms + 1
+    later = office.ledger.read_now(partial(look, now_ms=now_ms + 1))
+    office.ledger.write_now(partial(webhooks.finish, delivery_ids=[before[0].id], at_ms=now_ms))
+    assert len(later) == webhooks.MAX_OF_FAILING
+    assert len(office.ledger.read_now(look)) == webhooks.MAX_OF_ENDPOINT, "it takes things again"
 
 
 @on_both_engines

@@ -52,7 +52,7 @@ async def reward(ledger_url: str, key_file: str, settings_json: str) -> None:
 def is_anything_open(connection: Connection) -> bool:
     return (
         any(queries.open_counts(connection).values())
-        or outbox.next_due_ms(connection, "reward") is not None
+        or outbox.next_due_ms(connection, "reward", 0) is not None
         or bool(mints.counts(connection))
     )
 

@@ -30,6 +30,9 @@ LEASE: Final = "callbacks"
 RENEW_MS: Final = 3_000
 """Three times within a lease's life, so that one slow commit loses nothing."""
 
+GATHER_S: Final = 0.02
+"""Rows that end together are followed by one look."""
+
 LOOK_EVERY_MS: Final = 1_000
 """The longest that a row waits when nobody rang: another gateway may have written it."""
 
@@ -80,6 +83,8 @@ class Dispatcher:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+        for line in self._lines:
+            await line.stop()
         lease, self._lease = self._lease, None
         if lease is None:
             return
@@ -107,7 +112,7 @@ class Dispatcher:
     async def tick(self) -> None:
         """Hand on what is due, a batch of each queue; nothing while another gateway dispatches."""
         for line in self._lines:
-            await self._once(line)
+            await self._under_lease(line.tick)
 
     def _acquire(self, connection: Connection) -> Lease | None:
         now_ms, takeover = self._clock.now_ms(), self._ledger.is_exclusive
@@ -117,13 +122,13 @@ class Dispatcher:
         self._lease = None
         _log.error("callbacks.lease_lost")
 
-    async def _once(self, line: Line[Any]) -> int:
+    async def _under_lease(self, step: Callable[[Lease], Awaitable[int | None]]) -> int:
         """One step of a line; how long it may rest then, in ms."""
         lease = self._lease
         if lease is None:
             return LOOK_EVERY_MS
         try:
-            next_ms = await line.tick(lease)
+            next_ms = await step(lease)
         except LeaseLostError:
             if self._lease is lease:
                 self._lose()
@@ -136,9 +141,8 @@ class Dispatcher:
 
     async def _serve(self, line: Line[Any], bell: Listener) -> None:
         bell.clear()  # before looking: what comes meanwhile rings again
-        rest_ms = await self._once(line)
-        if rest_ms:
-            await bell.wait(rest_ms)
+        await bell.wait(await self._under_lease(partial(line.begin, on_end=bell.ring)))
+        await asyncio.sleep(GATHER_S)
 
     async def _supervise(self, loop: str, step: Callable[[], Awaitable[None]]) -> None:
         """Call for ever; after an error pause, ever longer."""

@@ -1,14 +1,16 @@
 """One queue and its handler: due rows in, and what came of them back into the ledger.
 
-Queues do not wait for each other, only rows of one queue and payment do. A row is handed on at
-least once. A failure is written down with the time of the next try; after too many the row is
-dead, with an alert. Whatever a handler does, the payment is not touched.
+Queues do not wait for each other, and neither do rows: only those of one payment (and receiver) go
+one after the other, which is the queue's business. So whoever is slow to take something keeps no
+other waiting, within the bounds on what is under way at once. A row is handed on at least once. A
+failure is written down with the time of the next try; after too many the row is dead, with an
+alert. Whatever a handler does, the payment is not touched.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -28,7 +30,7 @@ from taprail_gateway.ledger.errors import Overloaded, StorageError
 from taprail_gateway.ledger.leases import Lease, LeaseLostError
 
 BATCH: Final = 100
-"""Rows read at once."""
+"""Rows read at once, and under way at most."""
 
 HANDLE_TIMEOUT_S: Final = 30.0
 """For one row, so that what hangs becomes a failure."""
@@ -71,7 +73,7 @@ class Queue(Protocol[R]):
         ...
 
     def due(self, connection: Connection, now_ms: int, limit: int) -> list[R]: ...
-    def next_due_ms(self, connection: Connection) -> int | None: ...
+    def next_due_ms(self, connection: Connection, after_ms: int) -> int | None: ...
     def finish(self, connection: Connection, row_ids: Sequence[int], at_ms: int) -> None: ...
     def put_off(self, connection: Connection, row: R, due_at_ms: int, error: str) -> None: ...
     def bury(self, connection: Connection, row: R, at_ms: int, error: str) -> None: ...
@@ -103,7 +105,7 @@ class Finisher(Generic[R]):
 
 
 class Line(Generic[R]):
-    """The rows of one queue. `tick` hands on what is due now."""
+    """The rows of one queue. `begin` hands on what is due now, and waits for none of it."""
 
     def __init__(
         self, queue: Queue[R], handler: Handler[R], ledger: Ledger, clock: Clock, random: Random
@@ -116,22 +118,61 @@ class Line(Generic[R]):
         self._random = random
         self._room = asyncio.Semaphore(handler.at_once)
         self._finisher = Finisher(queue)
+        self._under_way: dict[int, asyncio.Task[None]] = {}
+        self._failures: list[tuple[Lease, BaseException]] = []
 
-    async def tick(self, lease: Lease) -> int | None:
-        """Hand on one batch; ms until there is more to do, None when nothing waits.
+    async def begin(self, lease: Lease, on_end: Callable[[], None]) -> int | None:
+        """Hand on what is due and not under way; `on_end` is called whenever one of them has ended,
+        since then there may be more to do. Else look again after so many ms; None: nothing waits
+        for its time.
 
-        Raises LeaseLostError, StorageError or Overloaded: nothing is lost by that.
+        Raises what ended a row that is nobody's failure (LeaseLostError, StorageError, Overloaded):
+        nothing is lost by that.
         """
+        self._raise_failure(lease)
+        # A row that ends while we read is in what we read, and must not be begun once more.
+        busy = set(self._under_way)
         now_ms = self._clock.now_ms()
-        batch = await self._ledger.read(partial(self._queue.due, now_ms=now_ms, limit=BATCH))
-        done = await asyncio.gather(
-            *(self._serve(lease, row) for row in batch), return_exceptions=True
-        )
-        for outcome in done:
-            if isinstance(outcome, BaseException):
-                raise outcome
-        next_ms = await self._ledger.read(self._queue.next_due_ms)
-        return None if next_ms is None else max(0, next_ms - self._clock.now_ms())
+        batch, next_ms = await self._ledger.read(partial(self._look, now_ms=now_ms))
+        for row in [row for row in batch if row.id not in busy][: BATCH - len(self._under_way)]:
+            task = asyncio.create_task(self._serve(lease, row))
+            self._under_way[row.id] = task
+            task.add_done_callback(partial(self._ended, lease, row, on_end))
+        return None if next_ms is None else max(1, next_ms - self._clock.now_ms())
+
+    async def tick(self, lease: Lease) -> None:
+        """Hand on one batch, and wait for its end; raises as `begin` does."""
+        await self.begin(lease, _nobody)
+        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+        self._raise_failure(lease)
+
+    async def stop(self) -> None:
+        """Leave off wherever it is."""
+        tasks = list(self._under_way.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._failures.clear()
+
+    def _look(self, connection: Connection, now_ms: int) -> tuple[list[R], int | None]:
+        batch = self._queue.due(connection, now_ms, BATCH)
+        return batch, self._queue.next_due_ms(connection, now_ms)
+
+    def _ended(
+        self, lease: Lease, row: R, on_end: Callable[[], None], task: asyncio.Task[None]
+    ) -> None:
+        del self._under_way[row.id]
+        failure = None if task.cancelled() else task.exception()
+        if failure is not None:
+            self._failures.append((lease, failure))
+        on_end()
+
+    def _raise_failure(self, lease: Lease) -> None:
+        """Of what an older lease has begun, only that it was lost, which is known."""
+        failures, self._failures = self._failures, []
+        for theirs, failure in failures:
+            if theirs is lease or not isinstance(failure, LeaseLostError):
+                raise failure
 
     async def _serve(self, lease: Lease, row: R) -> None:
         async with self._room:
@@ -180,3 +221,7 @@ class Line(Generic[R]):
             tries=tries,
             reason=failure,
         )
+
+
+def _nobody() -> None:
+    """Waits for the end by itself."""

@@ -28,7 +28,7 @@ _TIMEOUT: Final = ClientTimeout(total=10, connect=5)
 """Standard Webhooks asks receivers to answer within 15 to 30 s and to work later; this is for one
 try of many."""
 
-_CONNECTIONS: Final = 50
+_CONNECTIONS: Final = 100
 _CONNECTIONS_PER_HOST: Final = 8
 """So that one slow receiver does not take the room of all: twice what one endpoint is sent at once,
 for those that share a host."""

@@ -118,9 +118,9 @@ class DeliveryQueue:
         """See `webhooks.due`."""
         return webhooks.due(connection, now_ms, limit)
 
-    def next_due_ms(self, connection: Connection) -> int | None:
+    def next_due_ms(self, connection: Connection, after_ms: int) -> int | None:
         """See `webhooks.next_due_ms`."""
-        return webhooks.next_due_ms(connection)
+        return webhooks.next_due_ms(connection, after_ms)
 
     def finish(self, connection: Connection, row_ids: Sequence[int], at_ms: int) -> None:
         """See `webhooks.finish`."""
@@ -138,7 +138,7 @@ class DeliveryQueue:
 class DeliverySender:
     """Posts deliveries."""
 
-    at_once: int = 50
+    at_once: int = 100
     """As many as there are connections; what of them is for one receiver, `webhooks.due` bounds."""
 
     def __init__(self, ledger: Ledger, custody: Custody, outside: Outside, clock: Clock) -> None:

@@ -133,9 +133,9 @@ class CallbackQueue:
         """See `due` below."""
         return due(connection, self.name, now_ms, limit)
 
-    def next_due_ms(self, connection: Connection) -> int | None:
+    def next_due_ms(self, connection: Connection, after_ms: int) -> int | None:
         """See `next_due_ms` below."""
-        return next_due_ms(connection, self.name)
+        return next_due_ms(connection, self.name, after_ms)
 
     def finish(self, connection: Connection, row_ids: Sequence[int], at_ms: int) -> None:
         """See `finish` below."""
@@ -162,9 +162,10 @@ def due(connection: Connection, kind: str, now_ms: int, limit: int) -> list[Call
     return [Callback(**{**row, "state": PaymentState(row["state"])}) for row in rows]
 
 
-def next_due_ms(connection: Connection, kind: str) -> int | None:
-    """When the next row is due; None when none waits."""
-    return connection.execute(select(func.min(_c.due_at_ms)).where(_is_next(kind))).scalar()
+def next_due_ms(connection: Connection, kind: str, after_ms: int) -> int | None:
+    """When the next row is due that is not yet; None when none is to come."""
+    later = select(func.min(_c.due_at_ms)).where(_is_next(kind), _c.due_at_ms > after_ms)
+    return connection.execute(later).scalar()
 
 
 def finish(connection: Connection, callback_ids: Sequence[int], at_ms: int) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, case, exists, func, insert, select, update
 
 from taprail_common.errors import InputError, OperatorError
 from taprail_common.ids import new_id
@@ -29,7 +29,10 @@ MAX_ENDPOINTS: Final = 5
 """Of one merchant: each costs a delivery for every step of every payment."""
 
 MAX_OF_ENDPOINT: Final = 4
-"""Deliveries that go to one endpoint at the same time: as many as it is given connections."""
+"""Deliveries that go to one endpoint at the same time."""
+
+MAX_OF_FAILING: Final = 1
+"""The same while the endpoint has not taken something: it holds up its own, and nobody else's."""
 
 DEAD_ALERT: Final = "webhook_dead"
 MAX_ERROR: Final = 500
@@ -182,22 +185,27 @@ def enqueue(
 
 def due(connection: Connection, now_ms: int, limit: int) -> list[Delivery]:
     """What is to go out now, in order; of one payment and endpoint the first that waits, and of
-    one endpoint so many at most that one which hangs holds up nobody else's."""
+    one endpoint so many at most that one which hangs holds up nobody else's. What is under way is
+    among them until it is finished or put off."""
     place = func.row_number().over(partition_by=_d.endpoint_id, order_by=(_d.due_at_ms, _d.id))
     ready = select(_d.id, place.label("place")).where(_is_next(), _d.due_at_ms <= now_ms).subquery()
+    failing = select(_d.endpoint_id).where(delivery_is_waiting, _d.tries > 0).distinct().subquery()
+    room = case((failing.c.endpoint_id.is_(None), MAX_OF_ENDPOINT), else_=MAX_OF_FAILING)
     statement = (
         select(*(_d[each.name] for each in fields(Delivery)))
         .join(ready, ready.c.id == _d.id)
-        .where(ready.c.place <= MAX_OF_ENDPOINT)
+        .outerjoin(failing, failing.c.endpoint_id == _d.endpoint_id)
+        .where(ready.c.place <= room)
         .order_by(_d.due_at_ms, _d.id)
         .limit(limit)
     )
     return [Delivery(**row) for row in connection.execute(statement).mappings()]
 
 
-def next_due_ms(connection: Connection) -> int | None:
-    """When the next one is due; None when none waits."""
-    return connection.execute(select(func.min(_d.due_at_ms)).where(_is_next())).scalar()
+def next_due_ms(connection: Connection, after_ms: int) -> int | None:
+    """When the next one is due that is not yet; None when none is to come."""
+    later = select(func.min(_d.due_at_ms)).where(_is_next(), _d.due_at_ms > after_ms)
+    return connection.execute(later).scalar()
 
 
 def finish(connection: Connection, delivery_ids: Sequence[int], at_ms: int) -> None:
