@@ -3,7 +3,9 @@
     days    settlement through every crash point and every fault of the proxy, in each seed
     chaos   the whole stack; its faults, kills, reorgs … are dealt over the seeds, each alone
     attacks requests by someone who means ill: thousands in each seed, and none may be accepted
-    model   the state machine over ledger and loops, beside the others on the second core
+    model   the state machine over ledger and loops, beside the others with what they leave over
+
+Two turns are under way at once, because most of one is waiting for blocks.
 
 A soak of an hour is to see twenty seeds. What it has really met it says at its end; a fault that
 an hour should have met and did not is a failure like any other. Exit code 1 when anything was
@@ -13,11 +15,14 @@ found, with the command that does it again.
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import secrets
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final
@@ -33,6 +38,10 @@ from tests.support.postgres_server import NoPostgresError, PostgresServer
 NAMES: Final = ("days", "chaos", "attacks", "model")
 BESIDE: Final = "model"
 """It computes while the others wait for blocks."""
+_AT_ONCE: Final = 2
+"""Turns of the others: a core each when they compute."""
+_NICENESS: Final = 10
+"""Of what computes beside them, so that it delays no block."""
 PLANNED_MINUTES: Final = 60.0
 PLANNED_SEEDS: Final = 20
 PLANNED_STEPS: Final = 100_000
@@ -52,7 +61,7 @@ Multicall = Annotated[Path | None, typer.Option(help="Artifact of the published 
 
 @dataclass
 class Soak:
-    """What has been run so far; its parts are used by two threads."""
+    """What has been run so far; its parts are used by several threads."""
 
     console: Console
     deadline_s: float
@@ -60,17 +69,33 @@ class Soak:
     covered: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def run(self, campaigns: Mapping[str, Campaign], seed: int, longest: float) -> None:
+    def run(
+        self, campaigns: Mapping[str, Campaign], seed: int, longest: float, at_once: int = 1
+    ) -> None:
         """Every campaign with a seed before the next seed, until the time is over."""
-        while self._left_minutes() > 0:
-            for name, campaign in campaigns.items():
-                if self._left_minutes() <= 0:
-                    return
-                self._turn(name, campaign, seed, min(longest, self._left_minutes()))
-            seed += 1
+        turns = ((seed + number, name) for number in itertools.count() for name in campaigns)
+
+        def work() -> None:
+            while (left := self._left_minutes()) > 0:
+                with self._lock:
+                    own_seed, name = next(turns)
+                self._turn(name, campaigns[name], own_seed, min(longest, left))
+
+        with ThreadPoolExecutor(at_once) as workers:
+            try:
+                for done in [workers.submit(work) for _ in range(at_once)]:
+                    done.result()
+            finally:
+                self.deadline_s = time.monotonic()  # also when a person has interrupted it
+
+    def run_beside(self, campaigns: Mapping[str, Campaign], seed: int) -> None:
+        """The same in short turns, and only while nobody else wants the processor."""
+        # On Linux that is this thread's own, and of all that it starts.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        self.run(campaigns, seed, _BESIDE_MINUTES)
 
     def _turn(self, name: str, campaign: Campaign, seed: int, minutes: float) -> None:
-        self.console.print(f"\n[bold]{name}[/] with seed {seed}")
+        self.console.print(f"[bold]{name} {seed}[/] begins")
         began_s = time.monotonic()
         try:
             found = campaign(seed, max(minutes, _SHORTEST_TURN_MINUTES))
@@ -128,10 +153,10 @@ def main(
         beside = {
             name: wanted.pop(name) for name in (BESIDE,) if len(wanted) > 1 and name in wanted
         }
-        thread = threading.Thread(target=soak.run, args=(beside, first_seed, _BESIDE_MINUTES))
+        thread = threading.Thread(target=soak.run_beside, args=(beside, first_seed))
         if beside:
             thread.start()
-        soak.run(wanted, first_seed, minutes)
+        soak.run(wanted, first_seed, minutes, _AT_ONCE)
         if beside:
             thread.join()
     plan = _planned(chosen, means) if minutes >= PLANNED_MINUTES else Counter()

@@ -7,11 +7,13 @@ are for `days`, which is quicker at them; here are those of the gateway's door.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import shlex
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -47,13 +49,13 @@ class Chaos:
     def __init__(self, first_seed: int, means: Means) -> None:
         self._deck = _deck(random.Random(first_seed))
         self._means = means
-        self._turns = 0
+        self._makes = itertools.cycle(_MAKES)
+        self._lock = threading.Lock()
 
     def __call__(self, seed: int, minutes: float) -> Found:
         """`taprail-sim chaos` with this seed; its timeline goes to this terminal."""
-        make = _MAKES[self._turns % len(_MAKES)]
-        self._turns += 1
-        faults = self.deal()
+        with self._lock:  # two turns may begin at once
+            make, faults = next(self._makes), self.deal()
         command = [
             *(str(Path(sys.executable).parent / "taprail-sim"), "chaos", "--json"),
             *("--seed", str(seed), "--minutes", f"{minutes:g}"),

@@ -8,9 +8,12 @@ so that it can be had again by itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
+import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,7 +21,6 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Final
@@ -37,47 +39,49 @@ from taprail_hwsim.published import Published
 from taprail_hwsim.rpc_proxy import FAULTS
 from tests.soak.campaign import Found, Means
 from tests.support import crash_day, shop_day
-from tests.support.crash_day import POINTS, event_before
+from tests.support.crash_day import CALM, POINTS, event_before
+from tests.support.postgres_server import PostgresServer
 from tests.support.reward_shop import RewardShop
-from tests.support.shop_day import EVENTS, Day, shop_of_a_day
+from tests.support.shop_day import EVENTS, LONGEST_DAY_MS, MET_ON, Day, shop_of_a_day
 
 CRASHES: Final = tuple(CRASH_PREFIX + point for point in POINTS)
-RPC_TIMEOUT_MS: Final = 400
+RPC_TIMEOUT_MS: Final = 1_000
+"""What hangs is given up after it; a node is slow as well while other campaigns compute."""
 BLOCKS_TO_SETTLE: Final = 10
 _KEPT: Final = Path("build/soak")
 _LATEST_HIT: Final = 3
+_WITH_FAULTS: Final = ("business", "fee_spike", "poor_lanes", "reorg")
+"""What may come amid a fault of the wire."""
 _A_DAYS_SALES: Final = 1_000
 """More than there ever are: request ids are counted."""
 _LONGEST_DAY_S: Final = 180.0
 
 
 class Days:
-    """A campaign; every second seed is on PostgreSQL, where there is one."""
+    """A campaign; two seeds are on files and two on PostgreSQL, where there is one, so that either
+    meets all faults."""
 
     def __init__(self, means: Means) -> None:
         self._means = means
-        self._turns = 0
 
     def __call__(self, seed: int, minutes: float) -> Found:
         """In a process of its own, so that what it says and leaves behind ends with it."""
-        self._turns += 1
-        words = ["--seed", str(seed), "--minutes", f"{minutes:g}"]
-        if self._turns % 2 == 0 and self._means.postgres_url is not None:
-            words += ["--database", self._means.postgres_url]
-        if self._turns % 3 == 0 and self._means.token is not None:
-            words += ["--token", str(self._means.token), "--multicall", str(self._means.multicall)]
+        words = ["--seed", str(seed), *self._options(seed)]
         _KEPT.mkdir(parents=True, exist_ok=True)
         kept = _KEPT / f"days-{seed}.log"
         with kept.open("w") as log, tempfile.NamedTemporaryFile(suffix=".json") as report:
             done = subprocess.run(
-                [sys.executable, "-m", "tests.soak.days", *words, "--report", report.name],
+                [
+                    *(sys.executable, "-m", "tests.soak.days", *words),
+                    *("--minutes", f"{minutes:g}", "--report", report.name),
+                ],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 check=False,
                 timeout=minutes * 60 + _LONGEST_DAY_S,
             )
             text = Path(report.name).read_text()
-        repeat = f"python -m tests.soak.days --seed {seed}"
+        repeat = shlex.join(["python", "-m", "tests.soak.days", *words])
         if done.returncode or not text:
             return Found(False, f"ended with code {done.returncode}: see {kept}", repeat)
         lived, failed = json.loads(text)
@@ -87,6 +91,14 @@ class Days:
             return Found(False, f"{summary}: see {kept}", f"{repeat} {again}", lived)
         kept.unlink()
         return Found(True, summary, repeat, lived)
+
+    def _options(self, seed: int) -> list[str]:
+        words = []
+        if seed // 2 % 2 and self._means.postgres_url is not None:
+            words.append("--postgres")
+        if seed % 3 == 0 and self._means.token is not None:
+            words += ["--token", str(self._means.token), "--multicall", str(self._means.multicall)]
+        return words
 
 
 def planned(seeds: int) -> Counter[str]:
@@ -104,6 +116,8 @@ class Seed:
     seed: int
     chain: DevChain
     databases: Databases | None
+    empty_ledger: str
+    """Where each day's ledger is copied from: a URL of a database, or a file."""
     lived: Counter[str] = field(default_factory=Counter)
     failed: list[str] = field(default_factory=list)
 
@@ -122,9 +136,9 @@ class Seed:
             self.lived[name] += 1
 
     def _ledger_url(self, folder: Path) -> str:
-        url = f"sqlite:///{folder}/ledger.db" if self.databases is None else self.databases.fresh()
-        migrate.upgrade(url)
-        return url
+        if self.databases is not None:
+            return self.databases.fresh(like=self.empty_ledger)
+        return f"sqlite:///{shutil.copy(self.empty_ledger, folder / 'ledger.db')}"
 
 
 async def _day(name: str, rng: random.Random, chain: DevChain, url: str, key_file: Path) -> None:
@@ -141,18 +155,19 @@ async def _day(name: str, rng: random.Random, chain: DevChain, url: str, key_fil
 async def _crash(
     point: str, rng: random.Random, rewarding: RewardShop, url: str, key_file: Path
 ) -> None:
-    """Die somewhere on a day of drawn events, at the latest where the point must be passed."""
+    """Die somewhere on a day of drawn events, or else on a calm one where the point is passed."""
     given = crash_day.ticket(rewarding, url, key_file)
     events = [rng.choice(list(EVENTS)), event_before(point), rng.choice(list(EVENTS))]
     hit = crash_day.first_hit(point) + rng.randrange(_LATEST_HIT)
     code = await crash_day.live(given, events, rng.getrandbits(31), f"{point}@{hit}")
     if code == 0:  # it was passed too seldom
-        hit = crash_day.first_hit(point)
-        given = replace(given, sold=given.sold + _A_DAYS_SALES)
-        code = await crash_day.live(given, events[1:], rng.getrandbits(31), f"{point}@{hit}")
+        await _night(rewarding, url)
+        given = replace(crash_day.ticket(rewarding, url, key_file), sold=_A_DAYS_SALES)
+        events, hit = [CALM, event_before(point)], crash_day.first_hit(point)
+        code = await crash_day.live(given, events, rng.getrandbits(31), f"{point}@{hit}")
     assert code == EXIT_CODE, f"{point} was not reached: ended with code {code}"
+    await _night(rewarding, url)
     async with _ledger_of(rewarding, url):
-        await _end_leases(rewarding)
         await shop_day.finish(rewarding, rng.getrandbits(31))
         shop_day.judge(rewarding)
 
@@ -164,8 +179,9 @@ async def _fault(name: str, rng: random.Random, rewarding: RewardShop, url: str)
     async with _ledger_of(rewarding, url), _awake(rewarding, rng) as day:
         await day.turn()
         rules = day.proxy.inject(trouble.rule, *trouble.beside)
-        for _ in range(_LATEST_HIT):
-            await EVENTS[rng.choice(("business", "fee_spike", "poor_lanes", "reorg"))](day)
+        events = [MET_ON.get(name) or rng.choice(_WITH_FAULTS)]
+        for event in [*events, *["business"] * _LATEST_HIT]:
+            await EVENTS[event](day)
             if rules[0].injected:
                 break
         day.proxy.withdraw(rules)
@@ -175,7 +191,7 @@ async def _fault(name: str, rng: random.Random, rewarding: RewardShop, url: str)
         shop_day.judge(rewarding)
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def _ledger_of(rewarding: RewardShop, url: str) -> AsyncIterator[None]:
     rewarding.shop.ledger = Ledger.open(url, clock=SystemClock())
     await rewarding.shop.ledger.start()
@@ -185,17 +201,19 @@ async def _ledger_of(rewarding: RewardShop, url: str) -> AsyncIterator[None]:
         await rewarding.shop.ledger.close()
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def _awake(rewarding: RewardShop, rng: random.Random) -> AsyncIterator[Day]:
     seed = rng.getrandbits(31)
     async with shop_day.dawn(rewarding, seed, rpc_timeout_ms=RPC_TIMEOUT_MS) as day:
         yield day
 
 
-async def _end_leases(rewarding: RewardShop) -> None:
-    """On a server: the time has passed that the dead gateway's leases last."""
+async def _night(rewarding: RewardShop, url: str) -> None:
+    """The time has passed that a dead gateway's leases last, and whatever it had waited for."""
+    rewarding.shop.clock.ahead_ms += LONGEST_DAY_MS
     over = update(schema.leases).values(until_ms=0)
-    await rewarding.shop.ledger.write(lambda connection: connection.execute(over).close())
+    async with _ledger_of(rewarding, url):
+        await rewarding.shop.ledger.write(lambda connection: connection.execute(over).close())
 
 
 # --- the process ----------------------------------------------------------------------------------
@@ -203,9 +221,9 @@ async def _end_leases(rewarding: RewardShop) -> None:
 
 async def _all(names: list[str], seed: int, minutes: float, databases: Databases | None) -> Seed:
     deadline_s = time.monotonic() + minutes * 60
-    with DevChain() as chain:
+    with DevChain() as chain, tempfile.TemporaryDirectory() as folder:
         chain.deploy_token()
-        lives = Seed(seed, chain, databases)
+        lives = Seed(seed, chain, databases, _empty_ledger(Path(folder), databases))
         for name in random.Random(seed).sample(names, len(names)):
             if time.monotonic() >= deadline_s:
                 break
@@ -213,22 +231,34 @@ async def _all(names: list[str], seed: int, minutes: float, databases: Databases
     return lives
 
 
+def _empty_ledger(folder: Path, databases: Databases | None) -> str:
+    """Made once, because that takes longer than many a day."""
+    if databases is not None:
+        url = databases.fresh()
+        migrate.upgrade(url)
+        return url
+    file = folder / "empty.db"
+    migrate.upgrade(f"sqlite:///{file}")
+    return str(file)
+
+
 def main(
     seed: Annotated[int, typer.Option(min=0)],
     minutes: float = 60.0,
     only: Annotated[list[str] | None, typer.Option(help="Only this day.")] = None,
-    database: str | None = None,
+    postgres: Annotated[bool, typer.Option(help="On a PostgreSQL of its own.")] = False,
     token: Path | None = None,
     multicall: Path | None = None,
     report: Path | None = None,
 ) -> None:
     """Live the days of a seed, or only some."""
     DevChain.published = Published(token, multicall)
-    databases = Databases(database) if database is not None else None
     names = only or [*CRASHES, *list(FAULTS)[seed % 2 :: 2]]
-    lives = asyncio.run(_all(names, seed, minutes, databases))
-    if databases is not None:
-        databases.drop_all()
+    with contextlib.ExitStack() as exits:
+        databases = None
+        if postgres:
+            databases = Databases(exits.enter_context(PostgresServer()).url("postgres"))
+        lives = asyncio.run(_all(names, seed, minutes, databases))
     if report is not None:
         report.write_text(json.dumps([lives.lived, lives.failed]))
     elif lives.failed:

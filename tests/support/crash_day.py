@@ -19,10 +19,13 @@ from typing import Final
 import taprail_common.crash
 from taprail_common.clock import SystemClock
 from taprail_gateway.custody import Custody
+from taprail_gateway.ledger import queries
 from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.settle.payment_cargo import PaymentCargo
 from taprail_gateway.settle.settings import SettlementSettings
 from taprail_hwsim.chaos.crash_points import crash_points
 from taprail_hwsim.dev_chain import DevChain
+from tests.support import shop_day
 from tests.support.ledger_fixtures import Registry
 from tests.support.reward_points import RewardPoints
 from tests.support.reward_shop import RewardShop, configured
@@ -32,6 +35,7 @@ from tests.support.shop_day import EVENTS, LIFE_S, dawn
 _AT_THE_DOOR: Final = ("accept.", "push.")
 """These end in the end-to-end tests, which have a door."""
 LEADS_TO: Final = {
+    "settle.lane_started": "another_lane",
     "settle.put_off": "emptied_account",
     "confirm.states_read": "emptied_account",
     "confirm.judged": "cancelled",
@@ -46,6 +50,9 @@ LEADS_TO: Final = {
     "settle.version_stored": "fee_spike",
 }
 """What has to happen for a point to be passed; any other is passed on a day like all days."""
+CALM: Final = shop_day.calm.__name__
+"""Let come before an event, it makes sure of what the event leads to."""
+_STEPS: Final = {**EVENTS, CALM: shop_day.calm}
 _FIRST_HIT: Final = {"ledger.before_commit": 12, "ledger.after_commit": 12}
 """Where the first passing is before there is any money."""
 POINTS: Final = [point for point in crash_points() if not point.startswith(_AT_THE_DOOR)]
@@ -74,7 +81,6 @@ class Ticket:
     token: str
     multicall: str
     registry: Registry
-    lanes: list[str]
     settings: dict[str, object]
     points: str
     reward_lane: str
@@ -88,7 +94,7 @@ class Ticket:
         await ledger.start()
         settings = SettlementSettings.model_validate(self.settings)
         custody = Custody.load(self.key_file)
-        shop = Shop(chain, ledger, custody, self.registry, list(self.lanes), settings)
+        shop = Shop(chain, ledger, custody, self.registry, _lanes(ledger), settings)
         shop.clock.ahead_ms = self.ahead_ms
         shop._sold = self.sold
         points = RewardPoints(chain, self.points, chain.accounts[0])
@@ -97,6 +103,12 @@ class Ticket:
         finally:
             await shop.close()
             await ledger.close()
+
+
+def _lanes(ledger: Ledger) -> list[str]:
+    """Those of payments."""
+    lanes = ledger.read_now(queries.all_lanes)
+    return [lane.address for lane in lanes if lane.purpose == PaymentCargo.purpose]
 
 
 def ticket(rewarding: RewardShop, ledger_url: str, key_file: Path) -> Ticket:
@@ -108,7 +120,6 @@ def ticket(rewarding: RewardShop, ledger_url: str, key_file: Path) -> Ticket:
         token=shop.chain.token_address,
         multicall=shop.chain.multicall_address,
         registry=shop.registry,
-        lanes=shop.lanes,
         settings=shop.settings.model_dump(),
         points=rewarding.points.address,
         reward_lane=rewarding.lane,
@@ -147,4 +158,4 @@ def _live(given: Ticket, events: Sequence[str], seed: int, crash: str) -> None:
 async def _live_through(given: Ticket, events: Sequence[str], seed: int) -> None:
     async with given.open() as rewarding, dawn(rewarding, seed) as day:
         for name in events:
-            await EVENTS[name](day)
+            await _STEPS[name](day)

@@ -16,16 +16,17 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from taprail_common.clock import SystemClock
 from taprail_common.errors import TapRailError
 from taprail_common.payment_state import PaymentState
+from taprail_gateway import registry
 from taprail_gateway.callbacks.dispatcher import Dispatcher
 from taprail_gateway.callbacks.handlers import CallbackHandler, Work
 from taprail_gateway.callbacks.kinds import callback_lines
 from taprail_gateway.callbacks.reward import RewardHandler
-from taprail_gateway.ledger import outbox, schema
+from taprail_gateway.ledger import nonces, outbox, queries, schema
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.outbox import Callback
 from taprail_gateway.ledger.schema import REFUSED_AFTER
@@ -47,9 +48,15 @@ _TOP_UP_UNITS: Final = 10_000
 _LONGEST_REST_MS: Final = 60_000
 """Between two tries."""
 _GWEI: Final = 10**9
+LONGEST_DAY_MS: Final = 3_600_000
+"""A day's own clock dies with it, wherever it stood; the next one begins after it."""
 LIFE_S: Final = 60.0
 """For a day that would otherwise last for ever."""
 _TURNS_TO_FINISH: Final = 60
+_ROUNDS_OF_PROOF: Final = 3
+"""Proofs that a payment may need: what has expired by one goes round again, and is refused then."""
+_TURNS_TO_CALM: Final = 30
+"""For whatever may come: ten blocks after its end all has to be well."""
 
 
 class Deaf:
@@ -121,8 +128,12 @@ class Day:
         await self.turn(REFUSED_AFTER, wait_ms=_LONGEST_REST_MS)
 
     async def past_the_proof(self) -> None:
-        """Let all that was signed end, and be buried as deep as a proof wants it."""
-        self.chain.advance_time(601)
+        """Let all that was signed end, and be buried as deep as a proof wants it.
+
+        What is signed ends by the later of two clocks, ours and the chain's.
+        """
+        behind_s = self.shop.clock.now_ms() // 1000 - self.chain.block_time_s()
+        self.chain.advance_time(max(0, behind_s) + self.shop.settings.authorization_validity_s + 1)
         await self.turn()
         self.chain.mine(PROOF_DEPTH)
         await self.turn()
@@ -243,8 +254,7 @@ async def reorg_of(day: Day, depth: int) -> bool:
     before = len(day.chain.transfers(day.shop.payee))
     day.chain.reorg(depth)
     has_undone = len(day.chain.transfers(day.shop.payee)) < before
-    for lane in [*day.shop.lanes, day.rewarding.lane]:
-        day.chain.fund(lane, 100 * ETHER)
+    _fund_all(day.rewarding)
     await day.turn(3)
     return has_undone
 
@@ -267,6 +277,19 @@ async def fee_spike(day: Day) -> None:
     await day.turn(8)
 
 
+async def another_lane(day: Day) -> None:
+    """An operator adds a wallet to send from."""
+    shop = day.shop
+    add = partial(
+        registry.add_lane, custody=shop.custody, purpose="payments", now_ms=shop.clock.now_ms()
+    )
+    lane = await shop.ledger.write(add)
+    day.chain.fund(lane, 100 * ETHER)
+    shop.lanes.append(lane)
+    await day.settlement.take_lanes()
+    await business(day)
+
+
 Event = Callable[[Day], Awaitable[None]]
 
 
@@ -274,9 +297,24 @@ EVENTS: Final[dict[str, Event]] = {
     event.__name__: event
     for event in (
         *(business, emptied_account, cancelled, poor_lanes),
-        *(reorg, no_logs, fee_spike),
+        *(reorg, no_logs, fee_spike, another_lane),
     )
 }
+
+
+MET_ON: Final = {"bump_rule": fee_spike.__name__}
+"""What has to happen for a fault of the proxy to be met, where business alone does not do."""
+
+
+async def calm(day: Day) -> None:
+    """Whatever has come is over: no event that comes now is kept from its consequences."""
+    day.chain.set_next_block_base_fee(_GWEI)
+    _fund_all(day.rewarding)
+    for _ in range(_TURNS_TO_CALM):
+        await day.turn()
+        if not _open_honest(day.shop) and day.shop.ledger.read_now(_all_lanes_rest):
+            return
+    raise AssertionError(f"not over after {_TURNS_TO_CALM} blocks: {_open_ones(day.shop)}")
 
 
 # --- the day after --------------------------------------------------------------------------------
@@ -285,17 +323,19 @@ EVENTS: Final[dict[str, Event]] = {
 async def finish(rewarding: RewardShop, seed: int) -> None:
     """A fresh gateway takes up what is there, until nothing is open."""
     shop = rewarding.shop
-    for lane in [*shop.lanes, rewarding.lane]:
-        shop.chain.fund(lane, 100 * ETHER)
-    shop.clock.ahead_ms += 600_000  # the day's own clock has died with it, wherever it stood
+    _fund_all(rewarding)
+    shop.clock.ahead_ms += LONGEST_DAY_MS
     async with dawn(rewarding, seed) as day:
         for _ in range(_TURNS_TO_FINISH):
             await day.turn()
             if not _open_honest(shop) and not _unrewarded(rewarding):
                 break
-        await day.refuse_to_the_end()
-        await day.past_the_proof()
-        await day.turn(3)
+        for _ in range(_ROUNDS_OF_PROOF):
+            await day.refuse_to_the_end()
+            await day.past_the_proof()
+            await day.turn(3)
+            if not still_open(shop):
+                break
 
 
 def judge(rewarding: RewardShop) -> Counter[str]:
@@ -312,6 +352,21 @@ def judge(rewarding: RewardShop) -> Counter[str]:
     assert minted == moved, "each is rewarded once"
     shop.assert_books_balance()
     return Counter(state for state, _ in states.values())
+
+
+def _fund_all(rewarding: RewardShop) -> None:
+    """Every wallet that the ledger knows, also one that was added in a life that has ended."""
+    for lane in rewarding.shop.ledger.read_now(queries.all_lanes):
+        rewarding.shop.chain.fund(lane.address, 100 * ETHER)
+
+
+def _all_lanes_rest(connection: Connection) -> bool:
+    """Whether no lane has anything under way, or is paused."""
+    lanes = queries.all_lanes(connection)
+    return all(
+        lane.paused_because is None and nonces.lowest_open(connection, lane.address) is None
+        for lane in lanes
+    )
 
 
 def _open_honest(shop: Shop) -> list[str]:

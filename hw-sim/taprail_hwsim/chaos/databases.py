@@ -28,10 +28,12 @@ class Databases:
             raise OperatorError("--database is for a PostgreSQL server", fix="see --help")
         self._made: list[str] = []
 
-    def fresh(self) -> str:
-        """The URL of a new one, with the password that was given."""
+    def fresh(self, *, like: str | None = None) -> str:
+        """The URL of a new one, with the password that was given; empty, or a copy of another that
+        nobody is connected to (its URL)."""
         name = _PREFIX + secrets.token_hex(4)
-        self._run(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+        template = "template0" if like is None else ledger_url(like).database
+        self._run(f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'")
         self._made.append(name)
         return _text(self._server.set(database=name))
 

@@ -93,7 +93,11 @@ class Supervisor:
         self._note_death()  # another may have its leases now
 
     async def crashed(self, timeout_s: float) -> bool:
-        """Wait until the armed crash point was hit; else disarm it. Says whether it was."""
+        """Wait until the armed crash point was hit, so long once it is up; else disarm it.
+
+        Says whether it was hit. Raises ProgramError when it does not come back.
+        """
+        await self.up()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._crashed.wait()
