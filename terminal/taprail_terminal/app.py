@@ -30,6 +30,7 @@ from taprail_terminal.console.selftest import Probes
 from taprail_terminal.console.serial_port import SerialConsole
 from taprail_terminal.control import Answer, ControlServer, Handler, amount_text
 from taprail_terminal.feedback.feedback import Feedback
+from taprail_terminal.feedback.messages import CATALOGUES, Catalogue
 from taprail_terminal.gateway_link import Expected, GatewayLink
 from taprail_terminal.hardware import Hardware
 from taprail_terminal.identity import Identity
@@ -141,19 +142,19 @@ class _Parts:
         await parts.outbox.open(clock.now_ms())
         await parts.link.open()
         stack.push_async_callback(parts.link.close)
-        parts.feedback = _feedback(hardware, parts.agent)
+        parts.feedback = _feedback(hardware, parts.agent, CATALOGUES[config.display.language])
         stack.push_async_callback(asyncio.to_thread, parts.feedback.close)
         parts.reader = Reader(hardware.reader, parts.agent.on_report, parts.agent.charge)
         return parts
 
 
-def _feedback(hardware: Hardware, agent: Agent) -> Feedback:
+def _feedback(hardware: Hardware, agent: Agent, words: Catalogue) -> Feedback:
     loop = asyncio.get_running_loop()
 
     def on_shown(view: View) -> None:  # in the thread that drove the last part
         loop.call_soon_threadsafe(agent.on_shown, view, time.monotonic())
 
-    return Feedback(hardware.signals(), hardware.display(), on_shown=on_shown)
+    return Feedback(hardware.signals(), hardware.display(), words=words, on_shown=on_shown)
 
 
 async def _serve(

@@ -30,6 +30,7 @@ from taprail_common.errors import InputError, OperatorError
 from taprail_common.ids import IDENTIFIER_PATTERN
 from taprail_common.money import MAX_DECIMALS, parse_amount
 from taprail_common.signing import parse_public_key
+from taprail_terminal.feedback.messages import Language
 
 CONTROL_SOCKET: Final = "control.sock"
 _MAX_SOCKET_PATH: Final = 107
@@ -110,6 +111,8 @@ class DisplayTable(Settings):
     """[display]"""
 
     driver: str = "ssd1306-i2c"
+    language: Language = Language.ENGLISH
+    """What customers are spoken to in: "en" or "vi"."""
     i2c_port: Annotated[int, Field(ge=0, le=255)] = 1
     i2c_address: Annotated[int, Field(ge=0x03, le=0x77)] = 0x3C
 

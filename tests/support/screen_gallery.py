@@ -1,4 +1,5 @@
-"""The screens that a customer may meet, by name: what the golden pictures are made of.
+"""The screens that a customer may meet, by name: what the golden pictures are made of, in each
+language.
 
 `python -m tests.support.screen_gallery` draws the pictures anew; look at every one that changed.
 """
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from taprail_common.money import MAX_AMOUNT_UNITS
+from taprail_terminal.feedback.messages import CATALOGUES, Language
 from taprail_terminal.feedback.scene import scene
 from taprail_terminal.feedback.screens import render
 from taprail_terminal.sale import Phase, View
@@ -26,6 +28,7 @@ def view(
     reason_code: str | None = None,
     left_units: int | None = None,
     late: bool = False,
+    left_behind: bool = False,
     auth_code: str | None = None,
 ) -> View:
     """A view of a sale of 12.50 USDC unless said otherwise."""
@@ -39,6 +42,7 @@ def view(
         reason_code=reason_code,
         left_units=left_units,
         late=late,
+        left_behind=left_behind,
         auth_code=auth_code,
     )
 
@@ -53,6 +57,7 @@ GALLERY: Final[dict[str, View]] = {
     "waiting_lift": view(Phase.WAITING, card_present=True),
     "waiting": view(Phase.WAITING),
     "approved_lift": view(Phase.APPROVED, card_present=True, auth_code="7K2M9Q"),
+    "approved_left": view(Phase.APPROVED, card_present=True, left_behind=True, auth_code="7K2M9Q"),
     "approved": view(Phase.APPROVED, auth_code="7K2M9Q"),
     "approved_late": view(Phase.APPROVED, auth_code="7K2M9Q", late=True),
     "settled": view(Phase.SETTLED),
@@ -67,25 +72,34 @@ GALLERY: Final[dict[str, View]] = {
         left_units=3_200_000,
         card_present=True,
     ),
-    "declined_late_lift": view(
-        Phase.DECLINED, reason="accept_until_passed", late=True, card_present=True
-    ),
+    "declined_late": view(Phase.DECLINED, reason="accept_until_passed", late=True),
     "not_settled": view(Phase.DECLINED, reason_code="not_settled", late=True),
+    "payment_failed": view(Phase.DECLINED, reason_code="payment_failed", late=True),
+    "settled_late": view(Phase.SETTLED, late=True),
     "unknown": view(Phase.UNKNOWN),
     "unknown_lift": view(Phase.UNKNOWN, card_present=True),
     "try_again": view(Phase.TRY_AGAIN),
     "try_again_lift": view(Phase.TRY_AGAIN, card_present=True),
+    "two_cards_lift": view(Phase.CARD_REFUSED, reason_code="two_cards", card_present=True),
+    "ready_dong": view(Phase.READY, amount_units=1_250_000_000_000, currency="VND"),
     "card_refused_lift": view(Phase.CARD_REFUSED, reason="bank_card", card_present=True),
     "out_of_service": view(Phase.OUT_OF_SERVICE, amount_units=None),
 }
 
 
+def golden(language: Language, name: str) -> Path:
+    """Where an approved picture lies."""
+    return FOLDER / language / f"{name}.png"
+
+
 def _draw_anew() -> None:
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for old in FOLDER.glob("*.png"):
+    for old in FOLDER.rglob("*.png"):
         old.unlink()
-    for name, shown in GALLERY.items():
-        render(scene(shown).screen).save(FOLDER / f"{name}.png", optimize=True)
+    for language, words in CATALOGUES.items():
+        golden(language, "").parent.mkdir(parents=True, exist_ok=True)
+        for name, shown in GALLERY.items():
+            picture = render(scene(shown, words).screen)
+            picture.save(golden(language, name), optimize=True)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from taprail_common.clock import Clock, SystemClock
 from taprail_terminal.feedback import sounds
 from taprail_terminal.feedback.drivers import Signals
 from taprail_terminal.feedback.lights import TEST_DURATION_MS, TEST_LIGHTS, Lights
+from taprail_terminal.feedback.messages import ENGLISH, Catalogue
 from taprail_terminal.feedback.part_thread import PartThread, Player
 from taprail_terminal.feedback.parts import PartHealth, not_fitted
 from taprail_terminal.feedback.scene import Scene, Screen, scene, self_test_screen
@@ -43,9 +44,11 @@ class Feedback:
         signals: Signals,
         display: Player[Screen] | None,
         *,
+        words: Catalogue = ENGLISH,
         on_shown: OnShown | None = None,
         clock: Clock | None = None,
     ) -> None:
+        self._words = words
         clock = clock or SystemClock()
         self._shown = _Shown(on_shown, _names(signals.lights, display))
         self._lights = _thread(signals.lights, clock, self._shown)
@@ -55,7 +58,7 @@ class Feedback:
 
     def show(self, view: View) -> None:
         """Show the view as soon as the parts can; returns at once."""
-        drawn = scene(view)
+        drawn = scene(view, self._words)
         ticket = self._shown.issue(view)
         if self._display is not None:  # first, since it takes longest
             self._display.put(drawn.screen, ticket)
@@ -75,7 +78,9 @@ class Feedback:
 
     async def test_display(self) -> PartHealth:
         """Show a test picture for a moment; a sale in progress is left alone."""
-        return await self._test("display", self._display, self_test_screen(), _DISPLAY_TEST_MS)
+        return await self._test(
+            "display", self._display, self_test_screen(self._words), _DISPLAY_TEST_MS
+        )
 
     async def test_buzzer(self) -> PartHealth:
         """Play three short tones; a sale in progress is left alone."""
@@ -89,11 +94,8 @@ class Feedback:
                 part.close()
 
     def _sound(self, view: View, drawn: Scene) -> None:
-        """Sound once when a phase begins; a phase without a sound cuts off none."""
-        begins = self._view is None or (self._view.phase, self._view.late) != (
-            view.phase,
-            view.late,
-        )
+        """Sound once when something begins; what has no sound cuts off none."""
+        begins = self._view is None or _occasion(self._view) != _occasion(view)
         if self._buzzer is not None and begins and drawn.sound:
             self._buzzer.put(drawn.sound)
 
@@ -110,6 +112,11 @@ class Feedback:
         except TimeoutError:
             fix = f"check the wires of the {name}; restart the terminal"
             return PartHealth(name, ok=False, detail="does not come back from its driver", fix=fix)
+
+
+def _occasion(view: View) -> tuple[object, ...]:
+    """What a sound is for."""
+    return view.phase, view.late, view.left_behind
 
 
 class _Shown:

@@ -1,24 +1,32 @@
-"""Every word that a customer reads, in one catalogue; keys by code, so that languages follow.
+"""Every word that a customer reads, in one catalogue for each language; keys by code.
 
 Answers for short sentences that fit a display of 128 by 64. Codes of reasons are those of verdicts
-and of this terminal. Amounts come in as text.
+and of this terminal. Amounts come in as text. What a key is for stands here, beside the English.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Final, TypeAlias
+
+from taprail_terminal.feedback.vietnamese import VIETNAMESE
 
 Catalogue: TypeAlias = Mapping[str, str]
 
 ENGLISH: Final[Catalogue] = {
+    # How a number is written.
+    "number.point": ".",
+    "number.group": ",",
     # Headlines and prompts of the phases.
     "idle.headline": "Welcome",
     "idle.line": "Nothing to pay yet",
     "ready.prompt": "Tap card",
+    "ready.lift": "Lift card first",
     "reading.prompt": "Hold still",
     "waiting.prompt": "Card read",
+    "waiting.next": "One moment",
     "approved.headline": "Approved",
     "settled.headline": "Paid",
     "settled.line": "Final on chain",
@@ -34,6 +42,7 @@ ENGLISH: Final[Catalogue] = {
     "out_of_service.line": "Out of service",
     # Pieces.
     "lift_card": "LIFT CARD",
+    "card_left": "TAKE CARD!",
     "not_charged": "Not charged",
     "earlier_sale": "Earlier: {sum}",
     "auth_code": "Code {code}",
@@ -80,6 +89,19 @@ ENGLISH: Final[Catalogue] = {
     # The self-test's picture.
     "test.headline": "Display",
     "test.line": "Self-test running",
+}
+
+
+class Language(StrEnum):
+    """What a terminal speaks to its customers, by ISO 639-1."""
+
+    ENGLISH = "en"
+    VIETNAMESE = "vi"
+
+
+CATALOGUES: Final[dict[Language, Catalogue]] = {
+    Language.ENGLISH: ENGLISH,
+    Language.VIETNAMESE: VIETNAMESE,
 }
 
 _CODE = re.compile(r"[a-z0-9]+(?:_[a-z0-9]+)*", re.ASCII)

@@ -16,6 +16,9 @@ It draws no pixel (`screens`) and drives no pin (`gpio`).
     try again       ~ · · ·   ·      ·       quick ticks   quick, where the card belongs
     out of service  · · · ·   —      —
 
+A card that is forgotten on the reader changes none of these lights: what came of the sale stays,
+and three high tones ask for it to be taken away.
+
 Idle, ready and card read are those of EMV Contactless Book A, user interface requirements; it
 leaves the result of the payment to the terminal, and so the rest is ours.
 """
@@ -23,12 +26,12 @@ leaves the result of the payment to the terminal, and so the rest is ours.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from taprail_common.money import format_amount
 from taprail_terminal.feedback import sounds
+from taprail_terminal.feedback.amounts import amount_text, sign_of, sum_text
 from taprail_terminal.feedback.lights import OFF, ON, Lights, Pattern
 from taprail_terminal.feedback.messages import ENGLISH, Catalogue, reason_text
 from taprail_terminal.feedback.sounds import Sound
@@ -112,7 +115,8 @@ _SOUNDS: Final[dict[Phase, Sound]] = {
 def scene(view: View, words: Catalogue = ENGLISH) -> Scene:
     """What the view looks and sounds like."""
     screen = _SCREENS[view.phase](view, words)
-    return Scene(_LIGHTS[view.phase], _SOUNDS.get(view.phase, sounds.SILENCE), screen)
+    sound = _SOUNDS.get(view.phase, sounds.SILENCE)
+    return Scene(_LIGHTS[view.phase], sounds.CARD_LEFT if view.left_behind else sound, screen)
 
 
 def self_test_screen(words: Catalogue = ENGLISH) -> Screen:
@@ -125,28 +129,30 @@ def _idle(view: View, words: Catalogue) -> Screen:
 
 
 def _ready(view: View, words: Catalogue) -> Screen:
-    return _prompt(view, words, "ready", Icon.WAVE)
+    # A card that lies there already is not read: it has to come anew, for this amount.
+    return _prompt(view, words, "ready.lift" if view.card_present else "ready.prompt", Icon.WAVE)
 
 
 def _reading(view: View, words: Catalogue) -> Screen:
     # No "lift card" here: the card has to stay.
-    return Screen(
-        words["reading.prompt"], icon=Icon.HOURGLASS, amount=_amount(view), currency=view.currency
-    )
+    screen = _prompt(view, words, "reading.prompt", Icon.HOURGLASS)
+    return replace(screen, lift_card=None)
 
 
 def _waiting(view: View, words: Catalogue) -> Screen:
-    return _prompt(view, words, "waiting", Icon.HOURGLASS)
+    # Once the card is away, whoever comes next is the one to read this.
+    key = "waiting.prompt" if view.card_present else "waiting.next"
+    return _prompt(view, words, key, Icon.HOURGLASS)
 
 
 def _approved(view: View, words: Catalogue) -> Screen:
     shows_code = view.auth_code is not None and not view.late
     code = (words["auth_code"].format(code=view.auth_code),) if shows_code else ()
-    return _result(view, words, "approved", Icon.CHECK, (*_sum(view), *code))
+    return _result(view, words, "approved", Icon.CHECK, (*_sum(view, words), *code))
 
 
 def _settled(view: View, words: Catalogue) -> Screen:
-    lines = (*_sum(view), words["settled.line"])
+    lines = (*_sum(view, words), words["settled.line"])
     return _result(view, words, "settled", Icon.LINK, lines)
 
 
@@ -157,7 +163,7 @@ def _declined(view: View, words: Catalogue) -> Screen:
 
 
 def _unknown(view: View, words: Catalogue) -> Screen:
-    lines = (words["unknown.line"], *_sum(view))
+    lines = (words["unknown.line"], *_sum(view, words))
     return _result(view, words, "unknown", Icon.HOURGLASS, lines)
 
 
@@ -195,38 +201,49 @@ _SCREENS: Final[dict[Phase, Callable[[View, Catalogue], Screen]]] = {
 def _prompt(view: View, words: Catalogue, key: str, icon: Icon) -> Screen:
     """The amount, and what to do."""
     return Screen(
-        words[f"{key}.prompt"],
+        words[key],
         icon=icon,
-        amount=_amount(view),
-        currency=view.currency,
+        amount=_amount(view, words),
+        currency=sign_of(view.currency),
         lift_card=_lift_card(view, words),
     )
 
 
 def _result(view: View, words: Catalogue, key: str, icon: Icon, lines: tuple[str, ...]) -> Screen:
     """What came of it, and why."""
-    total = _sum(view)
+    total = _sum(view, words)
     if view.late and total:
         # Which sale this is about comes first: the customer of the current one must not be misled.
-        earlier = words["earlier_sale"].format(sum=total[0])
+        earlier = words["earlier_sale"].format(sum=_amount(view, words))
         lines = (earlier, *(line for line in lines if line not in total))
     return Screen(words[f"{key}.headline"], lines, icon, lift_card=_lift_card(view, words))
 
 
 def _why(view: View, words: Catalogue, otherwise: str) -> tuple[str, ...]:
-    left = None if view.left_units is None else format_amount(view.left_units, view.decimals)
     reason = view.reason_code or view.reason
-    return (otherwise if reason is None else reason_text(reason, left, words),)
+    if reason is None:
+        return (otherwise,)
+    left_units = view.left_units
+    left = None if left_units is None else _text(view, left_units, words)
+    return (reason_text(reason, left, words),)
 
 
-def _amount(view: View) -> str | None:
-    return None if view.amount_units is None else format_amount(view.amount_units, view.decimals)
+def _text(view: View, amount_units: int, words: Catalogue) -> str:
+    return amount_text(amount_units, view.decimals, view.currency, words)
 
 
-def _sum(view: View) -> tuple[str, ...]:
-    amount = _amount(view)
-    return () if amount is None else (f"{amount} {view.currency}",)
+def _amount(view: View, words: Catalogue) -> str | None:
+    return None if view.amount_units is None else _text(view, view.amount_units, words)
+
+
+def _sum(view: View, words: Catalogue) -> tuple[str, ...]:
+    if view.amount_units is None:
+        return ()
+    return (sum_text(view.amount_units, view.decimals, view.currency, words),)
 
 
 def _lift_card(view: View, words: Catalogue) -> str | None:
-    return words["lift_card"] if view.card_present else None
+    # What is late is about another card, and needs the room for its words.
+    if not view.card_present or view.late:
+        return None
+    return words["card_left"] if view.left_behind else words["lift_card"]

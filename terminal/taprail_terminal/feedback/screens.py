@@ -14,20 +14,29 @@ from PIL import Image, ImageDraw
 
 from taprail_terminal.feedback.icons import ICON_PX, icon
 from taprail_terminal.feedback.scene import Screen
-from taprail_terminal.feedback.text_fit import SMALLEST_PX, Fitted, fit, width_px, write
+from taprail_terminal.feedback.text_fit import (
+    SMALLEST_DIGITS_PX,
+    SMALLEST_PX,
+    Fitted,
+    fit,
+    width_px,
+    write,
+)
 
 WIDTH_PX: Final = 128
 HEIGHT_PX: Final = 64
-_BAR_PX: Final = 13
+_BAR_PX: Final = 16
 _GAP_PX: Final = 5
 
-_AMOUNT_SIZES: Final = range(34, SMALLEST_PX - 1, -1)
+_AMOUNT_SIZES: Final = range(34, SMALLEST_DIGITS_PX - 1, -1)
 _HEADLINE_SIZES: Final = range(22, SMALLEST_PX - 1, -1)
 _TEXT_SIZES: Final = range(15, SMALLEST_PX - 1, -1)
-_CURRENCY_SIZES: Final = (12, 11)
+# For what has no other way to stand there whole: huge sums, and sentences from outside.
+_TINY_SIZES: Final = range(SMALLEST_PX - 1, SMALLEST_DIGITS_PX - 1, -1)
+_CURRENCY_SIZES: Final = (12, SMALLEST_DIGITS_PX)
 # Beside its currency an amount stays readable down to here; below, the currency goes underneath.
 _AMOUNT_BESIDE_PX: Final = 20
-_COMPACT_PX: Final = 13
+_COMPACT_PX: Final = 16
 
 _Pen = ImageDraw.ImageDraw
 _Box = tuple[int, int, int, int]
@@ -40,7 +49,7 @@ def render(screen: Screen) -> Image.Image:
     pen = ImageDraw.Draw(image)
     bottom = HEIGHT_PX
     if screen.lift_card is not None:
-        bottom -= _BAR_PX + 2  # letters with a tail must not touch the bar
+        bottom -= _BAR_PX + 1  # letters with a tail must not touch the bar
         _draw_bar(pen, screen.lift_card)
     if screen.amount is not None:
         _draw_amount(image, pen, screen, bottom)
@@ -52,7 +61,7 @@ def render(screen: Screen) -> Image.Image:
 def _draw_bar(pen: _Pen, words: str) -> None:
     top = HEIGHT_PX - _BAR_PX
     pen.rectangle((0, top, WIDTH_PX - 1, HEIGHT_PX - 1), fill=1)
-    fitted = fit([words], (WIDTH_PX - 40, _BAR_PX), (12, SMALLEST_PX))
+    fitted = fit([words], (WIDTH_PX - 40, _BAR_PX), (SMALLEST_PX,))
     _draw_text(pen, fitted, (20, top, WIDTH_PX - 20, HEIGHT_PX), fill=0)
     for left in (4, WIDTH_PX - 17):
         _draw_arrow_up(pen, left, top + 1)
@@ -94,7 +103,7 @@ def _draw_sum(pen: _Pen, amount: str, currency: str, height_px: int) -> None:
 
 
 def _draw_sum_in_two_lines(pen: _Pen, amount: str, currency: str, height_px: int) -> None:
-    split = height_px - SMALLEST_PX - 2
+    split = height_px - SMALLEST_DIGITS_PX - 2
     _draw_text(pen, fit([amount], (WIDTH_PX, split), _AMOUNT_SIZES), (0, 0, WIDTH_PX, split))
     below = fit([currency], (WIDTH_PX, height_px - split), _CURRENCY_SIZES)
     _draw_text(pen, below, (0, split, WIDTH_PX, height_px))
@@ -109,6 +118,8 @@ def _draw_result(image: Image.Image, pen: _Pen, screen: Screen, bottom: int) -> 
     else:
         top, left = _COMPACT_PX, 0
         words = fit(screen.lines, (WIDTH_PX, bottom - top), _TEXT_SIZES)
+    if not words.whole:
+        words = fit(screen.lines, (WIDTH_PX, bottom - top), _TINY_SIZES)
     headline = fit([screen.headline], (WIDTH_PX - left, top), _HEADLINE_SIZES)
     _draw_text(pen, headline, (left, 0, WIDTH_PX, top), centred=left == 0)
     _draw_text(pen, words, (0, top, WIDTH_PX, bottom))

@@ -42,6 +42,9 @@ TRY_AGAIN: Final[Sound] = (Tone(_HIGH_HZ, 60), Tone(0, 60), Tone(_HIGH_HZ, 60), 
 UNKNOWN: Final[Sound] = (Tone(1000, 400),)
 """One long tone at middle height, neither yes nor no."""
 
+CARD_LEFT: Final[Sound] = (Tone(2000, 120), Tone(0, 120)) * 3
+"""Three high tones, higher than any other: somebody is about to leave without a card."""
+
 TEST: Final[Sound] = (Tone(_LOW_HZ, 60), Tone(1000, 60), Tone(_HIGH_HZ, 60))
 
 

@@ -9,15 +9,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Final, TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
-SMALLEST_PX: Final = 11
-"""Below this a decimal point may vanish from the grid, and 12.50 reads 1250."""
+SMALLEST_PX: Final = 13
+"""Of words. Below this, marks fall onto the same pixels of the grid: at 12 ã and ă look the same,
+at 11 ằ and ắ, and a Vietnamese word becomes another one."""
+
+SMALLEST_DIGITS_PX: Final = 11
+"""Of amounts. Below this a decimal point may vanish, and 12.50 reads 1250."""
 
 _UNBROKEN_PX: Final = 13
 """From here up, an unbroken line is preferred to a larger one."""
+
+_FONT: Final = Path(__file__).with_name("fonts") / "DejaVuSansCondensed.ttf"
+"""Comes with us, so that a picture is the same on every machine; Pillow's own has no letters with
+marks."""
 
 Font: TypeAlias = ImageFont.FreeTypeFont
 
@@ -32,8 +41,9 @@ class Fitted:
 
     @property
     def line_px(self) -> int:
-        """From one baseline to the next: tight, since there are few pixels and short texts."""
-        return self.size_px + 1
+        """From one baseline to the next: tight, since there are few pixels and short texts, with
+        room for the marks over and under a letter."""
+        return self.size_px + 2
 
     @property
     def height_px(self) -> int:
@@ -42,11 +52,8 @@ class Fitted:
 
 @lru_cache(maxsize=64)
 def font(size_px: int) -> Font:
-    """Pillow's own font, so that a picture is the same on every machine."""
-    loaded = ImageFont.load_default(size_px)
-    if not isinstance(loaded, ImageFont.FreeTypeFont):  # pragma: no cover - every wheel has it
-        raise RuntimeError("Pillow was built without FreeType")
-    return loaded
+    """The font at a size."""
+    return ImageFont.truetype(_FONT, size_px)
 
 
 def width_px(text: str, size_px: int) -> int:

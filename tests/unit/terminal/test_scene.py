@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from dataclasses import replace
 
 import pytest
 
@@ -11,10 +13,8 @@ from taprail_gateway.charges import Objection
 from taprail_terminal.card_session import BANK_CARD, UNKNOWN_CARD
 from taprail_terminal.feedback import sounds
 from taprail_terminal.feedback.lights import LIGHT_COUNT, OFF, ON, TEST_LIGHTS, Lights, Pattern
-from taprail_terminal.feedback.messages import ENGLISH, reason_text
+from taprail_terminal.feedback.messages import CATALOGUES, ENGLISH, reason_text
 from taprail_terminal.feedback.scene import Icon, Scene, scene
-from taprail_terminal.feedback.screens import HEIGHT_PX, WIDTH_PX
-from taprail_terminal.feedback.text_fit import SMALLEST_PX, fit
 from taprail_terminal.sale import (
     CARD_CHANGED,
     NOT_SETTLED,
@@ -135,17 +135,20 @@ def test_a_code_of_a_newer_gateway_is_shown_in_its_own_words() -> None:
     assert reason_text("card_too_young", None) == "Card too young"
 
 
-def test_every_reason_has_words_that_fit_with_and_without_the_bar() -> None:
+def test_every_reason_has_words_and_no_words_are_without_a_reason() -> None:
     again = [CardTorn("").code, CardUnreadable("").code, NotSent("", "").code]
     again += [CARD_CHANGED, "two_cards", NOT_SETTLED, PAYMENT_FAILED]
     signing = [CANNOT_SIGN.code, NOT_BY_CARD.code, NOT_READY.code]
     codes = [*Reason, *Objection, BANK_CARD.code, UNKNOWN_CARD.code, *signing, *again]
     catalogued = {key.split(".")[1] for key in ENGLISH if key.startswith("reason.")}
     assert catalogued == set(codes)
-    # Icon and headline stay above the words (24 px), the bar below them (15 px).
-    room = (WIDTH_PX, HEIGHT_PX - 24 - 15)
-    for code in codes:
-        assert fit([reason_text(code, None)], room, [SMALLEST_PX]).whole, code
+
+
+def test_every_language_has_every_message_with_the_same_places_to_fill() -> None:
+    for words in CATALOGUES.values():
+        assert words.keys() == ENGLISH.keys()
+        for key, text in words.items():
+            assert re.findall(r"{\w+}", text) == re.findall(r"{\w+}", ENGLISH[key]), key
 
 
 def test_what_fails_inside_is_not_told_to_the_customer() -> None:
@@ -160,6 +163,18 @@ def test_a_card_torn_away_is_told_so() -> None:
     )
 
 
+def test_a_forgotten_card_is_asked_for_and_the_result_stays() -> None:
+    left = view(Phase.DECLINED, reason="card_frozen", card_present=True, left_behind=True)
+    shown, before = scene(left), scene(replace(left, left_behind=False))
+    assert (shown.lights, shown.screen.lines) == (before.lights, before.screen.lines)
+    assert (shown.sound, shown.screen.lift_card) == (sounds.CARD_LEFT, "TAKE CARD!")
+
+
+def test_the_next_customer_is_told_to_wait_and_a_card_that_lies_there_to_come_anew() -> None:
+    assert scene(view(Phase.WAITING)).screen.headline == "One moment"
+    assert scene(view(Phase.READY, card_present=True)).screen.headline == "Lift card first"
+
+
 @pytest.mark.parametrize("phase", Phase)
 def test_a_card_is_asked_away_once_it_is_done_with(phase: Phase) -> None:
     there = scene(view(phase, card_present=True)).screen.lift_card
@@ -169,7 +184,7 @@ def test_a_card_is_asked_away_once_it_is_done_with(phase: Phase) -> None:
 
 def test_a_late_result_names_its_own_sale_first_and_no_code() -> None:
     late = scene(view(Phase.APPROVED, late=True, auth_code="7K2M9Q"))
-    assert late.screen.lines == ("Earlier: 12.50 USDC",)
+    assert late.screen.lines == ("Earlier: 12.50",)
 
 
 def test_a_pattern_changes_exactly_when_it_says() -> None:
