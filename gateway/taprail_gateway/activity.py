@@ -72,6 +72,19 @@ class Activity(NamedTuple):
             *self._amounts(amount_units),
         )
 
+    def handed_on(self) -> Activity:
+        """For the card that takes this one's place: what was paid counts for it as well. What was
+        declined may have been a thief's, and a minute is over before a new card is in use."""
+        return self._replace(
+            minute=0,
+            minute_taps=0,
+            minute_taps_before=0,
+            hour_taps=self.hour_taps - self.hour_declines,
+            hour_taps_before=self.hour_taps_before - self.hour_declines_before,
+            hour_declines=0,
+            hour_declines_before=0,
+        )
+
     def _amounts(self, amount_units: int | None) -> tuple[int, int, int]:
         """How many amounts were seen, their mean and their mean deviation."""
         if amount_units is None:

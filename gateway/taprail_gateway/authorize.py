@@ -122,6 +122,13 @@ class Card:
     created_at_ms: int = 0
     expires_at_ms: int | None = None
     owner_frozen_at_ms: int | None = None
+    day_of: str | None = None
+    """The card whose days it goes on with, having taken its place; None: its own."""
+
+    @property
+    def counted_as(self) -> str:
+        """Under which card's uuid it spends its days."""
+        return self.day_of or self.uuid
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ _CARD_COLUMNS: Final = (
     _c.created_at_ms,
     _c.expires_at_ms,
     schema.users.c.frozen_at_ms,
+    _c.day_of,
 )
 _TERMINAL_COLUMNS: Final = (_t.id, _t.status, _t.merchant_id, _m.status, _m.account)
 _CARDS: Final = (
@@ -122,7 +123,7 @@ class Book:
         cards = _load_cards(connection, requests)
         zones = {card.time_zone for card in cards.by_uuid.values()}
         days = {zone: spend_day(now_ms, zone) for zone in zones}
-        keys = [(card.uuid, days[card.time_zone]) for card in cards.by_uuid.values()]
+        keys = [(card.counted_as, days[card.time_zone]) for card in cards.by_uuid.values()]
         spent_units = _load_spends(connection, keys)
         named = {request.charge_id for request in requests} - {None}
         asked = charges.find_all(connection, sorted(map(str, named)))
@@ -139,7 +140,7 @@ class Book:
         return Facts(
             card,
             terminal,
-            spent_units=self._spent_units.get((card.uuid, self._days[card.time_zone]), 0),
+            spent_units=self._spent_units.get((card.counted_as, self._days[card.time_zone]), 0),
             available_units=self._cards.available_units[card.account],
             card_activity=self._use(activities.CARD, card.uuid),
             terminal_activity=terminal_use,
@@ -170,12 +171,12 @@ class Book:
     def reserve(self, card: Card, amount_units: int) -> str:
         """Take funds and the day's spend; gives the day."""
         day = self._days[card.time_zone]
-        key = (card.uuid, day)
+        key = (card.counted_as, day)
         self._spent_units[key] = self._spent_units.get(key, 0) + amount_units
         self._cards.available_units[card.account] -= amount_units
         self._holds[card.account] = self._holds.get(card.account, 0) + amount_units
         taken = self._spends[key].units if key in self._spends else 0
-        self._spends[key] = Spend(card.uuid, day, taken + amount_units, card.daily_limit_units)
+        self._spends[key] = Spend(*key, taken + amount_units, card.daily_limit_units)
         return day
 
     def store(self, connection: Connection) -> None:

@@ -17,7 +17,7 @@ from taprail_common.errors import InputError, OperatorError
 from taprail_gateway import registry
 from taprail_gateway.authorize import Profile, spend_day
 from taprail_gateway.custody import Custody
-from taprail_gateway.ledger import actions, schema
+from taprail_gateway.ledger import actions, activities, schema
 from taprail_gateway.ledger.actions import By
 from taprail_gateway.registry import CardOrder, IssuedCard
 
@@ -88,9 +88,11 @@ def replace_card(
 ) -> IssuedCard:
     """Give a card's account to a new card; the old one is refused from this commit on, for good.
 
-    Limits, time zone, owner and end are taken over; that it was frozen is not, since lost cards
-    are frozen first. What the old card has under way is settled.
+    Limits, time zone, owner and end are taken over, and so is the day: what the old card has spent
+    of it is spent, and comes back when such a payment fails. That it was frozen is not taken over,
+    since lost cards are frozen first. What the old card has under way is settled.
     """
+    _lock(connection, card_uuid)
     row = row_of(connection, card_uuid)
     _check_in_place(row)
     if row["profile"] == Profile.SIGNED:
@@ -111,11 +113,7 @@ def replace_card(
     if order.profile == Profile.SIGNED:
         raise InputError("profile", "a card that signs has an account of its own: issue it")
     issued = registry.issue_card_on(connection, custody, order, row["account"], by.at_ms)
-    connection.execute(
-        update(schema.cards)
-        .where(_c.uuid == card_uuid)
-        .values(status="expired", replaced_by=issued.card_uuid)
-    )
+    _hand_on(connection, row, issued.card_uuid)
     actions.note(connection, "card-replace", card_uuid, by, after=issued.card_uuid)
     return issued
 
@@ -147,7 +145,7 @@ def describe(connection: Connection, card_uuid: str, now_ms: int) -> dict[str, A
         "status": standing(row["status"], row["expires_at_ms"], now_ms),
         "balance_units": row["balance_units"],
         "held_units": row["held_units"],
-        "spent_today_units": _spent(connection, card_uuid, day),
+        "spent_today_units": _spent(connection, row["day_of"] or card_uuid, day),
         "today": day,
         "last_payment": _last_payment(connection, card_uuid),
     }
@@ -174,6 +172,23 @@ def row_of(connection: Connection, card_uuid: str) -> RowMapping:
         .where(_c.uuid == card_uuid)
     )
     return connection.execute(statement).mappings().one()
+
+
+def _hand_on(connection: Connection, old: RowMapping, new_uuid: str) -> None:
+    """End a card; its successor goes on with its days and with what was usual of it."""
+    ended = {"status": "expired", "replaced_by": new_uuid}
+    connection.execute(update(schema.cards).where(_c.uuid == old["uuid"]).values(ended))
+    days = {"day_of": old["day_of"] or old["uuid"]}
+    connection.execute(update(schema.cards).where(_c.uuid == new_uuid).values(days))
+    use = activities.of_card(connection, old["uuid"])
+    if use is not None:
+        activities.store(connection, {(activities.CARD, new_uuid): use.handed_on()})
+
+
+def _lock(connection: Connection, card_uuid: str) -> None:
+    """Wait for the taps that are being decided; the next ones find what this transaction leaves."""
+    row = select(_c.uuid).where(_c.uuid == card_uuid).with_for_update(key_share=True)
+    connection.execute(row).close()
 
 
 def _check_in_place(row: RowMapping) -> None:

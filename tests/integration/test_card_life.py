@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, select
 
+from taprail_common.payment_state import PaymentEvent
 from taprail_gateway import card_life, registry
 from taprail_gateway.card_life import Successor
-from taprail_gateway.ledger import queries, schema
+from taprail_gateway.ledger import activities, queries, schema, transitions
 from taprail_gateway.ledger.actions import By
 from taprail_gateway.personalize.keys import key_set, older_sets
 from taprail_gateway.personalize.layout import Layout, Mirror
 from taprail_gateway.personalize.session import Wanted, personalize
 from taprail_gateway.registry import CardOrder
 from taprail_hwsim.cards import Ntag424Chip
-from tests.support.gateway_fixtures import UNIT, Reply, TestCard, TestGateway, running_gateway
+from tests.support.gateway_fixtures import (
+    UNIT,
+    Reply,
+    TestCard,
+    TestGateway,
+    gateway_beside,
+    running_gateway,
+)
 from tests.support.ledger_fixtures import on_both_engines
 
 UID, NEXT_UID = "04AABBCCDDEE01", "04AABBCCDDEE02"
@@ -135,9 +147,9 @@ async def test_the_old_card_is_refused_from_its_replacement_on_and_the_new_one_h
     assert gateway.ledger.read_now(queries.check_invariants) == []
 
 
-def _replaced(gateway: TestGateway, old: TestCard) -> TestCard:
-    spare = gateway.card(NEXT_UID)  # for its chip: the row makes room for the replacement's
-    uid = bytes.fromhex(NEXT_UID)
+def _replaced(gateway: TestGateway, old: TestCard, text: str = NEXT_UID) -> TestCard:
+    spare = gateway.card(text)  # for its chip: the row makes room for the replacement's
+    uid = bytes.fromhex(text)
 
     def replace(connection: Connection) -> registry.IssuedCard:
         cards = schema.cards
@@ -147,6 +159,94 @@ def _replaced(gateway: TestGateway, old: TestCard) -> TestCard:
         )
 
     return TestCard(gateway.ledger.write_now(replace), spare.chip)
+
+
+def _fail(gateway: TestGateway, payment_id: str) -> None:
+    gateway.ledger.write_now(
+        lambda c: transitions.apply(c, PaymentEvent.REJECT, [payment_id], gateway.now_ms())
+    )
+
+
+@on_both_engines
+async def test_a_replacement_goes_on_with_the_day_of_the_card_before(gateway: TestGateway) -> None:
+    cards = [gateway.card(daily_limit_units=10 * UNIT)]
+    paid = await gateway.pay(cards[0], amount=6 * UNIT)
+    cards.append(_replaced(gateway, cards[0]))
+    refused = await gateway.pay(cards[1], amount=4 * UNIT + 1)
+    assert verdict(refused, gateway) == "daily_limit"
+    assert refused.json["leftUnits"] == 4 * UNIT
+    assert verdict(await gateway.pay(cards[1], amount=3 * UNIT), gateway) is None
+    cards.append(_replaced(gateway, cards[1], "04AABBCCDDEE03"))
+    assert _told(gateway, cards[2])["spent_today_units"] == 9 * UNIT
+    # What the first one had paid fails: the one that is in use now gets it back.
+    _fail(gateway, paid.json["transactionId"])
+    assert _told(gateway, cards[2])["spent_today_units"] == 3 * UNIT
+    assert verdict(await gateway.pay(cards[2], amount=7 * UNIT), gateway) is None
+    assert verdict(await gateway.pay(cards[2], amount=1), gateway) == "daily_limit"
+    assert gateway.ledger.read_now(queries.check_invariants) == []
+    gateway.clock.ahead_ms = DAY_MS
+    assert verdict(await gateway.pay(cards[2], amount=10 * UNIT), gateway) is None
+
+
+def _told(gateway: TestGateway, card: TestCard) -> dict[str, Any]:
+    return gateway.ledger.read_now(
+        lambda c: card_life.describe(c, card.issued.card_uuid, gateway.now_ms())
+    )
+
+
+async def test_what_was_usual_is_handed_on_and_what_was_declined_is_not(
+    gateway: TestGateway,
+) -> None:
+    old = gateway.card()
+    for amount in (2 * UNIT, 2 * UNIT, 51 * UNIT):
+        await gateway.pay(old, amount=amount)
+    new = _replaced(gateway, old)
+    before, after = (
+        gateway.ledger.read_now(partial(activities.of_card, card_uuid=card.issued.card_uuid))
+        for card in (old, new)
+    )
+    assert before is not None
+    assert after is not None
+    now_ms = gateway.now_ms()
+    assert (before.taps_in_an_hour(now_ms), before.declines_in_an_hour(now_ms)) == (3, 1)
+    assert (after.taps_in_an_hour(now_ms), after.declines_in_an_hour(now_ms)) == (2, 0)
+    assert after[-3:] == before[-3:]
+    assert after.minute == 0  # the new chip was never tapped, and may still be laid out
+
+
+@on_both_engines
+async def test_a_card_that_pays_while_it_is_replaced_overshoots_no_day(
+    tmp_path: Path, gateway: TestGateway, ledger_url: str
+) -> None:
+    async with AsyncExitStack() as stack:
+        gateways = [gateway]
+        if "postgresql" in ledger_url:
+            gateways.append(await stack.enter_async_context(gateway_beside(gateway, ledger_url)))
+        for number in range(3):
+            limit = {"daily_limit_units": 10 * UNIT}
+            old = gateway.card(f"04AABBCCDD{number:02X}01", **limit)
+
+            async def replaced(old: TestCard = old, number: int = number) -> list[Reply]:
+                uid = f"04AABBCCDD{number:02X}02"
+                new = await asyncio.to_thread(_replaced, gateways[-1], old, uid)
+                return await _taps(gateways, new)
+
+            of_old, of_new = await asyncio.gather(_taps(gateways, old), replaced())
+            replies = [*of_old, *of_new]
+            approved = [reply for reply in replies if reply.status == 200]
+            assert len(approved) <= 10
+            codes = {verdict(reply, gateway) for reply in replies}
+            assert codes <= {None, "daily_limit", "card_expired", "card_replayed"}
+            assert _told(gateway, old)["spent_today_units"] == len(approved) * UNIT
+    assert gateway.ledger.read_now(queries.check_invariants) == []
+
+
+async def _taps(gateways: list[TestGateway], card: TestCard) -> list[Reply]:
+    """Twelve payments, as many at once as there are gateways."""
+    replies: list[Reply] = []
+    for _ in range(12 // len(gateways)):
+        replies += await asyncio.gather(*(each.pay(card, amount=UNIT) for each in gateways))
+    return replies
 
 
 @on_both_engines

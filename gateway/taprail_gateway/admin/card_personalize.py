@@ -221,9 +221,8 @@ def _wanted(session: Session, plan: _Plan, uid: bytes, row: RowMapping) -> Wante
 
 
 def _was_tapped(connection: Connection, card_uuid: str) -> bool:
-    a = schema.activity.c
-    statement = select(a.id).where(a.kind == activities.CARD, a.id == card_uuid)
-    return connection.scalar(statement) is not None
+    use = activities.of_card(connection, card_uuid)
+    return use is not None and use.minute > 0  # 0: taken over from the card that it replaced
 
 
 def _note(

@@ -222,7 +222,7 @@ def replace(
 ) -> None:
     """Give a lost card's account to a new card. The old one is refused from now on, for good.
 
-    What is on the account stays there; limits are taken over, and the new card's day begins anew.
+    What is on the account stays there. Limits are taken over, and what was spent of the day too.
     """
     session = session_of(context)
     custody, by = session.custody, session.by(reason)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from sqlalchemy import Connection, bindparam
+from sqlalchemy import Connection, bindparam, select
 
 from taprail_gateway.activity import Activity
 from taprail_gateway.ledger.prepared import Prepared
@@ -25,6 +25,13 @@ COLUMNS: Final = tuple(activity.c[name] for name in Activity._fields)
 
 Key = tuple[str, str]
 """Kind and id."""
+
+
+def of_card(connection: Connection, card_uuid: str) -> Activity | None:
+    """How a card was used; None when it never was."""
+    key = (activity.c.kind == CARD) & (activity.c.id == card_uuid)
+    row = connection.execute(select(*COLUMNS).where(key)).one_or_none()
+    return None if row is None else Activity(*row)
 
 
 def store(connection: Connection, activities: Mapping[Key, Activity]) -> None:

@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-from sqlalchemy import BindParameter, Connection, Executable, bindparam, update
+from sqlalchemy import BindParameter, Connection, Executable, bindparam, func, select, update
 
 from taprail_gateway.ledger.errors import GuardError
-from taprail_gateway.ledger.schema import accounts, card_spend
+from taprail_gateway.ledger.schema import accounts, card_spend, cards
 
 NO_DAY: Final = ""
 """The day of a payment that counts into none: a refund."""
@@ -125,10 +125,16 @@ _REFRESH: Final = (
     .where(accounts.c.address == bindparam("account"), accounts.c.balance_block <= _amount("block"))
     .values(balance_units=_amount("units"), balance_block=_amount("block"))
 )
+# A card that has taken another one's place spends that one's days.
+_COUNTED_AS: Final = (
+    select(func.coalesce(cards.c.day_of, cards.c.uuid))
+    .where(cards.c.uuid == bindparam("card"))
+    .scalar_subquery()
+)
 _RETURN: Final = (
     update(card_spend)
     .where(
-        card_spend.c.card_uuid == bindparam("card"),
+        card_spend.c.card_uuid == _COUNTED_AS,
         card_spend.c.day == bindparam("date"),
         card_spend.c.spent_units >= _amount("amount"),
     )

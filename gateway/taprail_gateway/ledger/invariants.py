@@ -18,6 +18,7 @@ from taprail_gateway.ledger.schema import (
     bindings,
     card_authorizations,
     card_spend,
+    cards,
     chain_transactions,
     lanes,
     payment_events,
@@ -55,14 +56,16 @@ def _holds(connection: Connection) -> Iterator[str]:
 
 
 def _spend(connection: Connection) -> Iterator[str]:
+    card = func.coalesce(cards.c.day_of, cards.c.uuid)
     counted = (
         select(
-            payments.c.card_uuid,
+            card.label("card_uuid"),
             payments.c.spend_day.label("day"),
             func.sum(payments.c.amount_units).label("units"),
         )
+        .join_from(payments, cards, payments.c.card_uuid == cards.c.uuid)
         .where(payments.c.state != PaymentState.FAILED.value, payments.c.spend_day != NO_DAY)
-        .group_by(payments.c.card_uuid, payments.c.spend_day)
+        .group_by(card, payments.c.spend_day)
         .subquery()
     )
     same = (counted.c.card_uuid == card_spend.c.card_uuid) & (counted.c.day == card_spend.c.day)
@@ -72,13 +75,13 @@ def _spend(connection: Connection) -> Iterator[str]:
         .outerjoin(counted, same)
         .where(card_spend.c.spent_units != due)
     )
-    for card, day, spent, units in _some(connection, wrong):
-        yield f"card {card} has spent {spent} units on {day}, its payments are {units}"
+    for name, day, spent, units in _some(connection, wrong):
+        yield f"card {name} has spent {spent} units on {day}, its payments are {units}"
     absent = select(counted.c.card_uuid, counted.c.day).where(
         ~exists().where(same).correlate(counted)
     )
-    for card, day in _some(connection, absent):
-        yield f"card {card} has payments but no spend on {day}"
+    for name, day in _some(connection, absent):
+        yield f"card {name} has payments but no spend on {day}"
 
 
 # A lane whose key was used elsewhere goes on behind those nonces; an alert has told of it.

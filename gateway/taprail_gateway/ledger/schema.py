@@ -100,7 +100,7 @@ __all__ = [
     "webhook_endpoints",
 ]
 
-VERSION: Final = "0012"
+VERSION: Final = "0011"
 """Of this schema: the newest in `migrations/versions`, which a test compares."""
 
 meta: Final = Table(
@@ -189,6 +189,7 @@ cards: Final = Table(
     Column("created_at_ms", BigInteger, nullable=False),
     Column("expires_at_ms", BigInteger, comment="from then on it is refused"),
     Column("replaced_by", Id, comment="the card that has its account now"),
+    Column("day_of", Id, comment="the card whose spend it goes on with"),
     CheckConstraint(in_list("profile", ["sun", "uid", "signed"]), "profile"),
     CheckConstraint(in_list("status", ["active", "frozen", "expired"]), "status"),
 )
