@@ -1,4 +1,4 @@
-"""Tells terminals what tills ask of them, and tills what became of it.
+"""Tells terminals what tills ask of them, and tills what became of it, up to the settled payment.
 
 The ledger is the queue, as for payments: whoever changes a charge rings a bell, and every gateway
 looks for what changed lately and tells it to the sockets that it has. A terminal that was away asks
@@ -9,8 +9,9 @@ changed just before is told once more, which changes nothing, since a charge goe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
+from itertools import islice
 from typing import Final
 
 import structlog
@@ -28,10 +29,12 @@ from taprail_common.clock import rfc3339
 from taprail_common.errors import InputError
 from taprail_common.ids import check_identifier
 from taprail_gateway.api.context import Services
-from taprail_gateway.charges import Charge, ChargeStatus, Objection, view
+from taprail_gateway.charge_view import Link, charge_body
+from taprail_gateway.charges import Charge, ChargeStatus, Objection
 from taprail_gateway.ledger import charges, schema
 from taprail_gateway.ledger.charges import TerminalText
 from taprail_gateway.push_auth import Listener
+from taprail_gateway.wakeups import Listener as Ear
 
 UPDATE_EVENT: Final = "charge:update"
 
@@ -43,6 +46,11 @@ _LATE_MS: Final = 10_000
 their transactions take a while."""
 
 _RETRY_S: Final = 1.0
+
+_MOST_MOVED: Final = 5_000
+"""Payments noted at most for a look; what goes beyond it a till learns when it asks."""
+
+_PAGE: Final = 500
 
 # What a terminal is told when a charge comes to these; of all others it knows itself.
 _ENDED_ELSEWHERE: Final = frozenset({ChargeStatus.CANCELLED, ChargeStatus.EXPIRED})
@@ -62,22 +70,34 @@ class ChargeNews:
         self._to_terminal = to_terminal
         self._to_user = to_user
         self._bell = services.wakeups.charges.listen()
+        self._money = Ear()
         self._told: dict[tuple[str, object], int] = {}  # what is known, and when it changed
+        self._moved: set[str] = set()  # payments, of which some were charged for
 
     async def run(self) -> None:
         """Until cancelled: a failure is logged, and the next look is a second later."""
+        await asyncio.gather(
+            self._follow(self._bell, self.look), self._follow(self._money, self._tell_of_money)
+        )
+
+    async def _follow(self, bell: Ear, look: Callable[[], Awaitable[int | None]]) -> None:
         while True:
-            wait_ms = _LOOK_EVERY_MS
+            wait_ms: int | None = _LOOK_EVERY_MS
             try:
-                wait_ms = await self.look()
+                wait_ms = await look()
             except Exception:  # noqa: BLE001 - a supervised loop: nobody else would hear of it
                 _log.exception("charges.behind")
                 await asyncio.sleep(_RETRY_S)
-            await self._bell.wait(wait_ms)
+            await bell.wait(wait_ms)
 
     def wake(self) -> None:
         """Look now: another gateway knows of something new."""
         self._bell.ring()
+
+    def moved(self, payment_ids: Iterable[str]) -> None:
+        """Something happened to these payments: tills hear of those that they charged for."""
+        self._moved.update(islice(payment_ids, _MOST_MOVED - len(self._moved)))
+        self._money.ring()
 
     async def look(self) -> int:
         """End what is over and tell what changed; ms until there may be more to do."""
@@ -137,9 +157,30 @@ class ChargeNews:
             await self._to_terminal(charge.terminal_id, CANCEL_EVENT, body)
         if not charge.is_open:
             self._services.wakeups.callbacks.ring()
-        at = {"timestamp": rfc3339(charge.changed_at_ms)}
+        link = self._services.explorer_link
+        whole = partial(charge_body, charge=charge, explorer_link=link)
+        told = await self._services.ledger.read(whole)
+        self._tell_tills(charge, owner, told, charge.changed_at_ms)
+
+    async def _tell_of_money(self) -> None:
+        """What became of the payments that charges came to, as they are now."""
+        some = list(islice(self._moved, _PAGE))
+        if not some:
+            return
+        now_ms, link = self._services.clock.now_ms(), self._services.explorer_link
+        self._moved.difference_update(some)  # before the read: what moves meanwhile moves again
+        found = await self._services.ledger.read(partial(_settled, payment_ids=some, link=link))
+        for charge, owner, body in found:
+            self._tell_tills(charge, owner, body, now_ms)
+        if self._moved:
+            self._money.ring()
+
+    def _tell_tills(
+        self, charge: Charge, owner: str | None, body: Mapping[str, object], at_ms: int
+    ) -> None:
+        at = {"timestamp": rfc3339(at_ms)}
         for user in sorted({charge.user_id, owner or charge.user_id}):
-            self._to_user(user, UPDATE_EVENT, {**view(charge), **at})
+            self._to_user(user, UPDATE_EVENT, {**body, **at})
 
     async def _request(self, charge: Charge) -> None:
         body = {
@@ -168,9 +209,21 @@ def _news(
     connection: Connection, *, since_ms: int
 ) -> tuple[list[Charge], list[TerminalText], _Users]:
     changed = charges.changed_since(connection, since_ms)
-    m, merchants = schema.merchants.c, {each.merchant_id for each in changed}
+    return changed, charges.texts_since(connection, since_ms), _owners(connection, changed)
+
+
+def _settled(
+    connection: Connection, *, payment_ids: list[str], link: Link
+) -> list[tuple[Charge, str | None, dict[str, object]]]:
+    found = charges.of_payments(connection, payment_ids)
+    owners = _owners(connection, found)
+    return [(each, owners[each.merchant_id], charge_body(connection, each, link)) for each in found]
+
+
+def _owners(connection: Connection, of: Iterable[Charge]) -> _Users:
+    m, merchants = schema.merchants.c, {each.merchant_id for each in of}
     owners = connection.execute(select(m.id, m.user_id).where(m.id.in_(merchants))).all()
-    return changed, charges.texts_since(connection, since_ms), {row[0]: row[1] for row in owners}
+    return {row[0]: row[1] for row in owners}
 
 
 def _place_of(

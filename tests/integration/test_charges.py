@@ -1,45 +1,38 @@
-"""Charges at the gateway: what a till may ask, what the terminal is told, and who wins a race."""
+"""Charges at the gateway: what a till may ask, what a tap may pay, and what both are told."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import select
 
 from taprail_common.charge_wire import (
-    ANSWER_EVENT,
-    CANCEL_EVENT,
-    OPEN_EVENT,
-    REQUEST_EVENT,
     TEXT_EVENT,
 )
-from taprail_common.ids import new_id
-from taprail_common.payment_state import PaymentState
-from taprail_common.signing import Domain, verify
-from taprail_common.wire import SignedEnvelope
+from taprail_common.payment_state import PaymentEvent, PaymentState
 from taprail_gateway import registry
-from taprail_gateway.ledger import outbox, schema, webhooks
+from taprail_gateway.callbacks.webhook import WebhookHandler
+from taprail_gateway.config import GatewaySettings
+from taprail_gateway.ledger import outbox, schema, transitions, webhooks
 from taprail_gateway.ledger.invariants import check_invariants
+from tests.support.charge_till import PATH, Counter, armed, look, order, till
 from tests.support.gateway_fixtures import (
     MERCHANT,
     TERMINAL,
     UNIT,
     TestGateway,
-    gateway_beside,
     running_gateway,
 )
-from tests.support.ledger_fixtures import on_both_engines
 from tests.support.push_clients import Heard, complete, connected, send, terminal_auth, user_auth
 
-PATH = f"/api/terminals/{TERMINAL}/charges"
+CHAIN = {"rpc_urls": ["http://127.0.0.1:9"], "chain_id": 1, "token": "0x" + "ab" * 20}
+SETTINGS = GatewaySettings.model_validate({"chain": CHAIN})
 
 
 @pytest_asyncio.fixture
@@ -48,90 +41,10 @@ async def gateway(tmp_path: Path) -> AsyncIterator[TestGateway]:
         yield gateway
 
 
-async def till(
-    gateway: TestGateway,
-    path: str = PATH,
-    body: dict[str, Any] | None = None,
-    *,
-    user: str = "bob",
-    key: str | None = None,
-    method: str = "POST",
-) -> tuple[int, dict[str, Any]]:
-    headers = gateway.bearer(user) | ({} if key is None else {"Idempotency-Key": key})
-    data = None if body is None else json.dumps(body)
-    async with gateway.http.request(method, path, data=data, headers=headers) as response:
-        return response.status, await response.json()
-
-
-def order(**changes: Any) -> dict[str, Any]:
-    return {
-        "amount": 3 * UNIT,
-        "currency": "TUSD",
-        "reference": new_id("order"),
-        "deadlineSeconds": 60,
-        **changes,
-    }
-
-
-class Counter:
-    """A terminal's socket: it hears, checks the signature, and answers as it is told to."""
-
-    def __init__(self, heard: Heard, gateway: TestGateway) -> None:
-        self.heard = heard
-        self.gateway = gateway
-
-    async def next(self, event: str) -> dict[str, Any]:
-        while True:
-            name, data = await self.heard.next()
-            envelope = SignedEnvelope.model_validate(data)
-            body = envelope.body.encode()
-            key = self.gateway.public_key
-            verify(key, Domain.COMMAND, body, envelope.signature, about=name.encode())
-            said: dict[str, Any] = json.loads(body)
-            assert said["terminalId"] == TERMINAL
-            if name == event:
-                return said
-
-    async def answer(self, charge_id: str, answer: str, code: str | None = None) -> None:
-        said = {"chargeId": charge_id, "answer": answer, "reasonCode": code}
-        await self.heard.client.emit(ANSWER_EVENT, said)
-
-    async def open(self, charge_id: str | None = None) -> Any:
-        return await self.heard.client.call(OPEN_EVENT, {"chargeId": charge_id}, timeout=10)
-
-    async def arms(self) -> dict[str, Any]:
-        """Take the next request, as a free terminal does."""
-        asked = await self.next(REQUEST_EVENT)
-        await self.answer(asked["chargeId"], "armed")
-        return asked
-
-
 @pytest_asyncio.fixture
 async def counter(gateway: TestGateway) -> AsyncIterator[Counter]:
     async with connected(gateway, terminal_auth(gateway)) as heard:
         yield Counter(heard, gateway)
-
-
-async def armed(gateway: TestGateway, counter: Counter, **changes: Any) -> dict[str, Any]:
-    """A charge that the terminal has taken."""
-    (status, made), _ = await asyncio.gather(till(gateway, body=order(**changes)), counter.arms())
-    assert status == 201, made
-    charge: dict[str, Any] = made["charge"]
-    assert charge["status"] == "armed"
-    return charge
-
-
-async def look(gateway: TestGateway, charge: dict[str, Any]) -> dict[str, Any]:
-    status, shown = await till(gateway, f"{PATH}/{charge['chargeId']}", method="GET")
-    assert status == 200
-    found: dict[str, Any] = shown["charge"]
-    return found
-
-
-async def cancel(gateway: TestGateway, charge: dict[str, Any]) -> dict[str, Any]:
-    status, answer = await till(gateway, f"{PATH}/{charge['chargeId']}/cancel")
-    assert status == 200
-    return answer
 
 
 # --- one charge through all of it -----------------------------------------------------------------
@@ -169,25 +82,100 @@ async def test_a_till_arms_a_tap_pays_and_everybody_is_told(
     shown = await look(gateway, charge)
     assert shown["status"] == "approved"
     assert shown["payment"]["id"] == shown["transactionId"] == paid.json["transactionId"]
-    await send(gateway, paid.json["transactionId"])
-    await complete(gateway, paid.json["transactionId"], card.issued.account)
-    assert (await look(gateway, charge))["payment"]["status"] == "completed"
 
 
-async def test_webhooks_tell_of_the_end(gateway: TestGateway, counter: Counter) -> None:
+async def next_status(heard: Heard, status: str) -> dict[str, Any]:
+    """The next update in which the payment of a charge is so."""
+    while True:
+        name, data = await heard.next()
+        if name == "charge:update" and (data["payment"] or {}).get("status") == status:
+            found: dict[str, Any] = data
+            return found
+
+
+async def test_a_till_hears_what_became_of_the_money(
+    gateway: TestGateway, counter: Counter
+) -> None:
+    card, other = gateway.card(), gateway.card("04AABBCCDDEE02")
+    charge = await armed(gateway, counter)
+    async with (
+        connected(gateway, user_auth(gateway, "bob")) as bob,
+        connected(gateway, user_auth(gateway, "alice")) as alice,
+    ):
+        paid = (await gateway.pay(card, chargeId=charge["chargeId"])).json["transactionId"]
+        assert (await next_status(bob, "pending"))["status"] == "approved"
+        not_charged = (await gateway.pay(other)).json["transactionId"]
+        gateway.ledger.write_now(
+            lambda c: transitions.apply(c, PaymentEvent.REJECT, [not_charged], gateway.now_ms())
+        )
+        await send(gateway, paid)
+        assert (await next_status(bob, "sent"))["transactionId"] == paid
+        await complete(gateway, paid, card.issued.account)
+        told = await next_status(bob, "completed")
+        shown = await look(gateway, charge)
+        assert {name: told[name] for name in shown} == alike(shown)
+        assert shown["payment"]["txHash"] is not None
+        seen = [name async for name in heard_so_far(alice)]
+    assert "charge:update" not in seen, "it is the till's business"
+
+
+def alike(shown: dict[str, Any]) -> dict[str, Any]:
+    """A charge as it is polled, without what only a refund has."""
+    payment = {name: value for name, value in shown["payment"].items() if name != "refundOf"}
+    return {**shown, "payment": payment}
+
+
+async def heard_so_far(heard: Heard) -> AsyncIterator[str]:
+    await heard.client.emit("ping")
+    name = ""
+    while name != "pong":
+        name, _ = await heard.next()
+        yield name
+
+
+@pytest.mark.parametrize("result", ["completed", "failed"])
+async def test_webhooks_tell_of_the_end_and_then_of_the_money(
+    gateway: TestGateway, counter: Counter, result: str
+) -> None:
+    wanted = {"webhook": [PaymentState.COMPLETED, PaymentState.FAILED]}
+
     def listen(connection: Any) -> None:
-        outbox.enable(connection, {"webhook": [PaymentState.COMPLETED]})
+        outbox.enable(connection, wanted)
         url = "https://shop.example/hook"
         webhooks.add_endpoint(connection, "whk_1", MERCHANT, url, b"s", gateway.now_ms())
 
     await gateway.ledger.write(listen)
-    charge = await armed(gateway, counter)
-    await gateway.pay(gateway.card(), chargeId=charge["chargeId"])
-    (told,) = gateway.ledger.read_now(lambda c: webhooks.due(c, gateway.now_ms(), 10))
-    assert (told.event, told.about) == ("charge.approved", charge["chargeId"])
-    assert json.loads(told.body)["data"] == {
+    charge, card = await armed(gateway, counter), gateway.card()
+    paid = (await gateway.pay(card, chargeId=charge["chargeId"])).json["transactionId"]
+    about = charge["chargeId"]
+    (first,) = deliveries(gateway, about)
+    assert first.event == "charge.approved"
+    assert json.loads(first.body)["data"] == {
         name: value for name, value in (await look(gateway, charge)).items() if name != "payment"
     }
+    if result == "completed":
+        await send(gateway, paid)
+        await complete(gateway, paid, card.issued.account)
+    else:
+        gateway.ledger.write_now(
+            lambda c: transitions.apply(c, PaymentEvent.REJECT, [paid], gateway.now_ms())
+        )
+    (callback,) = gateway.ledger.read_now(lambda c: outbox.due(c, "webhook", gateway.now_ms(), 9))
+    gateway.ledger.write_now(await WebhookHandler(SETTINGS).handle(callback))
+    gateway.ledger.write_now(partial(webhooks.finish, delivery_ids=[first.id], at_ms=1))
+    (second,) = deliveries(gateway, about)
+    assert second.event == f"charge.{result}"
+    told, shown = json.loads(second.body)["data"], await look(gateway, charge)
+    assert told["payment"]["status"] == result
+    shown["payment"]["explorerUrl"] = None  # a link is for people
+    assert told == alike(shown)
+    (beside,) = deliveries(gateway, paid)
+    assert beside.event == f"payment.{result}"
+
+
+def deliveries(gateway: TestGateway, about: str) -> list[webhooks.Delivery]:
+    found = gateway.ledger.read_now(lambda c: webhooks.due(c, gateway.now_ms(), 10))
+    return [each for each in found if each.about == about]
 
 
 # --- what a tap may not do ------------------------------------------------------------------------
@@ -250,141 +238,6 @@ async def test_two_taps_of_one_commit_pay_a_charge_once(
     codes = sorted(reply.json.get("reasonCode", "approved") for reply in replies)
     assert codes == ["approved"] + ["charge_closed"] * 5
     assert gateway.ledger.read_now(check_invariants) == []
-
-
-# --- cancel, tap and deadline ---------------------------------------------------------------------
-
-
-async def test_a_cancel_before_the_tap_wins(gateway: TestGateway, counter: Counter) -> None:
-    charge = await armed(gateway, counter)
-    answer = await cancel(gateway, charge)
-    assert (answer["won"], answer["charge"]["status"]) == ("cancel", "cancelled")
-    told = await counter.next(CANCEL_EVENT)
-    assert (told["chargeId"], told["reason"]) == (charge["chargeId"], "cancelled")
-    late = await gateway.pay(gateway.card(), chargeId=charge["chargeId"])
-    assert (late.status, late.json["reasonCode"]) == (400, "charge_cancelled")
-    late.verify(gateway.public_key)
-    assert (await cancel(gateway, charge))["won"] == "cancel"
-    assert gateway.rows(schema.payments) == 0
-
-
-async def test_a_cancel_after_the_tap_is_told_of_the_payment(
-    gateway: TestGateway, counter: Counter
-) -> None:
-    charge = await armed(gateway, counter)
-    paid = await gateway.pay(gateway.card(), chargeId=charge["chargeId"])
-    answer = await cancel(gateway, charge)
-    assert answer["won"] == "tap"
-    assert answer["charge"]["status"] == "approved"
-    assert answer["charge"]["payment"]["id"] == paid.json["transactionId"]
-
-
-@on_both_engines
-async def test_when_cancel_and_tap_race_all_say_the_same(
-    tmp_path: Path, ledger_url: str, ledger_engine: str
-) -> None:
-    """On a server the cancel comes in at another gateway than the tap."""
-    async with AsyncExitStack() as stack:
-        first = await stack.enter_async_context(running_gateway(tmp_path, ledger_url=ledger_url))
-        other = first
-        if ledger_engine == "postgresql":
-            other = await stack.enter_async_context(gateway_beside(first, ledger_url))
-        card, seen = first.card(balance_units=1_000 * UNIT), set()
-        counter = Counter(
-            await stack.enter_async_context(connected(first, terminal_auth(first))), first
-        )
-        for number in range(12):
-            charge = await armed(first, counter, amount=UNIT)
-            tap = first.pay(card, chargeId=charge["chargeId"], amount=UNIT)
-            pair = [tap, cancel(other, charge)]
-            results: list[Any] = await asyncio.gather(*(pair if number % 2 else pair[::-1]))
-            reply, answer = results if number % 2 else results[::-1]
-            won = answer["won"]
-            seen.add(won)
-            assert reply.json.get("reasonCode") == (None if won == "tap" else "charge_cancelled")
-            assert (answer["charge"]["payment"] is not None) == (won == "tap")
-        assert seen <= {"tap", "cancel"}
-        assert first.ledger.read_now(check_invariants) == []
-
-
-async def test_the_deadline_ends_a_charge_by_itself(gateway: TestGateway, counter: Counter) -> None:
-    charge = await armed(gateway, counter, deadlineSeconds=1)
-    told = await counter.next(CANCEL_EVENT)
-    assert (told["chargeId"], told["reason"]) == (charge["chargeId"], "expired")
-    assert (await look(gateway, charge))["status"] == "expired"
-    late = await gateway.pay(gateway.card(), chargeId=charge["chargeId"])
-    assert late.json["reasonCode"] == "charge_expired"
-    assert (await cancel(gateway, charge))["won"] == "deadline"
-
-
-# --- what the terminal says -----------------------------------------------------------------------
-
-
-async def test_a_busy_terminal_is_told_to_the_till_at_once(
-    gateway: TestGateway, counter: Counter
-) -> None:
-    async def is_busy() -> None:
-        asked = await counter.next(REQUEST_EVENT)
-        await counter.answer(asked["chargeId"], "busy")
-
-    (status, answer), _ = await asyncio.gather(till(gateway, body=order()), is_busy())
-    assert (status, answer["reasonCode"]) == (409, "terminal_busy")
-    await armed(gateway, counter)
-    status, answer = await till(gateway, body=order())
-    assert (status, answer["reasonCode"]) == (409, "terminal_busy")
-
-
-@pytest.mark.parametrize(
-    ("said", "status", "code"),
-    [
-        (("refused", "fixed_price"), "refused", "fixed_price"),
-        (("refused", "charge_expired"), "expired", None),
-        (("cancelled", None), "cancelled", "at_the_terminal"),
-    ],
-)
-async def test_what_the_terminal_says_is_noted(
-    gateway: TestGateway, counter: Counter, said: tuple[str, str | None], status: str, code: str
-) -> None:
-    async def says() -> None:
-        asked = await counter.next(REQUEST_EVENT)
-        unknown = {"chargeId": "chg_x", "answer": "armed"}
-        nonsense: Any
-        for nonsense in (None, 5, {"chargeId": []}, unknown):
-            await counter.heard.client.emit(ANSWER_EVENT, nonsense)
-        await counter.answer(asked["chargeId"], *said)
-
-    (_, made), _ = await asyncio.gather(till(gateway, body=order()), says())
-    assert (made["charge"]["status"], made["charge"]["reasonCode"]) == (status, code)
-
-
-async def test_a_terminal_that_was_away_finds_its_charge(gateway: TestGateway) -> None:
-    status, made = await till(gateway, body=order())
-    charge = made["charge"]
-    assert (status, charge["status"]) == (201, "waiting")
-    await till(gateway, f"/api/terminals/{TERMINAL}/display", {"text": "Back at two"})
-    async with connected(gateway, terminal_auth(gateway)) as heard:
-        counter = Counter(heard, gateway)
-        assert await counter.open("chg_of_yesterday") == {"open": charge["chargeId"]}
-        over = await counter.next(CANCEL_EVENT)
-        assert (over["chargeId"], over["reason"]) == ("chg_of_yesterday", "charge_unknown")
-        assert (await counter.next(REQUEST_EVENT))["chargeId"] == charge["chargeId"]
-        assert (await counter.next(TEXT_EVENT))["text"] == "Back at two"
-    await cancel(gateway, charge)
-    async with connected(gateway, terminal_auth(gateway)) as heard:
-        counter = Counter(heard, gateway)
-        assert await counter.open(charge["chargeId"]) == {"open": None}
-        assert (await counter.next(CANCEL_EVENT))["reason"] == "cancelled"
-
-
-async def test_only_terminals_ask_for_charges(gateway: TestGateway) -> None:
-    await till(gateway, body=order())
-    (charge_id,) = gateway.ledger.read_now(lambda c: c.scalars(select(schema.charges.c.id)).all())
-    async with connected(gateway, user_auth(gateway, "mallory")) as mallory:
-        answer = await mallory.client.call(OPEN_EVENT, {}, timeout=10)
-        assert answer == {"error": "this is for terminals"}
-        await mallory.client.emit(ANSWER_EVENT, {"chargeId": charge_id, "answer": "busy"})
-        await mallory.client.call(OPEN_EVENT, {}, timeout=10)
-    assert (await look(gateway, {"chargeId": charge_id}))["status"] == "waiting"
 
 
 # --- who may ask, and for what --------------------------------------------------------------------

@@ -22,10 +22,10 @@ from taprail_common.wire import AmountUnits, Identifier
 from taprail_gateway.api.errors import HttpError
 from taprail_gateway.api.messages import Answer, Request, Transaction, Written
 from taprail_gateway.api.table import Call, Plain, Route
-from taprail_gateway.charges import Asked, Charge, ChargeStatus, view
+from taprail_gateway.charge_view import charge_body
+from taprail_gateway.charges import Asked, Charge, ChargeStatus
 from taprail_gateway.ledger import charges
 from taprail_gateway.ledger.charges import Place, TerminalText
-from taprail_gateway.payment_view import load_payment, status_body
 from taprail_gateway.tokens import Scope
 
 IDEMPOTENCY_HEADER: Final = "Idempotency-Key"
@@ -215,17 +215,9 @@ async def _answered(call: Call[Any, Any], charge: Charge) -> Charge:
 
 
 async def _body(call: Call[Any, Any], charge: Charge) -> ChargeBody:
-    payment = await call.services.ledger.read(partial(_payment, call, charge.payment_id))
-    return ChargeBody.model_validate({**view(charge), "payment": payment})
-
-
-def _payment(
-    call: Call[Any, Any], payment_id: str | None, connection: Connection
-) -> dict[str, object] | None:
-    payment = None if payment_id is None else load_payment(connection, payment_id)
-    if payment is None:
-        return None
-    return status_body(payment, call.services.explorer_link(payment.tx_hash))
+    link = call.services.explorer_link
+    body = partial(charge_body, charge=charge, explorer_link=link)
+    return ChargeBody.model_validate(await call.services.ledger.read(body))
 
 
 ROUTES: Final[tuple[Route[Any, Any] | Plain, ...]] = (

@@ -25,9 +25,11 @@ from taprail_common.payment_state import PaymentState
 from taprail_gateway.backoff import Backoff
 from taprail_gateway.callbacks.handlers import Work
 from taprail_gateway.callbacks.outside import Outside
+from taprail_gateway.charge_view import charge_body, no_link
+from taprail_gateway.charges import Charge
 from taprail_gateway.config import GatewaySettings
 from taprail_gateway.custody import Custody
-from taprail_gateway.ledger import outbox, webhooks
+from taprail_gateway.ledger import charges, outbox, webhooks
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.outbox import Callback
 from taprail_gateway.ledger.webhooks import Delivery, Endpoint
@@ -97,7 +99,19 @@ def _fan_out(connection: Connection, *, callback: Callback) -> None:
     body = event_body(payment, event, state, at_ms)
     # In one order with what is told of its sale.
     about = payment.refund_of or payment.id
-    webhooks.enqueue(connection, [each.id for each in endpoints], about, event, body, at_ms)
+    told = [each.id for each in endpoints]
+    webhooks.enqueue(connection, told, about, event, body, at_ms)
+    for charge in charges.of_payments(connection, [payment.id]):
+        webhooks.enqueue(connection, told, charge.id, *_of_charge(connection, charge, state, at_ms))
+
+
+def _of_charge(
+    connection: Connection, charge: Charge, state: PaymentState, at_ms: int
+) -> tuple[str, bytes, int]:
+    """What the till is told beside it: the same as of its end, with what came of the money."""
+    event, data = f"charge.{state}", charge_body(connection, charge, no_link)
+    told = {"type": event, "timestamp": rfc3339(at_ms), "data": data}
+    return event, json.dumps(told).encode(), at_ms
 
 
 MAX_TRIES: Final = 12

@@ -8,7 +8,7 @@ caller's transaction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -155,6 +155,11 @@ def find_all(connection: Connection, charge_ids: Sequence[str]) -> dict[str, Cha
     """Those that there are, by their ids."""
     rows = _BY_ID.rows(connection, [(each,) for each in charge_ids])
     return {row[0]: _charge(row) for row in rows}
+
+
+def of_payments(connection: Connection, payment_ids: Collection[str]) -> list[Charge]:
+    """Those that came to one of these payments."""
+    return _some(connection, _c.payment_id.in_(payment_ids), limit=len(payment_ids))
 
 
 def open_of(connection: Connection, terminal_id: str) -> Charge | None:
