@@ -18,22 +18,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
+from taprail_common.api.charges import ChargeStatus
 from taprail_common.clock import rfc3339
-
-
-class ChargeStatus(StrEnum):
-    """Where a charge is."""
-
-    WAITING = "waiting"
-    """The terminal has not said anything yet."""
-    ARMED = "armed"
-    """The terminal asks for a card."""
-    APPROVED = "approved"
-    DECLINED = "declined"
-    CANCELLED = "cancelled"
-    EXPIRED = "expired"
-    REFUSED = "refused"
-
 
 OPEN: Final = (ChargeStatus.WAITING, ChargeStatus.ARMED)
 """In which a charge may still come to a payment."""

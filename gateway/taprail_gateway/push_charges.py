@@ -18,6 +18,7 @@ import structlog
 from pydantic import ValidationError
 from sqlalchemy import Connection, select
 
+from taprail_common.api.charges import ChargeStatus
 from taprail_common.charge_wire import (
     CANCEL_EVENT,
     REQUEST_EVENT,
@@ -30,7 +31,7 @@ from taprail_common.errors import InputError
 from taprail_common.ids import check_identifier
 from taprail_gateway.api.context import Services
 from taprail_gateway.charge_view import Link, charge_body
-from taprail_gateway.charges import Charge, ChargeStatus, Objection
+from taprail_gateway.charges import Charge, Objection
 from taprail_gateway.ledger import charges, schema
 from taprail_gateway.ledger.charges import TerminalText
 from taprail_gateway.push_auth import Listener

@@ -11,12 +11,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from functools import partial
 from typing import Final, Protocol
 
 from sqlalchemy import Connection
 
+from taprail_common.api.queues import Health
 from taprail_gateway.ledger import queue_rates
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.queue_rates import MINUTE_MS, Done, Open, PaymentRates
@@ -33,14 +33,6 @@ _LATE_S: Final[Mapping[str, int]] = {
     "cache": 60,
 }
 """How old the oldest may be before a queue is `degraded`; a payment's deadline is a setting."""
-
-
-class Health(StrEnum):
-    """`stopped`: nobody works on it, by configuration or by an operator's will."""
-
-    HEALTHY = "healthy"
-    DEGRADED = "degraded"
-    STOPPED = "stopped"
 
 
 @dataclass(frozen=True, slots=True)

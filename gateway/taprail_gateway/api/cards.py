@@ -10,11 +10,8 @@ from typing import Any, Final
 from pydantic.alias_generators import to_camel
 from sqlalchemy import Connection
 
-from taprail_common.errors import InputError
-from taprail_gateway import registry
-from taprail_gateway.api.errors import HttpError
-from taprail_gateway.api.messages import Empty
-from taprail_gateway.api.office_messages import (
+from taprail_common.api.base import Empty
+from taprail_common.api.office import (
     CardAnswer,
     CardChange,
     CardIssued,
@@ -22,6 +19,9 @@ from taprail_gateway.api.office_messages import (
     NewCard,
     PageQuery,
 )
+from taprail_common.errors import InputError
+from taprail_gateway import registry
+from taprail_gateway.api.errors import HttpError
 from taprail_gateway.api.people import one_of, page_of
 from taprail_gateway.api.table import ANYBODY, OPERATORS, Call, Route
 from taprail_gateway.ledger import actions

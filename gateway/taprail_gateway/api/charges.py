@@ -9,26 +9,30 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
 from sqlalchemy import Connection
 
-from taprail_common.charge_wire import MAX_CHARGE_S, MAX_TEXT_CHARACTERS
+from taprail_common.api.base import IDEMPOTENCY_HEADER, Answer
+from taprail_common.api.charges import (
+    CancelAnswer,
+    ChargeAnswer,
+    ChargeBody,
+    ChargeMade,
+    ChargeOrder,
+    ChargeStatus,
+    DisplayAnswer,
+    DisplayOrder,
+)
 from taprail_common.errors import InputError
 from taprail_common.ids import check_identifier
-from taprail_common.wire import AmountUnits, Identifier
 from taprail_gateway.api.errors import HttpError
-from taprail_gateway.api.messages import Answer, Request, Transaction, Written
 from taprail_gateway.api.table import Call, Plain, Route
 from taprail_gateway.charge_view import charge_body
-from taprail_gateway.charges import Asked, Charge, ChargeStatus
+from taprail_gateway.charges import Asked, Charge
 from taprail_gateway.ledger import charges
 from taprail_gateway.ledger.charges import Place, TerminalText
 from taprail_gateway.tokens import Scope
-
-IDEMPOTENCY_HEADER: Final = "Idempotency-Key"
 
 ANSWERED_WITHIN_S: Final = 1.5
 """A terminal that is connected answers within a few round trips; nobody waits for one that is not,
@@ -36,79 +40,6 @@ it finds the charge when it connects."""
 
 _TILLS: Final = frozenset({Scope.MERCHANT, Scope.OPERATOR})
 _PATH: Final = "/api/terminals/{id}/charges"
-
-
-def _printable(text: str) -> str:
-    # Neither control characters nor marks that turn the writing direction.
-    if not text.isprintable():
-        raise ValueError("has characters that cannot be shown")
-    return text
-
-
-class ChargeOrder(Request):
-    """What a till asks for."""
-
-    amount: AmountUnits
-    currency: Annotated[str, Field(pattern=r"^[A-Z0-9]{2,12}$")]
-    reference: Annotated[Identifier, Field(description="The till's own name for the sale.")]
-    deadline_seconds: Annotated[int, Field(ge=1, le=MAX_CHARGE_S)] = 60
-
-
-class DisplayOrder(Request):
-    """What a terminal is to show while there is nothing to pay."""
-
-    text: Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS), AfterValidator(_printable)]
-
-
-class ChargeBody(BaseModel):
-    """A charge."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel, validate_by_name=True, serialize_by_alias=True
-    )
-
-    charge_id: str
-    terminal_id: str
-    merchant_id: str
-    reference: str
-    amount: int
-    currency: str
-    status: ChargeStatus
-    reason_code: Annotated[str | None, Field(description="Why it came to no payment.")]
-    transaction_id: str | None
-    created_at: Written
-    deadline: Written
-    armed_at: Written | None
-    ended_at: Written | None
-    payment: Annotated[Transaction | None, Field(description="What it came to, as it is now.")]
-
-
-class ChargeAnswer(Answer):
-    """A charge as it is now."""
-
-    charge: ChargeBody
-
-
-class ChargeMade(ChargeAnswer):
-    """A new charge."""
-
-    http_status: ClassVar[int] = 201
-
-
-class CancelAnswer(ChargeAnswer):
-    """Who came first; only one of them does."""
-
-    won: Annotated[
-        Literal["cancel", "tap", "deadline", "terminal"],
-        Field(description="`tap`: there was a verdict already; if approved, `charge.payment`."),
-    ]
-
-
-class DisplayAnswer(Answer):
-    """What the terminal shows now, or as soon as it connects."""
-
-    terminal_id: str
-    text: str
 
 
 async def make(call: Call[ChargeOrder, Any]) -> Answer:

@@ -6,8 +6,8 @@ from typing import Final
 
 from aiohttp import web
 
+from taprail_common.api.gateway import Alive, NotReady, Ready
 from taprail_gateway.api.context import SERVICES
-from taprail_gateway.api.messages import Alive, NotReady, Ready
 from taprail_gateway.api.table import Plain
 
 

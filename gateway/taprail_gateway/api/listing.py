@@ -10,16 +10,16 @@ from typing import Final
 
 from aiohttp import web
 
+from taprail_common.api.base import Empty
+from taprail_common.api.payments import MAX_PAGE, ListedPayment, PaymentList, PaymentQuery
 from taprail_common.clock import rfc3339
 from taprail_common.wire import to_ms
 from taprail_gateway.api.context import Services
 from taprail_gateway.api.errors import HttpError
-from taprail_gateway.api.messages import Empty
-from taprail_gateway.api.office_messages import ListedPayment, PaymentList, PaymentQuery
 from taprail_gateway.api.table import Call, Route
 from taprail_gateway.directory import User
 from taprail_gateway.ledger import payment_list
-from taprail_gateway.ledger.payment_list import MAX_PAGE, Listed, Place, Seen, Wanted
+from taprail_gateway.ledger.payment_list import Listed, Place, Seen, Wanted
 
 MAX_EXPORTED: Final = 100_000
 """Rows of one CSV file; who has more asks for a shorter time."""

@@ -23,9 +23,10 @@ from prometheus_client import (
     generate_latest,
 )
 
+from taprail_common.api.queues import Health
 from taprail_gateway.api.context import SERVICES, SOCKETS, Services
 from taprail_gateway.api.errors import not_found
-from taprail_gateway.queue_health import Health, Report
+from taprail_gateway.queue_health import Report
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "OPTIONS"})
 _NOWHERE: Final = "none"

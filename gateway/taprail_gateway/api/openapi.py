@@ -15,9 +15,9 @@ from aiohttp import web
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from taprail_common.api.base import Empty, Problem
 from taprail_common.ids import IDENTIFIER_PATTERN
 from taprail_common.wire import SIGNATURE_HEADER, TERMINAL_HEADER, TIMESTAMP_HEADER
-from taprail_gateway.api.messages import Empty, Problem
 from taprail_gateway.api.table import ANYBODY, Plain, Route
 
 PATH: Final = "/openapi.json"

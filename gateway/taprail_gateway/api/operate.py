@@ -8,26 +8,23 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
+from taprail_common.api.base import Empty, Why
+from taprail_common.api.office import (
+    AlertList,
+    AlertPart,
+    AlertQuery,
+    Cleared,
+    Reviewed,
+    SettingPart,
+    SettingsAnswer,
+)
+from taprail_common.api.payments import Reset, Retried, StuckQuery
 from taprail_common.errors import InputError
 from taprail_common.ids import is_payment_id
 from taprail_common.payment_state import PaymentState
 from taprail_gateway.api.context import Services
 from taprail_gateway.api.errors import not_found
-from taprail_gateway.api.messages import Empty
-from taprail_gateway.api.office_messages import (
-    AlertList,
-    AlertPart,
-    AlertQuery,
-    Cleared,
-    Reset,
-    Retried,
-    Reviewed,
-    SettingPart,
-    SettingsAnswer,
-    SettingsChange,
-    StuckQuery,
-    Why,
-)
+from taprail_gateway.api.settings_message import SettingsChange
 from taprail_gateway.api.table import OPERATORS, Call, Route
 from taprail_gateway.ledger import actions, by_hand
 from taprail_gateway.ledger import alerts as ledger_alerts

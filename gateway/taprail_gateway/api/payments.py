@@ -8,6 +8,8 @@ from typing import Final
 
 from aiohttp import web
 
+from taprail_common.api.base import IDEMPOTENCY_HEADER, NotFound, Problem
+from taprail_common.api.payments import Declined, PaymentStarted, PaymentStatus
 from taprail_common.crash import crash
 from taprail_common.errors import InputError
 from taprail_common.ids import check_identifier, is_payment_id, new_id, payment_id
@@ -24,14 +26,11 @@ from taprail_gateway.api.identify import (
     signed_query,
     token_user,
 )
-from taprail_gateway.api.messages import Declined, NotFound, PaymentStarted, PaymentStatus, Problem
 from taprail_gateway.api.table import Plain
 from taprail_gateway.authorize import Evidence, PaymentRequest, Profile
 from taprail_gateway.payment_view import concerns, load_payment, status_body
 from taprail_gateway.proofs import ProofReader
 from taprail_gateway.tokens import Scope
-
-IDEMPOTENCY_HEADER: Final = "Idempotency-Key"
 
 _COMMIT_TIMEOUT_S: Final = 30.0
 """Far beyond a full queue on a slow disk. After it the outcome is unknown, and the sender asks

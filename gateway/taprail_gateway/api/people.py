@@ -8,10 +8,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from taprail_gateway import registry, user_life
-from taprail_gateway.api.errors import not_found
-from taprail_gateway.api.messages import Empty
-from taprail_gateway.api.office_messages import (
+from taprail_common.api.base import Empty
+from taprail_common.api.office import (
     MerchantAdded,
     MerchantAnswer,
     MerchantChange,
@@ -29,6 +27,8 @@ from taprail_gateway.api.office_messages import (
     UserChange,
     UserList,
 )
+from taprail_gateway import registry, user_life
+from taprail_gateway.api.errors import not_found
 from taprail_gateway.api.table import OPERATORS, Call, Route
 from taprail_gateway.ledger import actions, directory_list
 from taprail_gateway.ledger.directory_list import MERCHANTS, TERMINALS, USERS, Kind, Looker, Row

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
+from taprail_common.api.base import Empty
+from taprail_common.api.queues import QueuePart, Queues, QueueStatus, Websocket, WebsocketStatus
 from taprail_gateway.api.context import SOCKETS
-from taprail_gateway.api.messages import (
-    Empty,
-    QueuePart,
-    Queues,
-    QueueStatus,
-    Websocket,
-    WebsocketStatus,
-)
 from taprail_gateway.api.table import Call
 from taprail_gateway.ledger.queue_rates import WINDOW_S
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final
 
-from pydantic import Field
 from sqlalchemy import Connection
 
+from taprail_common.api.base import IDEMPOTENCY_HEADER, Empty
+from taprail_common.api.payments import RefundRequest, RefundStarted
 from taprail_common.eip3009 import TransferAuthorization
 from taprail_common.errors import InputError
 from taprail_common.ids import check_identifier, is_payment_id, new_id
-from taprail_common.wire import SIGNED_LEAST_S, AmountUnits, Identifier
+from taprail_common.wire import SIGNED_LEAST_S
 from taprail_gateway import card_authorization
 from taprail_gateway.api.errors import RETRY_AFTER_S, HttpError
-from taprail_gateway.api.messages import Answer, Empty, Request, Time
-from taprail_gateway.api.payments import IDEMPOTENCY_HEADER
 from taprail_gateway.api.table import Call, Route
 from taprail_gateway.directory import User
 from taprail_gateway.ledger import refunds
@@ -40,40 +39,6 @@ promised, whether it is carried out or not."""
 
 _REFUSALS: Final = (NotRefundableError, TooMuchError, NoFloatError, RequestReusedError)
 _FIELDS: Final = {TooMuchError.code: "amount", RequestReusedError.code: IDEMPOTENCY_HEADER}
-
-
-class OwnAuthorization(Request):
-    """EIP-3009 `transferWithAuthorization`, signed by the account that the sale was paid to.
-
-    `to` is the account that paid, `value` the amount, `validAfter` 0 and `nonce` the refund's id:
-    `payment_id("refund:user:<id>", <request id>)`, so that the request id must be given, too.
-    """
-
-    valid_before: Annotated[int, Field(ge=0, lt=2**40, description="Unix seconds.")]
-    signature: Annotated[str, Field(pattern=r"^0x[0-9a-f]{130}$", description="r, s and v.")]
-
-
-class RefundRequest(Request):
-    """How much of a sale is given back; from the merchant's float, unless it is signed for."""
-
-    amount: AmountUnits
-    request_id: Identifier | None = None
-    authorization: OwnAuthorization | None = None
-
-
-class RefundStarted(Answer):
-    """A refund was taken on; asked for again by the same request, the answer is the same."""
-
-    transaction_id: str
-    refund_of: str
-    status: Literal["pending"] = "pending"
-    message: str = "Refund initiated successfully"
-    amount: int
-    currency: str
-    request_id: str
-    created_at: Time
-    status_url: str
-    websocket_channel: str
 
 
 async def refund(call: Call[RefundRequest, Empty]) -> RefundStarted:

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from taprail_common.api.base import Problem
+from taprail_common.api.queues import QueueStatus, WebsocketStatus
 from taprail_common.wire import MAX_BODY_BYTES
 from taprail_gateway.api import (
     cards,
@@ -23,7 +25,6 @@ from taprail_gateway.api import (
 )
 from taprail_gateway.api.context import SERVICES, Services
 from taprail_gateway.api.errors import errors_as_json
-from taprail_gateway.api.messages import Problem, QueueStatus, WebsocketStatus
 from taprail_gateway.api.metrics import Shown
 from taprail_gateway.api.table import Plain, Route
 

@@ -15,12 +15,12 @@ from typing import Any, Final, Generic, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from taprail_common.api.base import Answer, Empty
 from taprail_common.errors import InputError
 from taprail_common.wire import input_error
 from taprail_gateway.api.bodies import parse_body, read_body
 from taprail_gateway.api.context import SERVICES, Services
 from taprail_gateway.api.identify import acting_as, is_terminal, signed_query
-from taprail_gateway.api.messages import Answer, Empty
 from taprail_gateway.directory import User
 from taprail_gateway.ledger.actions import By
 from taprail_gateway.tokens import Scope

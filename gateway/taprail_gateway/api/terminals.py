@@ -8,13 +8,13 @@ from typing import Final
 from aiohttp import web
 from sqlalchemy import bindparam, select
 
+from taprail_common.api.gateway import Hello
 from taprail_common.clock import rfc3339
 from taprail_common.eip3009 import TokenDomain
 from taprail_common.signing import Domain, sign
 from taprail_common.wire import SIGNATURE_HEADER, SigningTerms
 from taprail_gateway.api.context import SERVICES
 from taprail_gateway.api.identify import signed_query
-from taprail_gateway.api.messages import Hello
 from taprail_gateway.api.table import Plain
 from taprail_gateway.ledger import schema
 

@@ -9,13 +9,11 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, delete, insert, select
 
+from taprail_common.api.base import MAX_REASON
 from taprail_common.errors import InputError
 from taprail_gateway.ledger.prepared import Prepared
 from taprail_gateway.ledger.schema import operator_actions, settings
 from taprail_gateway.ledger.upserts import Insert, Upsert
-
-MAX_REASON: Final = 200
-"""Characters; a reason may become part of what a customer is told."""
 
 
 @dataclass(frozen=True, slots=True)

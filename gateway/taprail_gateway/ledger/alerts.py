@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 from sqlalchemy import Connection, bindparam, exists, select, update
 
+from taprail_common.api.office import MAX_ALERT_ID, MAX_ALERTS
 from taprail_gateway.ledger.errors import GuardError
 from taprail_gateway.ledger.prepared import Prepared, prepared
 from taprail_gateway.ledger.schema import alert_is_open, alerts
@@ -24,10 +25,9 @@ CURED: Final = "cured"
 MAX_TEXT: Final = 1_000
 """Characters kept of an alert's text: part of it may be what a node has said."""
 
-MAX_LISTED: Final = 1_000
+MAX_LISTED: Final = MAX_ALERTS
 
-MAX_ID: Final = 2**63 - 1
-"""What both databases can hold as a row's number."""
+MAX_ID: Final = MAX_ALERT_ID
 
 Level = Literal["info", "warning", "error"]
 

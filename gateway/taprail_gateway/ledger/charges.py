@@ -14,10 +14,11 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, update
 
+from taprail_common.api.charges import ChargeStatus
 from taprail_common.errors import TapRailError
 from taprail_common.ids import new_id
 from taprail_common.payment_state import PaymentState
-from taprail_gateway.charges import Asked, Charge, ChargeStatus, ending, event_body, event_of
+from taprail_gateway.charges import Asked, Charge, ending, event_body, event_of
 from taprail_gateway.ledger import outbox, webhooks
 from taprail_gateway.ledger.errors import GuardError
 from taprail_gateway.ledger.prepared import Lookup, Prepared

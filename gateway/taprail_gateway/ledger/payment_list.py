@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, and_, or_, select, true
 
 from taprail_gateway.ledger.schema import cards, merchants, payments
-
-MAX_PAGE: Final = 200
 
 _p = payments.c
 

@@ -20,7 +20,8 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from taprail_gateway.charges import OPEN, ChargeStatus
+from taprail_common.api.charges import ChargeStatus
+from taprail_gateway.charges import OPEN
 from taprail_gateway.ledger.schema_base import Id, in_list, literals, metadata
 
 charges: Final = Table(

@@ -4,102 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import Field, WithJsonSchema, create_model
+from pydantic import AliasChoices, Field
 
-from taprail_common.ids import IDENTIFIER_PATTERN
+from taprail_common.api.base import AfterId, Answer, Part, Request, Time, Why
+from taprail_common.api.payments import Limit
 from taprail_common.money import MAX_AMOUNT_UNITS
-from taprail_common.payment_state import PaymentState
-from taprail_common.wire import AmountUnits, Identifier, Timestamp
-from taprail_gateway.api.messages import Answer, Part, Request, Time
-from taprail_gateway.ledger.actions import MAX_REASON
-from taprail_gateway.ledger.alerts import MAX_ID
-from taprail_gateway.ledger.alerts import MAX_LISTED as MAX_ALERTS
-from taprail_gateway.ledger.payment_list import MAX_PAGE
-from taprail_gateway.settle.settings import SettlementSettings
+from taprail_common.wire import AmountUnits, Identifier
+
+MAX_ALERTS: Final = 1_000
+MAX_ALERT_ID: Final = 2**63 - 1
+"""What both databases can hold as a row's number."""
 
 _PAGE: Final = 50
 
-Reason = Annotated[str, Field(min_length=1, max_length=MAX_REASON, description="For the record.")]
+Created = Annotated[Time, Field(validation_alias=AliasChoices("createdAt", "created_at_ms"))]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
-Limit = Annotated[int, Field(ge=1, le=MAX_PAGE)]
 Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$")]
-AfterId = Annotated[
-    str, Field(pattern=IDENTIFIER_PATTERN, description="The last id of the page before.")
-]
-
-
-# --- payments -------------------------------------------------------------------------------------
-
-
-class PaymentQuery(Request):
-    """Which payments."""
-
-    status: PaymentState | None = None
-    card: Identifier | None = None
-    merchant: Identifier | None = None
-    from_time: Annotated[Timestamp | None, Field(alias="from")] = None
-    to_time: Annotated[Timestamp | None, Field(alias="to")] = None
-    limit: Limit = _PAGE
-    cursor: Annotated[
-        str | None,
-        Field(pattern=r"^[0-9]{1,15}-0x[0-9a-f]{64}$", description="`nextCursor` of a page."),
-    ] = None
-    format: Annotated[Literal["json", "csv"], Field(description="`csv` is all pages.")] = "json"
-
-
-class ListedPayment(Part):
-    """A payment in a list."""
-
-    id: str
-    status: PaymentState
-    amount: int
-    currency: str
-    card_uuid: str
-    merchant_id: str
-    terminal_id: str
-    request_id: str
-    auth_code: str
-    created_at: Time
-    completed_at: Time | None
-    tx_hash: str | None
-    explorer_url: str | None
-    failure_reason: str | None
-
-
-class PaymentList(Answer):
-    """A page, the newest first."""
-
-    payments: list[ListedPayment]
-    next_cursor: Annotated[str | None, Field(description="null: this was the last page.")]
-
-
-class Why(Request):
-    """Why something is done."""
-
-    reason: Reason | None = None
-
-
-class Retried(Answer):
-    """It goes round again."""
-
-    transaction_id: str
-    status: PaymentState
-
-
-class StuckQuery(Why):
-    """What counts as stuck."""
-
-    older_than_seconds: Annotated[
-        int | None,
-        Field(ge=0, le=86_400, description="`sent` for so long; by default as it is set."),
-    ] = None
-
-
-class Reset(Answer):
-    """What will be broadcast again, and then bumped."""
-
-    payments: int
-    transactions: int
 
 
 # --- alerts and settings --------------------------------------------------------------------------
@@ -121,7 +41,7 @@ class AlertPart(Part):
     level: Literal["info", "warning", "error"]
     text: str
     needs_review: bool
-    raised_at: Annotated[Time, Field(validation_alias="raised_at_ms")]
+    raised_at: Annotated[Time, Field(validation_alias=AliasChoices("raisedAt", "raised_at_ms"))]
 
 
 class AlertList(Answer):
@@ -133,7 +53,7 @@ class AlertList(Answer):
 class Reviewed(Why):
     """An alert that somebody has looked into."""
 
-    id: Annotated[int, Field(ge=1, le=MAX_ID)]
+    id: Annotated[int, Field(ge=1, le=MAX_ALERT_ID)]
 
 
 class Cleared(Answer):
@@ -143,40 +63,19 @@ class Cleared(Answer):
     cleared_by: str
 
 
-def _settings() -> dict[str, Any]:
-    """Each may be given or null; whether it holds is judged with all that is set (`tuning`)."""
-    schemas = SettlementSettings.model_json_schema()["properties"]
-    return {
-        name: (
-            Annotated[Any, WithJsonSchema({"anyOf": [_shown(schema), {"type": "null"}]})],
-            Field(default=None, alias=name),
-        )
-        for name, schema in schemas.items()
-    }
-
-
-def _shown(schema: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in schema.items() if key not in {"default", "title"}}
-
-
-SettingsChange = create_model(
-    "SettingsChange",
-    __base__=Why,
-    __doc__="Settings by their names; null gives one back to the configuration file.",
-    **_settings(),
-)
-
-
 class SettingPart(Part):
     """A setting, where its value is from, and what it may be."""
 
     name: str
     value: Any
-    source: Annotated[Literal["operator", "file", "default"], Field(validation_alias="from")]
+    source: Annotated[
+        Literal["operator", "file", "default"],
+        Field(validation_alias=AliasChoices("source", "from")),
+    ]
     default: Any
-    may_be: Annotated[str, Field(validation_alias="mayBe")]
+    may_be: str
     about: str
-    passed_over: Annotated[str | None, Field(validation_alias="passedOver")] = None
+    passed_over: str | None = None
 
 
 class SettingsAnswer(Answer):
@@ -217,7 +116,7 @@ class UserPart(Part):
     name: str
     role: Literal["customer", "merchant", "operator"]
     status: Literal["active", "frozen"]
-    created_at: Annotated[Time, Field(validation_alias="created_at_ms")]
+    created_at: Created
 
 
 class NewMerchant(Request):
@@ -243,7 +142,7 @@ class MerchantPart(Part):
     account: str
     status: Literal["active", "closed"]
     user_id: str | None
-    created_at: Annotated[Time, Field(validation_alias="created_at_ms")]
+    created_at: Created
 
 
 class NewTerminal(Request):
@@ -269,7 +168,7 @@ class TerminalPart(Part):
     name: str
     public_key: str
     status: Literal["active", "revoked"]
-    created_at: Annotated[Time, Field(validation_alias="created_at_ms")]
+    created_at: Created
 
 
 class NewCard(Request):
@@ -303,12 +202,26 @@ class CardPart(Part):
     user_id: str
     account: str
     status: Literal["active", "frozen", "expired"]
-    single_limit: Annotated[int, Field(validation_alias="single_limit_units")]
-    daily_limit: Annotated[int, Field(validation_alias="daily_limit_units")]
+    single_limit: Annotated[
+        int, Field(validation_alias=AliasChoices("singleLimit", "single_limit_units"))
+    ]
+    daily_limit: Annotated[
+        int, Field(validation_alias=AliasChoices("dailyLimit", "daily_limit_units"))
+    ]
     time_zone: str
-    balance: Annotated[int, Field(validation_alias="balance_units", description="On the chain.")]
-    held: Annotated[int, Field(validation_alias="held_units", description="Of it, for payments.")]
-    created_at: Annotated[Time, Field(validation_alias="created_at_ms")]
+    balance: Annotated[
+        int,
+        Field(
+            validation_alias=AliasChoices("balance", "balance_units"), description="On the chain."
+        ),
+    ]
+    held: Annotated[
+        int,
+        Field(
+            validation_alias=AliasChoices("held", "held_units"), description="Of it, for payments."
+        ),
+    ]
+    created_at: Created
 
 
 class _Created:

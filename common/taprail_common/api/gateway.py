@@ -1,0 +1,41 @@
+"""What a gateway says of itself: to a terminal, and to whoever watches over it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from taprail_common.api.base import Told, Written
+from taprail_common.wire import SigningTerms
+
+
+class Hello(Told):
+    """Who a terminal is here, and the terms that cards sign under."""
+
+    gateway_id: str
+    gateway_time: Written
+    terminal_id: str
+    status: Literal["active", "revoked"]
+    merchant_id: str
+    merchant_name: str
+    currency: str
+    decimals: int
+    signing: SigningTerms
+
+
+class Alive(Told):
+    """It lives."""
+
+    status: Literal["ok"]
+
+
+class Ready(Told):
+    """It can do its work."""
+
+    status: Literal["ready"]
+
+
+class NotReady(Told):
+    """What is in the way."""
+
+    status: Literal["not ready"]
+    problems: list[str]
