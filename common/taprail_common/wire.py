@@ -162,6 +162,13 @@ class SigningTerms(BaseModel):
         return TokenDomain(self.token_name, self.token_version, self.chain_id, self.token).separator
 
 
+PIN_BLOCK_BYTES: Final = 256
+"""What is sealed of a PIN (see `pin_block`), filled up to this length."""
+
+SealedPin = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{406}==$")]
+"""base64 of that and of the seal's own 48 bytes."""
+
+
 class TerminalPayment(_Message):
     """`POST /api/payment/process-async` by a terminal; it signs the exact bytes."""
 
@@ -178,6 +185,7 @@ class TerminalPayment(_Message):
     """What the till has asked this terminal to take through the gateway, if it did."""
     counter: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
     offline: bool = False
+    pin: SealedPin | None = None
 
     @property
     def tapped_at_ms(self) -> int:
@@ -229,6 +237,7 @@ class Verdict(BaseModel):
     reason: Sentence | None = None
     reason_code: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")] | None = None
     left_units: Annotated[int, Field(ge=0, le=MAX_AMOUNT_UNITS)] | None = None
+    pin_tries_left: Annotated[int, Field(ge=0, le=9)] | None = None
 
 
 class PaymentNotice(BaseModel):

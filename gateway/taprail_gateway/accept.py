@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from nacl.signing import SigningKey
@@ -23,6 +23,7 @@ from taprail_common.clock import Clock, rfc3339
 from taprail_common.crash import crash
 from taprail_common.ids import new_id
 from taprail_common.signing import Domain, sign
+from taprail_common.wire import TerminalPayment
 from taprail_gateway import audit, verdicts
 from taprail_gateway.authorize import Case, Decision, Facts, PaymentRequest, Rules, decide
 from taprail_gateway.book import Book, lock
@@ -31,6 +32,7 @@ from taprail_gateway.ledger import audit_log, card_signatures, charges, schema, 
 from taprail_gateway.ledger.alerts import raise_alerts
 from taprail_gateway.ledger.card_signatures import StoredSignature
 from taprail_gateway.ledger.prepared import Lookup, prepared
+from taprail_gateway.pins import SOFT
 
 HIGH_AMOUNT_UNITS: Final = 1_000_000
 """Payments above this are sent first (public contract: priority 10, all others 5)."""
@@ -42,16 +44,21 @@ SUSPECTED_ALERT: Final = "fraud_suspected"
 DECLINED_ALERT: Final = "fraud_declined"
 """Kinds of the alerts about a card that taps suspiciously: its tap was taken, or was not."""
 
+BLOCKED_ALERT: Final = "pin_blocked"
+"""Kind of the alert about a card that wrong PINs have frozen."""
+
 
 @dataclass(frozen=True, slots=True)
 class AcceptItem:
-    """One request as it came in; `user_id` is set for an app, `signature` for a terminal."""
+    """One request as it came in; `user_id` is set for an app, `signature` for a terminal. `tap` is
+    what a terminal has sent with a PIN, until that was looked at."""
 
     request: PaymentRequest
     body: bytes
     received_s: float
     signature: str | None = None
     user_id: str | None = None
+    tap: TerminalPayment | None = field(default=None, repr=False)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -191,6 +198,7 @@ class _Group:
         self._tapped: dict[str, charges.Tapped] = {}
         self._suspected: dict[str, str] = {}
         self._refused: dict[str, str] = {}
+        self._blocked: dict[str, str] = {}
 
     def answer(self, item: AcceptItem) -> Answer | Refusal:
         before = self._given.get(item.key)
@@ -224,11 +232,15 @@ class _Group:
         raise_alerts(connection, SUSPECTED_ALERT, some, "warning", now_ms, needs_review=True)
         some = sorted(self._refused.items())
         raise_alerts(connection, DECLINED_ALERT, some, "error", now_ms, needs_review=True)
+        some = sorted(self._blocked.items())
+        raise_alerts(connection, BLOCKED_ALERT, some, "warning", now_ms, needs_review=True)
 
     def _carry_out(self, item: AcceptItem, facts: Facts, decision: Decision) -> Answer:
         moment = verdicts.Moment(self._time, self._acceptor.elapsed_ms(item))
         if facts.card is not None and decision.counter is not None:
             self._book.advance(facts.card, decision.counter)
+        if facts.card is not None and decision.pin_tries_left is not None:
+            self._book.set_tries(facts.card, decision.pin_tries_left)
         if decision.declined is not None:
             return self._acceptor.decline(item, decision, moment)
         auth_code = f"AUTH_{secrets.token_hex(6).upper()}"
@@ -241,7 +253,13 @@ class _Group:
         """Remember what the next decisions, auditors and operators are to know of this one."""
         card, risk, charge = facts.card, decision.risk, facts.charge
         is_declined = decision.declined is not None
-        if charge is not None and charge.is_open and charge.terminal_id == request.requester:
+        may_come_again = decision.declined is not None and decision.declined.reason in SOFT
+        if (
+            charge is not None
+            and charge.is_open
+            and charge.terminal_id == request.requester
+            and not may_come_again
+        ):
             code = None if decision.declined is None else decision.declined.reason.value
             payment_id = None if is_declined else request.payment_id
             self._tapped[charge.id] = self._book.end_charge(charge, payment_id, code)
@@ -250,6 +268,10 @@ class _Group:
         if card is not None and decision.is_proved:
             paid_units = None if is_declined else request.amount_units
             self._book.note_card(card, self._now_ms, paid_units)
+            if decision.pin_tries_left == 0:
+                self._blocked[card.uuid] = (
+                    f"three wrong PINs, the last one at {request.terminal_id}"
+                )
             if risk.alerts:
                 cards = self._refused if risk.declines else self._suspected
                 cards[card.uuid] = f"{risk.points} points at {request.terminal_id}: {risk.text}"

@@ -35,6 +35,7 @@ from taprail_gateway.custody import Custody
 from taprail_gateway.directory import Directory
 from taprail_gateway.estimate import SettlementEstimate, configured_bounds_ms
 from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.pin_desk import Pepper, PinDesk
 from taprail_gateway.proofs import ProofReader
 from taprail_gateway.push import Push
 from taprail_gateway.queue_health import QueueHealth, Sources
@@ -262,6 +263,9 @@ def _services(
         health=QueueHealth(ledger, Sources(live, works_on=_side_queues(settings))),
         live=live,
         custody=custody,
+        pins=PinDesk(
+            ledger, key, Pepper(settings.pin_pepper_file), settings.gateway.pin_above_units
+        ),
         rates=RateLimits(settings.limits),
         token_domain=TokenDomain(token.name, token.version, token.chain_id, token.address),
         explorer_url=settings.gateway.explorer_url,

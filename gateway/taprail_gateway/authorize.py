@@ -26,6 +26,7 @@ from taprail_gateway import charges, fraud
 from taprail_gateway.activity import UNUSED, Activity
 from taprail_gateway.card_authorization import CardAuthorization
 from taprail_gateway.fraud_settings import DEFAULTS, FraudSettings
+from taprail_gateway.pins import CardPin, PinJudgement, PinReason, PinTried, judge
 
 MAX_TEXT: Final = 300
 """Characters of a decline's sentence that a terminal takes (`wire.Verdict.reason`)."""
@@ -103,6 +104,7 @@ class PaymentRequest:
     accept_until_ms: int | None
     evidence: Evidence
     charge_id: str | None = None
+    pin: PinTried | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,7 @@ class Card:
     owner_frozen_at_ms: int | None = None
     day_of: str | None = None
     """The card whose days it goes on with, having taken its place; None: its own."""
+    pin: CardPin | None = None
 
     @property
     def counted_as(self) -> str:
@@ -174,9 +177,10 @@ class Decline:
     """Not charged: a stable code, a sentence for people, what is left of the day's limit, and the
     fraud rules that fired."""
 
-    reason: Reason | charges.Objection
+    reason: Reason | charges.Objection | PinReason
     text: str
     left_units: int | None = None
+    pin_tries_left: int | None = None
     rules: tuple[fraud.Fired, ...] = ()
 
 
@@ -184,12 +188,14 @@ class Decline:
 class Decision:
     """`declined` is None for an acceptance. `counter` is the card's new tap counter: it is stored
     even when the payment is declined after the proof held, since the tap is used up. `risk` is what
-    the fraud rules found, of a tap that came to them."""
+    the fraud rules found, of a tap that came to them; `pin_tries_left` what the card has left from
+    now on, if that changes."""
 
     declined: Decline | None
     counter: int | None = None
     is_proved: bool = False
     risk: fraud.Risk = fraud.NONE
+    pin_tries_left: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,9 +220,13 @@ def decide(case: Case) -> Decision:
     declined = _first(_LIMIT_CHECKS, case)
     if declined is not None:
         return Decision(declined, counter, is_proved=True)
+    pin = _pin(case)
+    if pin.reason is not None:
+        declined = Decline(pin.reason, pin.text, pin_tries_left=pin.tries_left)
+        return Decision(declined, counter, is_proved=True, pin_tries_left=pin.tries_left)
     risk = _risk(case)
     declined = _too_risky(risk) or _balance(case)
-    return Decision(declined, counter, is_proved=True, risk=risk)
+    return Decision(declined, counter, is_proved=True, risk=risk, pin_tries_left=pin.tries_left)
 
 
 def spend_day(now_ms: int, time_zone: str) -> str:
@@ -358,6 +368,13 @@ def _daily_limit(case: Case) -> Decline | None:
         text = f"Insufficient daily limit: {case.rules.text(left)} left today"
         return Decline(Reason.DAILY_LIMIT, text, left)
     return None
+
+
+def _pin(case: Case) -> PinJudgement:
+    # An app's user has proved by a token who they are; a card on the pad is in anybody's hand.
+    if case.request.evidence.profile is Profile.APP:
+        return PinJudgement()
+    return judge(_card(case).pin, case.request.amount_units, case.request.pin)
 
 
 def _risk(case: Case) -> fraud.Risk:

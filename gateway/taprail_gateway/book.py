@@ -21,11 +21,13 @@ from sqlalchemy import Connection, select
 from taprail_gateway.activity import UNUSED, Activity
 from taprail_gateway.authorize import Card, Facts, PaymentRequest, Profile, Terminal, spend_day
 from taprail_gateway.charges import Charge, ending
-from taprail_gateway.ledger import activities, charges, reservations, schema
+from taprail_gateway.ledger import activities, card_pins, charges, reservations, schema
+from taprail_gateway.ledger.card_pins import Tries
 from taprail_gateway.ledger.charges import Tapped
 from taprail_gateway.ledger.prepared import Lookup
 from taprail_gateway.ledger.reservations import Spend
 from taprail_gateway.ledger.schema_base import literal
+from taprail_gateway.pins import CardPin
 
 _c, _a, _t, _m, _s, _u = (
     schema.cards.c,
@@ -53,9 +55,16 @@ _CARD_COLUMNS: Final = (
 )
 _TERMINAL_COLUMNS: Final = (_t.id, _t.status, _t.merchant_id, _m.status, _m.account)
 _CARDS: Final = (
-    select(*_CARD_COLUMNS, _c.uid_digest, _a.balance_units - _a.held_units, *activities.COLUMNS)
+    select(
+        *_CARD_COLUMNS,
+        _c.uid_digest,
+        _a.balance_units - _a.held_units,
+        *card_pins.COLUMNS,
+        *activities.COLUMNS,
+    )
     .join_from(schema.cards, schema.accounts, _c.account == _a.address)
     .join(schema.users, _c.user_id == schema.users.c.id)
+    .outerjoin(schema.card_pins, schema.card_pins.c.card_uuid == _c.uuid)
     .outerjoin(schema.activity, (_u.kind == literal(activities.CARD)) & (_u.id == _c.uuid))
 )
 _BY_DIGEST: Final = Lookup(_CARDS, (_c.uid_digest,))
@@ -113,6 +122,7 @@ class Book:
         self._asked = asked
         self._activities = cards.activities | terminals.activities
         self._counters: dict[str, int] = {}
+        self._tries: dict[str, Tries] = {}
         self._holds: dict[str, int] = {}
         self._spends: dict[tuple[str, str], Spend] = {}
         self._used: dict[activities.Key, Activity] = {}
@@ -168,6 +178,14 @@ class Book:
         """Use up a tap: the card's counter is now this."""
         self._counters[card.uuid] = counter
 
+    def set_tries(self, card: Card, left: int) -> None:
+        """Give a card so many tries of its PIN from now on; it is frozen without any."""
+        if card.pin is None:
+            raise AssertionError("nobody tries the PIN of a card that has none")
+        earlier = self._tries.get(card.uuid)
+        before = card.pin.tries_left if earlier is None else earlier.before
+        self._tries[card.uuid] = Tries(before, left, card.pin.set_at_ms)
+
     def reserve(self, card: Card, amount_units: int) -> str:
         """Take funds and the day's spend; gives the day."""
         day = self._days[card.time_zone]
@@ -182,6 +200,7 @@ class Book:
     def store(self, connection: Connection) -> None:
         """Write what was taken; raises GuardError when a row is not as it was read."""
         reservations.advance_counters(connection, self._counters)
+        card_pins.take_tries(connection, self._tries)
         reservations.hold_all(connection, self._holds)
         reservations.reserve_all(connection, list(self._spends.values()))
         activities.store(connection, self._used)
@@ -198,8 +217,12 @@ class Book:
             uuid = self._cards.uuid_of.get(evidence.uid_digest or "")
             card = self._cards.by_uuid[uuid] if uuid is not None else None
         if card is not None and card.uuid in self._counters:
-            return replace(card, sun_counter=self._counters[card.uuid])
-        return card
+            card = replace(card, sun_counter=self._counters[card.uuid])
+        tries = None if card is None else self._tries.get(card.uuid)
+        if card is None or tries is None or card.pin is None:
+            return card
+        status = card.status if tries.left else "frozen"
+        return replace(card, status=status, pin=replace(card.pin, tries_left=tries.left))
 
 
 def lock(connection: Connection, requests: Sequence[PaymentRequest]) -> None:
@@ -222,12 +245,13 @@ def _load_cards(connection: Connection, requests: Sequence[PaymentRequest]) -> _
     rows = _BY_DIGEST.rows(connection, list(digests)) + _BY_UUID.rows(connection, list(uuids))
     wide = len(_CARD_COLUMNS)
     for row in rows:
-        card = Card(*row[:wide])
-        digest, available = row[wide : wide + 2]
+        digest, available, above, left, set_at_ms = row[wide : wide + 5]
+        pin = None if above is None else CardPin(above, left, set_at_ms)
+        card = replace(Card(*row[:wide]), pin=pin) if pin else Card(*row[:wide])
         cards.by_uuid[card.uuid] = card
         cards.uuid_of[digest] = card.uuid
         cards.available_units[card.account] = available
-        _remember(cards.activities, (activities.CARD, card.uuid), row[wide + 2 :])
+        _remember(cards.activities, (activities.CARD, card.uuid), row[wide + 5 :])
     return cards
 
 

@@ -22,6 +22,7 @@ from sqlalchemy import URL
 
 from taprail_common.config import Settings, load_settings, resolve
 from taprail_common.errors import ConfigError, OperatorError
+from taprail_common.money import MAX_AMOUNT_UNITS
 from taprail_common.secret_files import read_secret_file, secret_file_problem
 from taprail_gateway.api.metrics import Shown
 from taprail_gateway.api.rates import LimitSettings
@@ -71,6 +72,10 @@ class HttpSettings(Settings):
     """Who may read /metrics: `loopback` (this machine), `all`, or nobody (`off`)."""
     accept_uid_cards: bool = False
     """Take cards that prove nothing but a serial number, which anyone can copy."""
+    pin_pepper_file: Path | None = None
+    """Without it no PIN can be checked; best kept on another medium than the database."""
+    pin_above_units: int | None = Field(default=None, ge=0, le=MAX_AMOUNT_UNITS)
+    """From where on terminals ask for a PIN at once; unset: only when a card wants its own."""
     block_interval_ms: int = Field(default=2_000, ge=100, le=600_000)
     """How often the chain makes a block: the first estimate of how long a payment takes."""
 
@@ -164,6 +169,10 @@ class GatewaySettings(Settings):
     def jwt_secret_file(self) -> Path:
         return self.gateway.jwt_secret_file or self.gateway.state_dir / "jwt.secret"
 
+    @property
+    def pin_pepper_file(self) -> Path:
+        return self.gateway.pin_pepper_file or self.gateway.state_dir / "pin.pepper"
+
     def check(self) -> None:
         """Raise ConfigError with everything that keeps a gateway from starting here."""
         wanted = {
@@ -200,7 +209,7 @@ def _is_missing(path: Path) -> bool:
 def _absolute(config_file: Path, settings: HttpSettings) -> HttpSettings:
     names = (
         *("state_dir", "database", "database_password_file"),
-        *("key_file", "master_key_file", "jwt_secret_file"),
+        *("key_file", "master_key_file", "jwt_secret_file", "pin_pepper_file"),
     )
     paths = {name: getattr(settings, name) for name in names}
     return settings.model_copy(

@@ -67,6 +67,8 @@ def declined(request: PaymentRequest, currency: str, why: Decline, moment: Momen
     }
     if why.left_units is not None:
         body["leftUnits"] = why.left_units
+    if why.pin_tries_left is not None:
+        body["pinTriesLeft"] = why.pin_tries_left
     if why.rules:
         body["rules"] = [{"rule": each.rule, "text": each.text} for each in why.rules]
     return _json(body)

@@ -40,6 +40,7 @@ from taprail_gateway.estimate import SettlementEstimate
 from taprail_gateway.fraud_settings import DEFAULTS, FraudSettings
 from taprail_gateway.ledger import transitions
 from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.pin_desk import Pepper, PinDesk
 from taprail_gateway.proofs import ProofReader
 from taprail_gateway.push import Push
 from taprail_gateway.push_settings import PushSettings
@@ -307,6 +308,7 @@ def _build(
         health=QueueHealth(ledger, Sources(live, works_on=frozenset({"mint", "webhook"}))),
         live=live,
         custody=custody,
+        pins=PinDesk(ledger, key, Pepper(folder / "pin.pepper"), ask_above_units=40 * UNIT),
         rates=RateLimits(UNLIMITED),
         explorer_url="https://explorer.example/tx/{txHash}",
     )

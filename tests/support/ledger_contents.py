@@ -44,6 +44,7 @@ _CHOICES: Final[dict[str, list[Any]]] = {
     "alerts.level": ["info", "warning", "error"],
     "activity.kind": ["card", "terminal"],
     "charges.status": ["approved", "approved", "waiting"],
+    "card_pins.tries_left": [3, 2, 0],
     "webhook_endpoints.status": ["active", "removed"],
     "webhook_deliveries.status": ["waiting", "done", "dead"],
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from taprail_common.api.base import Told, Written
+from taprail_common.api.base import Time, Told
 from taprail_common.wire import SigningTerms
 
 
@@ -12,14 +12,16 @@ class Hello(Told):
     """Who a terminal is here, and the terms that cards sign under."""
 
     gateway_id: str
-    gateway_time: Written
+    gateway_time: Time
     terminal_id: str
     status: Literal["active", "revoked"]
     merchant_id: str
     merchant_name: str
     currency: str
     decimals: int
-    signing: SigningTerms
+    signing: SigningTerms | None = None
+    """None from a gateway that takes no cards that sign."""
+    pin_above_units: int | None = None
 
 
 class Alive(Told):

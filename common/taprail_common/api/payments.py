@@ -58,6 +58,7 @@ class Declined(Told):
     currency: str
     gateway_time: Written
     left_units: int | None = None
+    pin_tries_left: int | None = None
     rules: list[_Rule] | None = None
 
 

@@ -13,7 +13,7 @@ from taprail_common.clock import rfc3339
 from taprail_common.errors import InputError, OperatorError
 from taprail_common.signing import write_secret_file
 from taprail_gateway import card_life, registry
-from taprail_gateway.admin import card_import, card_personalize, output
+from taprail_gateway.admin import card_import, card_personalize, card_pins, output
 from taprail_gateway.admin.session import Json, Session, session_of
 from taprail_gateway.authorize import Profile
 from taprail_gateway.card_life import Successor
@@ -84,6 +84,7 @@ def issue(
 
 cards.command("import")(card_import.import_cards)
 cards.command("personalize")(card_personalize.personalize_card)
+cards.add_typer(card_pins.pins, name="pin")
 
 
 @cards.command("list")

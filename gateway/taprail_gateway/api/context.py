@@ -17,6 +17,7 @@ from taprail_gateway.authorize import Rules
 from taprail_gateway.custody import Custody
 from taprail_gateway.directory import Directory
 from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.pin_desk import PinDesk
 from taprail_gateway.proofs import ProofReader
 from taprail_gateway.queue_health import Caches, QueueHealth, Told
 from taprail_gateway.remembered import CacheUse
@@ -44,6 +45,7 @@ class Services:
     health: QueueHealth
     live: LiveSettings
     custody: Custody
+    pins: PinDesk
     rates: RateLimits
     explorer_url: str | None = None
     not_ready: Callable[[], list[str]] = list

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Final
 
 from aiohttp import web
@@ -43,6 +44,9 @@ async def process_async(request: web.Request) -> web.Response:
     received_s = services.clock.monotonic_s()
     body = await read_body(request)
     item = await (_from_terminal if is_terminal(request) else _from_app)(request, body, received_s)
+    if item.tap is not None:
+        tried = await services.pins.tried(item.tap, item.request.evidence)
+        item = replace(item, request=replace(item.request, pin=tried), tap=None)
     async with asyncio.timeout(_COMMIT_TIMEOUT_S):
         result = await services.ledger.write_batched(services.acceptor, item)
     if isinstance(result, Refusal):
@@ -109,7 +113,8 @@ def terminal_item(
         evidence=proofs.evidence(payment),
         charge_id=payment.charge_id,
     )
-    return AcceptItem(wanted, body, received_s, signature=signature)
+    tap = None if payment.pin is None else payment
+    return AcceptItem(wanted, body, received_s, signature=signature, tap=tap)
 
 
 async def _from_app(request: web.Request, body: bytes, received_s: float) -> AcceptItem:

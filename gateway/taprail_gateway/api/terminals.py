@@ -43,6 +43,7 @@ async def hello(request: web.Request) -> web.Response:
         "merchantName": merchant_name,
         "currency": services.rules.currency,
         "decimals": services.rules.decimals,
+        "pinAboveUnits": services.pins.ask_above_units,
         "signing": _signing_terms(services.token_domain, payee).model_dump(by_alias=True),
     }
     body = json.dumps(answer).encode()

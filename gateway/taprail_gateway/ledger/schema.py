@@ -50,6 +50,7 @@ from taprail_gateway.ledger.schema_office import (
     settings,
 )
 from taprail_gateway.ledger.schema_people import users
+from taprail_gateway.ledger.schema_pins import card_pins
 from taprail_gateway.ledger.schema_refunds import merchant_floats, refunded_sales, refunds
 from taprail_gateway.ledger.schema_signed import card_authorizations
 from taprail_gateway.ledger.schema_webhooks import webhook_deliveries, webhook_endpoints
@@ -68,6 +69,7 @@ __all__ = [
     "callback_is_waiting",
     "callbacks",
     "card_authorizations",
+    "card_pins",
     "card_spend",
     "cards",
     "chain_transactions",
@@ -100,7 +102,7 @@ __all__ = [
     "webhook_endpoints",
 ]
 
-VERSION: Final = "0011"
+VERSION: Final = "0013"
 """Of this schema: the newest in `migrations/versions`, which a test compares."""
 
 meta: Final = Table(
