@@ -22,7 +22,7 @@ from taprail_common.clock import Clock, SystemClock
 from taprail_common.eip3009 import TokenDomain
 from taprail_common.errors import OperatorError
 from taprail_common.signing import fingerprint, gateway_id, load_key_file, public_key_text
-from taprail_gateway import facts, registry
+from taprail_gateway import facts, issuer
 from taprail_gateway.accept import Acceptor
 from taprail_gateway.api.context import SOCKETS, Services
 from taprail_gateway.api.edge import allow_origins, quiet_logger
@@ -248,7 +248,7 @@ def _services(
 ) -> Services:
     key, custody = secrets.key, secrets.custody
     rules = Rules(token.symbol, token.decimals, settings.gateway.accept_uid_cards, settings.fraud)
-    keys = ledger.read_now(lambda connection: registry.issuer_keys(connection, custody))
+    keys = ledger.read_now(lambda connection: issuer.load(connection, custody))
     return Services(
         ledger=ledger,
         clock=ledger.clock,

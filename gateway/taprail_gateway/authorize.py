@@ -27,31 +27,10 @@ from taprail_gateway.activity import UNUSED, Activity
 from taprail_gateway.card_authorization import CardAuthorization
 from taprail_gateway.fraud_settings import DEFAULTS, FraudSettings
 from taprail_gateway.pins import CardPin, PinJudgement, PinReason, PinTried, judge
+from taprail_gateway.reasons import Reason
 
 MAX_TEXT: Final = 300
 """Characters of a decline's sentence that a terminal takes (`wire.Verdict.reason`)."""
-
-
-class Reason(StrEnum):
-    """Why a payment is declined; the values are part of the public contract."""
-
-    ACCEPT_UNTIL_PASSED = "accept_until_passed"
-    CLOCK_SKEW = "clock_skew"
-    CARD_UNKNOWN = "card_unknown"
-    CARD_PROOF_INVALID = "card_proof_invalid"
-    CARD_REPLAYED = "card_replayed"
-    CARD_PROFILE_DISABLED = "card_profile_disabled"
-    TERMINAL_UNKNOWN = "terminal_unknown"
-    TERMINAL_REVOKED = "terminal_revoked"
-    INVALID_MERCHANT = "invalid_merchant"
-    CARD_FROZEN = "card_frozen"
-    USER_FROZEN = "user_frozen"
-    CARD_EXPIRED = "card_expired"
-    CURRENCY_UNSUPPORTED = "currency_unsupported"
-    SINGLE_LIMIT = "single_limit"
-    DAILY_LIMIT = "daily_limit"
-    HIGH_FRAUD_RISK = "high_fraud_risk"
-    INSUFFICIENT_BALANCE = "insufficient_balance"
 
 
 class Profile(StrEnum):
@@ -274,9 +253,17 @@ def _proved(case: Case) -> Decline | None:
     # A card that can prove itself must: else its serial number alone would pay.
     if evidence.profile != card.profile:
         return Decline(Reason.CARD_PROOF_INVALID, f"This card proves itself by {card.profile}")
-    if evidence.key_version is not None and evidence.key_version != card.key_version:
+    return _keys_of_version(evidence.key_version, card)
+
+
+def _keys_of_version(version: int | None, card: Card) -> Decline | None:
+    if version is None or version == card.key_version:
+        return None
+    if version < card.key_version:
         return Decline(Reason.CARD_PROOF_INVALID, "The card's keys were replaced")
-    return None
+    return Decline(
+        Reason.CARD_PROOF_INVALID, "The card's new keys are not finished: write it again"
+    )
 
 
 def _spends_by_key(card: Card) -> Decline | None:

@@ -22,7 +22,8 @@ from taprail_common.wire import (
     UidProof,
 )
 from taprail_gateway import card_authorization
-from taprail_gateway.authorize import Evidence, Profile, Reason
+from taprail_gateway.authorize import Evidence, Profile
+from taprail_gateway.reasons import Reason
 from taprail_gateway.remembered import CacheUse
 
 _CARDS_CACHED: Final = 10_000
@@ -48,9 +49,19 @@ class ProofReader:
         token_separator: bytes,
     ) -> None:
         self._separator = token_separator
-        self._keys = dict(sorted(keys.items(), reverse=True))  # most cards have the newest
+        self._keys: dict[int, IssuerKeys] = {}
+        self.learn(keys)
         self._uid_digest = lru_cache(_CARDS_CACHED)(uid_digest)
         self._card_key = lru_cache(_CARDS_CACHED)(self._derive)
+
+    def learn(self, keys: Mapping[int, IssuerKeys]) -> None:
+        """Read by these keys from now on; a version never changes."""
+        self._keys = dict(sorted(keys.items(), reverse=True))  # most cards have the newest
+
+    @property
+    def newest_version(self) -> int:
+        """Of the keys that are known here; 0 without any."""
+        return max(self._keys, default=0)
 
     @property
     def use(self) -> CacheUse:

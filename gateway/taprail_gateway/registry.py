@@ -8,23 +8,23 @@ changed while a gateway runs takes effect at the next tap.
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from sqlalchemy import Connection, Table, func, insert, select, update
+from sqlalchemy import Connection, Table, insert, select, update
 
 from taprail_common import sun
 from taprail_common.errors import InputError, OperatorError
 from taprail_common.ids import check_identifier, new_id
 from taprail_common.money import check_amount
 from taprail_common.signing import parse_public_key, public_key_text
+from taprail_gateway import issuer
 from taprail_gateway.authorize import Profile
 from taprail_gateway.custody import Custody
 from taprail_gateway.ledger import schema
-from taprail_gateway.proofs import IssuerKeys, account_bytes
+from taprail_gateway.proofs import account_bytes
 
 DEFAULT_SINGLE_LIMIT_UNITS: Final = 500_000
 DEFAULT_DAILY_LIMIT_UNITS: Final = 2_000_000
@@ -37,7 +37,6 @@ UID_DAILY_LIMIT_UNITS: Final = 20_000_000
 
 ROLES: Final = ("customer", "merchant", "operator")
 _ADDRESS: Final = re.compile(r"0x[0-9a-f]{40}", re.ASCII)
-_AES_KEY_BYTES: Final = 16
 _UID_LENGTHS: Final = {
     "sun": (sun.UID_BYTES,),
     "uid": (4, 7, 10),  # ISO 14443-3 clause 6.5.4
@@ -73,51 +72,7 @@ class IssuedCard:
     key_version: int
 
 
-@dataclass(frozen=True, slots=True)
-class CardKeys:
-    """What is written into a card when it is personalised: AES-128 keys. Never logged."""
-
-    meta_read_key: bytes = field(repr=False)
-    file_read_key: bytes = field(repr=False)
-
-
-# --- issuer keys and lanes ------------------------------------------------------------------------
-
-
-def ensure_issuer_keys(connection: Connection, custody: Custody, now_ms: int) -> int:
-    """Make the issuer's keys when there are none; gives the newest version."""
-    newest = connection.scalar(select(func.max(schema.issuer_keys.c.version)))
-    if newest is not None:
-        return int(newest)
-    version = 1
-    connection.execute(
-        insert(schema.issuer_keys).values(
-            version=version,
-            wrapped_sun_master_key=custody.wrap_secret(
-                sun_key_name(version), secrets.token_bytes(_AES_KEY_BYTES)
-            ),
-            wrapped_meta_read_key=custody.wrap_secret(
-                meta_key_name(version), secrets.token_bytes(_AES_KEY_BYTES)
-            ),
-            created_at_ms=now_ms,
-        )
-    )
-    return version
-
-
-def issuer_keys(connection: Connection, custody: Custody) -> dict[int, IssuerKeys]:
-    """All issuer keys by version, unwrapped."""
-    keys = schema.issuer_keys.c
-    rows = connection.execute(
-        select(keys.version, keys.wrapped_sun_master_key, keys.wrapped_meta_read_key)
-    )
-    return {
-        version: IssuerKeys(
-            custody.unwrap_secret(sun_key_name(version), sun_key),
-            custody.unwrap_secret(meta_key_name(version), meta_key),
-        )
-        for version, sun_key, meta_key in rows
-    }
+# --- lanes ----------------------------------------------------------------------------------------
 
 
 def ensure_lane(connection: Connection, custody: Custody, now_ms: int) -> str:
@@ -253,7 +208,7 @@ def _enter(
     account: str,
     now_ms: int,
 ) -> IssuedCard:
-    version = ensure_issuer_keys(connection, custody, now_ms)
+    version = issuer.ensure(connection, custody, now_ms)
     card_uuid = order.card_uuid or new_id("card")
     row = {
         "uuid": check_identifier("card", card_uuid),
@@ -272,12 +227,6 @@ def _enter(
     }
     _add(connection, schema.cards, "card", row)
     return IssuedCard(card_uuid, account, version)
-
-
-def card_keys(keys: Mapping[int, IssuerKeys], key_version: int, uid: bytes) -> CardKeys:
-    """The keys to personalise a card with; `keys` as `issuer_keys` gives them."""
-    issuer = keys[key_version]
-    return CardKeys(issuer.meta_read_key, sun.diversify(issuer.sun_master_key, uid))
 
 
 def set_card_status(connection: Connection, card_uuid: str, status: str) -> None:
@@ -386,13 +335,3 @@ def _address(text: str) -> str:
     if _ADDRESS.fullmatch(address) is None or int(address, 16) == 0:
         raise InputError("account", "must be 0x and 40 hex digits, and not zero")
     return address
-
-
-def sun_key_name(version: int) -> str:
-    """Under which custody wraps the key that cards' own keys are made from."""
-    return f"issuer/{version}/sun-master"
-
-
-def meta_key_name(version: int) -> str:
-    """Under which custody wraps the key that cards' PICC data is read by."""
-    return f"issuer/{version}/meta-read"

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from sqlalchemy import Column, Connection, LargeBinary, Table, Text, func, select, update
 
-from taprail_gateway import registry
+from taprail_gateway import issuer
 from taprail_gateway.callbacks import webhook
 from taprail_gateway.custody import PEPPER, PREFIX_BYTES, Custody, wrapped_by
 from taprail_gateway.ledger import schema
@@ -54,8 +54,8 @@ def _by_name(name_of: Callable[[Any], str]) -> Callable[[Custody, Any, bytes], b
 PLACES: Final = (
     Place(schema.accounts, "wrapped_key", _by_address),
     Place(schema.lanes, "wrapped_key", _by_address),
-    Place(schema.issuer_keys, "wrapped_sun_master_key", _by_name(registry.sun_key_name)),
-    Place(schema.issuer_keys, "wrapped_meta_read_key", _by_name(registry.meta_key_name)),
+    Place(schema.issuer_keys, "wrapped_sun_master_key", _by_name(issuer.sun_key_name)),
+    Place(schema.issuer_keys, "wrapped_meta_read_key", _by_name(issuer.meta_key_name)),
     Place(schema.webhook_endpoints, "wrapped_secret", _by_name(webhook.secret_name)),
     Place(schema.webhook_endpoints, "wrapped_old_secret", _by_name(webhook.secret_name)),
     Place(schema.meta, "value", _by_name(lambda key: key), only=PEPPER),

@@ -21,7 +21,7 @@ from taprail_common.signing import (
     public_key_text,
     write_secret_file,
 )
-from taprail_gateway import registry
+from taprail_gateway import issuer, registry
 from taprail_gateway.config import GatewaySettings
 from taprail_gateway.custody import Custody
 from taprail_gateway.directory import SCOPES_OF_ROLE
@@ -234,7 +234,7 @@ class CardBox:
         custody = Custody.load(settings.master_key_file)
         ledger = Ledger.open(settings.database_url, clock=SystemClock())
         try:
-            issuer = ledger.read_now(lambda c: registry.issuer_keys(c, custody))[1]
+            keys = ledger.read_now(lambda c: issuer.load(c, custody))[1]
             counters = ledger.read_now(_sun_counters)
         finally:
             ledger.dispose()
@@ -243,13 +243,13 @@ class CardBox:
             return Ntag424.personalised(
                 bytes.fromhex(card.uid),
                 master_key,
-                sdm_meta_read_key=issuer.meta_read_key,
+                sdm_meta_read_key=keys.meta_read_key,
                 # Reads that never reached the gateway have advanced the card beyond the ledger.
                 counter=counters.get(card.card_uuid, 0) + _UNSEEN_READS,
             )
 
         cards: dict[str, Card] = {
-            card.name: genuine(card, issuer.sun_master_key)
+            card.name: genuine(card, keys.sun_master_key)
             for card in world.cards
             if card.profile == "sun"
         }

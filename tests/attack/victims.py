@@ -17,7 +17,7 @@ from nacl.signing import SigningKey
 from sqlalchemy import Connection, update
 
 from taprail_common.signing import public_key_text
-from taprail_gateway import registry
+from taprail_gateway import issuer, registry
 from taprail_gateway.fraud_settings import FraudSettings
 from taprail_gateway.ledger import schema, transitions
 from taprail_gateway.registry import CardOrder
@@ -184,7 +184,7 @@ class Shop:
             connection.execute(row.values(**later))
         card = Victim(sort, issued.card_uuid, issued.account, uid, signer=signer)
         if order.get("profile", "sun") == "sun":
-            keys = registry.card_keys(registry.issuer_keys(connection, custody), 1, uid)
+            keys = issuer.card_keys(issuer.load(connection, custody), 1, uid)
             card.chip = Ntag424(uid, keys.meta_read_key, keys.file_read_key)
         return card
 

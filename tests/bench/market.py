@@ -15,7 +15,7 @@ from sqlalchemy import Connection, func, select
 
 from taprail_common.clock import SystemClock
 from taprail_common.signing import public_key_text
-from taprail_gateway import registry
+from taprail_gateway import issuer, registry
 from taprail_gateway.config import GatewaySettings
 from taprail_gateway.custody import Custody
 from taprail_gateway.ledger import schema
@@ -130,8 +130,8 @@ def _issue(
         "crowd", uid, single_limit_units=_LIMIT_UNITS, daily_limit_units=_LIMIT_UNITS
     )
     issued = registry.issue_card(connection, custody, order, now_ms)
-    issuer = registry.issuer_keys(connection, custody)
-    keys = registry.card_keys(issuer, issued.key_version, uid)
+    issuers = issuer.load(connection, custody)
+    keys = issuer.card_keys(issuers, issued.key_version, uid)
     return issued.account, Ntag424(uid, keys.meta_read_key, keys.file_read_key)
 
 

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection, select
 
 from taprail_common.payment_state import PaymentEvent
-from taprail_gateway import card_life, registry
+from taprail_gateway import card_life, issuer, registry
 from taprail_gateway.card_life import Successor
 from taprail_gateway.ledger import activities, queries, schema, transitions
 from taprail_gateway.ledger.actions import By
@@ -62,7 +62,7 @@ class WrittenCard:
         uid = bytes.fromhex(UID)
         self.card = gateway.card(UID)
         issuers = gateway.ledger.read_now(
-            lambda connection: registry.issuer_keys(connection, gateway.custody)
+            lambda connection: issuer.load(connection, gateway.custody)
         )
         version = self.card.issued.key_version
         wanted = Wanted(

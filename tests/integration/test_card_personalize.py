@@ -19,7 +19,7 @@ from sqlalchemy import select
 
 from taprail_common.errors import InputError, TapRailError
 from taprail_common.wire import PlainSunProof, SunProof, TerminalPayment
-from taprail_gateway import registry
+from taprail_gateway import issuer
 from taprail_gateway.custody import Custody
 from taprail_gateway.ledger import actions, schema
 from taprail_gateway.proofs import ProofReader
@@ -62,7 +62,7 @@ def proof_of(card: Ntag424Chip) -> SunProof | PlainSunProof:
 def assert_known(admin: Admin, card: Ntag424Chip, card_uuid: str) -> None:
     """The gateway's own reading of a tap names this very card, and its counter is fresh."""
     custody = admin_custody(admin)
-    keys = admin.do(lambda connection: registry.issuer_keys(connection, custody))
+    keys = admin.do(lambda connection: issuer.load(connection, custody))
     reader = ProofReader(keys, custody.uid_digest, bytes(32))
     evidence = reader.evidence(_payment(proof_of(card)))
     assert evidence.problem is None

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, LargeBinary, insert, select, update
 
 from taprail_common.clock import SystemClock
 from taprail_common.errors import TapRailError
-from taprail_gateway import registry, rotation
+from taprail_gateway import issuer, registry, rotation
 from taprail_gateway.callbacks import webhook
 from taprail_gateway.custody import PEPPER, Custody
 from taprail_gateway.ledger import actions, schema
@@ -38,7 +38,7 @@ class Books:
     def _fill(self, connection: Connection) -> None:
         custody = self.custody
         custody.attach(connection)
-        registry.ensure_issuer_keys(connection, custody, AT_MS)
+        issuer.ensure(connection, custody, AT_MS)
         registry.ensure_lane(connection, custody, AT_MS)
         registry.add_user(connection, "alice", "Alice", "customer", AT_MS)
         registry.add_merchant(connection, "kiosk", "Kiosk", ACCOUNT, AT_MS)

@@ -27,7 +27,7 @@ from taprail_common.wire import (
     TERMINAL_HEADER,
     TIMESTAMP_HEADER,
 )
-from taprail_gateway import registry
+from taprail_gateway import issuer, registry
 from taprail_gateway.accept import Acceptor
 from taprail_gateway.api.context import SOCKETS, Services
 from taprail_gateway.api.edge import quiet_logger
@@ -124,11 +124,11 @@ class TestGateway:
             }
         )
 
-        def issue(connection: Connection) -> tuple[IssuedCard, registry.CardKeys]:
+        def issue(connection: Connection) -> tuple[IssuedCard, issuer.CardKeys]:
             issued = registry.issue_card(connection, self.custody, wanted, self.now_ms())
             transitions.refresh_balances(connection, {issued.account: balance_units}, 1)
-            keys = registry.issuer_keys(connection, self.custody)
-            return issued, registry.card_keys(keys, issued.key_version, raw)
+            keys = issuer.load(connection, self.custody)
+            return issued, issuer.card_keys(keys, issued.key_version, raw)
 
         issued, keys = self.ledger.write_now(issue)
         return TestCard(issued, Ntag424(raw, keys.meta_read_key, keys.file_read_key))
@@ -296,7 +296,7 @@ def _build(
         gateway_id=gateway_id(key.verify_key),
         rules=rules,
         proofs=ProofReader(
-            ledger.read_now(lambda connection: registry.issuer_keys(connection, custody)),
+            ledger.read_now(lambda connection: issuer.load(connection, custody)),
             custody.uid_digest,
             TOKEN_DOMAIN.separator,
         ),
@@ -322,7 +322,7 @@ def _provision(
     connection: Connection, custody: Custody, terminal_key: SigningKey, clock: SystemClock
 ) -> None:
     now_ms = clock.now_ms()
-    registry.ensure_issuer_keys(connection, custody, now_ms)
+    issuer.ensure(connection, custody, now_ms)
     for user, role in (("alice", "customer"), ("bob", "merchant"), ("olga", "operator")):
         registry.add_user(connection, user, user.title(), role, now_ms)
     registry.add_user(connection, "mallory", "Mallory", "customer", now_ms)

@@ -16,7 +16,7 @@ import typer
 from sqlalchemy import Connection, RowMapping, select, update
 
 from taprail_common.errors import OperatorError
-from taprail_gateway import card_life, registry
+from taprail_gateway import card_life, issuer, registry
 from taprail_gateway.admin import output
 from taprail_gateway.admin.session import Json, Session, session_of
 from taprail_gateway.authorize import Profile
@@ -81,6 +81,7 @@ def personalize_card(
 ) -> None:
     """Write a card's keys, settings and address. May be cut off at any moment and run again.
 
+    The card gets the newest version of the issuer's keys, whichever it had (see `card keys`).
     Whoever listens while a card fresh from its box is written can work out its keys, since it opens
     by zeros: do it in a place that you trust. Without --user the card must be issued already.
     """
@@ -208,8 +209,9 @@ def _issued(session: Session, plan: _Plan, uid: bytes) -> RowMapping:
 
 
 def _wanted(session: Session, plan: _Plan, uid: bytes, row: RowMapping) -> Wanted:
-    custody, version = session.custody, row["key_version"]
-    issuers = session.read(lambda connection: registry.issuer_keys(connection, custody))
+    custody = session.custody
+    issuers = session.read(lambda connection: issuer.load(connection, custody))
+    version = max(issuers)
     return Wanted(
         uid=uid,
         keys=key_set(issuers[version], version, uid),
@@ -233,8 +235,10 @@ def _note(
     # A card that never paid may have begun its counter anew; one that did never goes back.
     as_read = c.sun_counter == row["sun_counter"]
     may = c.sun_counter < counter if wanted.was_used else as_read
-    connection.execute(
-        update(schema.cards).where(c.uuid == row["uuid"], may).values(sun_counter=counter)
-    )
-    after = {"mirror": str(plan.mirror), "keyVersion": row["key_version"]}
-    actions.note(connection, "card-personalize", row["uuid"], plan.by, after=after)
+    this = update(schema.cards).where(c.uuid == row["uuid"])
+    connection.execute(this.where(may).values(sun_counter=counter))
+    # Only now, when all of it is verified on the card: until then it pays by its old keys, or not.
+    connection.execute(this.values(key_version=wanted.keys.version))
+    before = {"keyVersion": row["key_version"]}
+    after = {"mirror": str(plan.mirror), "keyVersion": wanted.keys.version}
+    actions.note(connection, "card-personalize", row["uuid"], plan.by, before=before, after=after)

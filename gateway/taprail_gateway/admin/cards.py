@@ -12,8 +12,8 @@ from sqlalchemy import Connection, select
 from taprail_common.clock import rfc3339
 from taprail_common.errors import InputError, OperatorError
 from taprail_common.signing import write_secret_file
-from taprail_gateway import card_life, registry
-from taprail_gateway.admin import card_import, card_personalize, card_pins, output
+from taprail_gateway import card_life, issuer, registry
+from taprail_gateway.admin import card_import, card_keys, card_personalize, card_pins, output
 from taprail_gateway.admin.session import Json, Session, session_of
 from taprail_gateway.authorize import Profile
 from taprail_gateway.card_life import Successor
@@ -85,6 +85,7 @@ def issue(
 cards.command("import")(card_import.import_cards)
 cards.command("personalize")(card_personalize.personalize_card)
 cards.add_typer(card_pins.pins, name="pin")
+cards.add_typer(card_keys.keys, name="keys")
 
 
 @cards.command("list")
@@ -308,8 +309,8 @@ def _limit(session: Session, text: str | None, default_units: int) -> int:
 
 def _write_keys(session: Session, issued: IssuedCard, uid: bytes, path: Path) -> None:
     custody = session.custody
-    issuer = session.read(lambda connection: registry.issuer_keys(connection, custody))
-    keys = registry.card_keys(issuer, issued.key_version, uid)
+    issuers = session.read(lambda connection: issuer.load(connection, custody))
+    keys = issuer.card_keys(issuers, issued.key_version, uid)
     content = {
         "cardUuid": issued.card_uuid,
         "uid": uid.hex(),

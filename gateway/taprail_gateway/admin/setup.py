@@ -18,7 +18,7 @@ from taprail_common.signing import (
     public_key_text,
     write_secret_file,
 )
-from taprail_gateway import facts, registry
+from taprail_gateway import facts, issuer, registry
 from taprail_gateway.admin import output
 from taprail_gateway.admin.session import Json, Session, session_of
 from taprail_gateway.config import GatewaySettings
@@ -52,7 +52,7 @@ def init(context: typer.Context, as_json: Json = False) -> None:
     now_ms = session.clock.now_ms()
 
     def furnish(connection: Connection) -> str:
-        registry.ensure_issuer_keys(connection, custody, now_ms)
+        issuer.ensure(connection, custody, now_ms)
         return registry.ensure_lane(connection, custody, now_ms)
 
     lane = session.write(furnish)

@@ -15,6 +15,7 @@ from taprail_common.crash import crash
 from taprail_common.errors import InputError
 from taprail_common.ids import check_identifier, is_payment_id, new_id, payment_id
 from taprail_common.wire import SIGNATURE_HEADER, AppPayment, TerminalPayment
+from taprail_gateway import issuer
 from taprail_gateway.accept import AcceptItem, Refusal
 from taprail_gateway.api.bodies import parse_body, read_body
 from taprail_gateway.api.context import SERVICES
@@ -89,8 +90,16 @@ async def status(request: web.Request) -> web.Response:
 
 
 async def _from_terminal(request: web.Request, body: bytes, received_s: float) -> AcceptItem:
+    services = request.app[SERVICES]
     terminal_id, signature = await signed_body(request, body)
-    return terminal_item(request.app[SERVICES].proofs, terminal_id, body, signature, received_s)
+    item = terminal_item(services.proofs, terminal_id, body, signature, received_s)
+    evidence = item.request.evidence
+    if evidence.problem is None or evidence.profile is not Profile.SUN:
+        return item
+    # The card may have keys that were made since this gateway began, and a decline is for good.
+    if not await issuer.learn_newer(services.ledger, services.custody, services.proofs):
+        return item
+    return terminal_item(services.proofs, terminal_id, body, signature, received_s)
 
 
 def terminal_item(

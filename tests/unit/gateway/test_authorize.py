@@ -16,13 +16,13 @@ from taprail_gateway.authorize import (
     Facts,
     PaymentRequest,
     Profile,
-    Reason,
     Rules,
     Terminal,
     decide,
     spend_day,
 )
 from taprail_gateway.charges import Charge, ChargeStatus, Objection
+from taprail_gateway.reasons import Reason
 
 NOW_MS = 1_800_000_000_000
 CARD = Card(

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from taprail_common.money import MAX_AMOUNT_UNITS
 from taprail_gateway import fraud
 from taprail_gateway.activity import HOUR_MS, UNUSED, Activity
-from taprail_gateway.authorize import MAX_TEXT, Reason, Rules, decide
+from taprail_gateway.authorize import MAX_TEXT, Rules, decide
 from taprail_gateway.fraud_settings import DEFAULTS, FraudRule, FraudSettings
+from taprail_gateway.reasons import Reason
 from tests.unit.gateway.test_authorize import NOW_MS as CASE_NOW_MS
 from tests.unit.gateway.test_authorize import case_of
 

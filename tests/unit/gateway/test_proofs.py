@@ -18,8 +18,9 @@ from taprail_common.wire import (
     TerminalPayment,
     UidProof,
 )
-from taprail_gateway.authorize import Profile, Reason
+from taprail_gateway.authorize import Profile
 from taprail_gateway.proofs import IssuerKeys, ProofReader
+from taprail_gateway.reasons import Reason
 from taprail_hwsim.cards.ntag424 import Ntag424
 
 UID = bytes.fromhex("04AABBCCDDEE01")

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from taprail_gateway.authorize import Reason
 from taprail_gateway.charges import Objection
+from taprail_gateway.reasons import Reason
 from taprail_terminal.card_session import BANK_CARD, UNKNOWN_CARD
 from taprail_terminal.feedback import sounds
 from taprail_terminal.feedback.lights import LIGHT_COUNT, OFF, ON, TEST_LIGHTS, Lights, Pattern
