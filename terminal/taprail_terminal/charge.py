@@ -14,7 +14,7 @@ from typing import Final
 from taprail_common.clock import Clock
 from taprail_common.eip3009 import TransferAuthorization
 from taprail_common.ids import payment_id
-from taprail_common.wire import SIGNED_VALIDITY_S, to_ms
+from taprail_common.wire import SIGNED_VALIDITY_S
 from taprail_terminal.gateway_link import Greeting
 
 TERMS_LIFE_S: Final = 600.0
@@ -62,7 +62,7 @@ class ChargeMaker:
         age_s = self.clock.monotonic_s() - greeting.received_s
         if age_s > TERMS_LIFE_S:
             return None
-        gateway_now_s = to_ms(greeting.hello.gateway_time) // 1000 + int(age_s)
+        gateway_now_s = greeting.hello.gateway_time // 1000 + int(age_s)
         nonce = payment_id(self.terminal_id, request_id)
         return Charge(
             request_id,

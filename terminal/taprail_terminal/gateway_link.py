@@ -8,18 +8,17 @@ about the money: they are no answer, and the request is posted again.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-import aiohttp
 import structlog
 from nacl.signing import VerifyKey
-from pydantic import AwareDatetime, BaseModel, ConfigDict
-from pydantic.alias_generators import to_camel
 
+from taprail_common.api.gateway import Hello
+from taprail_common.client.exchange import Bounds, Exchange, Reply, pauses_s
+from taprail_common.client.gateway import PAYMENT_PATH
 from taprail_common.clock import Clock
 from taprail_common.crash import crash
 from taprail_common.errors import InputError, LinkError, OperatorError, SignatureError
@@ -27,15 +26,12 @@ from taprail_common.signing import Domain, gateway_id, verify
 from taprail_common.wire import (
     MAX_BODY_BYTES,
     SIGNATURE_HEADER,
-    SigningTerms,
     Verdict,
     parse,
-    to_ms,
 )
 from taprail_terminal.identity import Identity
 from taprail_terminal.outbox import Evidence, OutboxRow
 
-PAY_PATH: Final = "/api/payment/process-async"
 HELLO_PATH: Final = "/api/terminals/hello"
 
 FIRST_RETRY_S: Final = 0.25
@@ -44,7 +40,7 @@ ATTEMPT_LIMIT_S: Final = 5.0
 CONNECT_LIMIT_S: Final = 2.0
 WARM_EVERY_S: Final = 20.0
 """Below the 60 to 75 s after which common proxies close an idle connection."""
-_MAX_CONNECTIONS: Final = 4
+_BOUNDS: Final = Bounds(ATTEMPT_LIMIT_S, CONNECT_LIMIT_S, 4, MAX_BODY_BYTES)
 
 _log = structlog.get_logger()
 
@@ -55,23 +51,6 @@ class Believed:
 
     verdict: Verdict
     evidence: Evidence
-
-
-class Hello(BaseModel):
-    """What the gateway says of itself and of this terminal; verified before it is read."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
-
-    gateway_id: str
-    gateway_time: AwareDatetime
-    terminal_id: str
-    status: str
-    merchant_id: str
-    merchant_name: str
-    currency: str
-    decimals: int
-    signing: SigningTerms | None = None
-    """None from a gateway that takes no cards that sign."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +90,8 @@ def believe(key: VerifyKey, terminal_id: str, row: OutboxRow, evidence: Evidence
 
 
 def retry_pauses_s() -> Iterator[float]:
-    """Pauses between posts: doubling, spread by a quarter so that terminals do not march."""
-    pause_s = FIRST_RETRY_S
-    while True:
-        yield pause_s * (0.75 + secrets.randbelow(501) / 1000)
-        pause_s = min(pause_s * 2, LAST_RETRY_S)
+    """Pauses between posts."""
+    return pauses_s(FIRST_RETRY_S, LAST_RETRY_S)
 
 
 class GatewayLink:
@@ -125,7 +101,7 @@ class GatewayLink:
         self._expected = expected
         self._identity = identity
         self._clock = clock
-        self._session: aiohttp.ClientSession | None = None
+        self._exchange = Exchange(expected.gateway_url, _BOUNDS)
         self._hurry = asyncio.Event()
         self.greeting: Greeting | None = None
         """The last one; None until the gateway was reached once."""
@@ -137,18 +113,11 @@ class GatewayLink:
 
     async def open(self) -> None:
         """Make the connection pool; nothing is sent yet."""
-        self._session = aiohttp.ClientSession(
-            base_url=self._expected.gateway_url,
-            connector=aiohttp.TCPConnector(limit=_MAX_CONNECTIONS, keepalive_timeout=60),
-            timeout=aiohttp.ClientTimeout(total=ATTEMPT_LIMIT_S, sock_connect=CONNECT_LIMIT_S),
-            trace_configs=[_sent_trace()],
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
+        await self._exchange.open()
 
     async def close(self) -> None:
         """Drop all connections."""
-        if self._session is not None:
-            await self._session.close()
+        await self._exchange.close()
 
     async def ask(self, row: OutboxRow, on_sent: Callable[[], None] | None = None) -> Believed:
         """Post the request's exact bytes until a believable verdict comes. `on_sent` is called
@@ -172,20 +141,17 @@ class GatewayLink:
         started_ms, started_s = self._clock.now_ms(), self._clock.monotonic_s()
         query = self._identity.query("GET", HELLO_PATH, started_ms)
         try:
-            async with self._open_session.get(
-                HELLO_PATH, headers=query.headers, allow_redirects=False
-            ) as response:
-                evidence = await _read(response)
+            evidence = _evidence(
+                await self._exchange.send("GET", HELLO_PATH, headers=query.headers)
+            )
             key = self._expected.gateway_key
             verify(key, Domain.ANSWER, evidence.body, evidence.signature, about=query.signed)
             hello = parse(Hello, evidence.body)
-        except (TimeoutError, aiohttp.ClientError) as exc:
-            raise LinkError(_words(exc), fix="check the network and gateway_url") from exc
         except (SignatureError, InputError) as exc:
             raise LinkError(f"the gateway's greeting cannot be believed ({exc})") from exc
         received_s = self._clock.monotonic_s()
         round_trip_ms = round((received_s - started_s) * 1000)
-        offset_ms = to_ms(hello.gateway_time) - started_ms - round_trip_ms // 2
+        offset_ms = hello.gateway_time - started_ms - round_trip_ms // 2
         self._check(hello)
         self.greeting = Greeting(hello, offset_ms, round_trip_ms, received_s)
         return self.greeting
@@ -211,18 +177,11 @@ class GatewayLink:
 
     async def _post(self, row: OutboxRow, on_sent: Callable[[], None] | None) -> Believed:
         headers = self._identity.request_headers(row.signature)
-        try:
-            async with self._open_session.post(
-                PAY_PATH,
-                data=row.body,
-                headers=headers,
-                allow_redirects=False,
-                trace_request_ctx=on_sent,
-            ) as response:
-                crash("tap.sent")
-                evidence = await _read(response)
-        except (TimeoutError, aiohttp.ClientError) as exc:
-            raise LinkError(_words(exc)) from exc
+        reply = await self._exchange.send(
+            "POST", PAYMENT_PATH, body=row.body, headers=headers, on_sent=on_sent
+        )
+        crash("tap.sent")
+        evidence = _evidence(reply)
         terminal_id = self._identity.terminal_id
         verdict = believe(self._expected.gateway_key, terminal_id, row, evidence)
         return Believed(verdict, evidence)
@@ -250,41 +209,13 @@ class GatewayLink:
                     fix="correct the configuration, or what `taprail admin` registered",
                 )
 
-    @property
-    def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            raise LinkError("the link is not open")
-        return self._session
 
-
-async def _read(response: aiohttp.ClientResponse) -> Evidence:
+def _evidence(reply: Reply) -> Evidence:
     """Body and signature of an answer; its status is not signed and decides nothing."""
-    signature = response.headers.get(SIGNATURE_HEADER)
+    signature = reply.headers.get(SIGNATURE_HEADER)
     if signature is None:
-        raise LinkError(f"the gateway answered {response.status} without a signature")
-    body = b""
-    async for chunk in response.content.iter_chunked(MAX_BODY_BYTES):
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise LinkError("the gateway's answer is too long")
-    return Evidence(body, signature)
-
-
-def _sent_trace() -> aiohttp.TraceConfig:
-    """Tells whoever posts when the bytes go out: the timeline's stage `request_sent`."""
-    trace = aiohttp.TraceConfig()
-
-    async def sent(_session: object, context: object, _params: object) -> None:
-        on_sent = getattr(context, "trace_request_ctx", None)
-        if on_sent is not None:
-            on_sent()
-
-    trace.on_request_chunk_sent.append(sent)
-    return trace
-
-
-def _words(exc: BaseException) -> str:
-    return str(exc)[:200] or type(exc).__name__
+        raise LinkError(f"the gateway answered {reply.status} without a signature")
+    return Evidence(reply.body, signature)
 
 
 def origin(url: str) -> str:

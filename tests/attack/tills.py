@@ -7,8 +7,9 @@ from typing import Final
 
 from sqlalchemy import Connection, update
 
+from taprail_common.api.charges import ChargeStatus
 from taprail_common.ids import new_id
-from taprail_gateway.charges import Asked, Charge, ChargeStatus
+from taprail_gateway.charges import Asked, Charge
 from taprail_gateway.ledger import charges, schema
 from tests.attack.letters import APPROVED, Kind, Letter, Steps, declined
 from tests.attack.scene import Scene

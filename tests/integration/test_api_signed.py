@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
+from taprail_common.api.gateway import Hello
 from taprail_common.eip3009 import TransferAuthorization
 from taprail_common.ids import payment_id
 from taprail_common.signing import Domain, verify
@@ -25,7 +26,7 @@ from taprail_gateway.registry import CardOrder, IssuedCard
 from taprail_hwsim.cards import KeycardCash
 from taprail_terminal.card_session import converse
 from taprail_terminal.charge import ChargeMaker
-from taprail_terminal.gateway_link import HELLO_PATH, Greeting, Hello
+from taprail_terminal.gateway_link import HELLO_PATH, Greeting
 from tests.support.gateway_fixtures import (
     TERMINAL,
     TOKEN_DOMAIN,

@@ -10,10 +10,11 @@ from functools import partial
 import pytest
 from sqlalchemy import Connection, insert, literal, select
 
+from taprail_common.api.charges import ChargeStatus
 from taprail_common.clock import SystemClock
 from taprail_common.errors import TapRailError
 from taprail_common.payment_state import PaymentState
-from taprail_gateway.charges import Asked, Charge, ChargeStatus
+from taprail_gateway.charges import Asked, Charge
 from taprail_gateway.ledger import charges, outbox, schema, webhooks
 from taprail_gateway.ledger.charges import Tapped
 from taprail_gateway.ledger.database import Ledger

@@ -12,14 +12,15 @@ import contextlib
 import json
 import random
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-import aiohttp
 from nacl.signing import VerifyKey
 
+from taprail_common.client.exchange import Bounds, Exchange
+from taprail_common.client.gateway import PAYMENT_PATH
 from taprail_common.clock import SystemClock
 from taprail_common.errors import TapRailError
 from taprail_common.ids import payment_id
@@ -27,12 +28,11 @@ from taprail_common.signing import Domain, load_key_file, parse_public_key, veri
 from taprail_common.wire import SIGNATURE_HEADER, Outcome, Verdict, parse
 from taprail_hwsim import world as worlds
 from taprail_hwsim.cards.ntag424 import Ntag424
-from taprail_hwsim.load import PAYMENT_PATH, Till
+from taprail_hwsim.load import Till
 from taprail_hwsim.stack import Stack
 
-_POST_TIMEOUT_S: Final = 5.0
+_BOUNDS: Final = Bounds(attempt_s=5.0, connections=100, answer_bytes=64 * 1024)
 _RETRY_S: Final = 0.2
-_MAX_ANSWER_BYTES: Final = 64 * 1024
 _SMALLEST_UNITS: Final = 1_000
 _LARGEST_UNITS: Final = 20_000
 """Two cents: a card's limit of 200.00 a day is then enough for hours."""
@@ -65,7 +65,6 @@ class Crowd:
         self.sales: list[Sale] = []
         self._till = Till(worlds.TERMINAL_ID, worlds.MERCHANT_ID, symbol, key)
         self._gateway_key: VerifyKey = parse_public_key(stack.world.gateway_public_key)
-        self._urls = [url + PAYMENT_PATH for url in stack.gateway_urls]
         self._asked = 0
         self._random = rng
         self._pause_s = 1 / rate_per_s
@@ -77,15 +76,16 @@ class Crowd:
     @asynccontextmanager
     async def paying(self) -> AsyncIterator[None]:
         """They pay as long as this lasts; requests that are open at its end go on."""
-        timeout = aiohttp.ClientTimeout(total=_POST_TIMEOUT_S)
-        session = aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar())
-        coming = asyncio.create_task(self._come(session))
+        gateways = [Exchange(url, _BOUNDS) for url in self._stack.gateway_urls]
+        for gateway in gateways:
+            await gateway.open()
+        coming = asyncio.create_task(self._come(gateways))
         try:
             yield
         finally:
             coming.cancel()
             await asyncio.gather(coming, return_exceptions=True)
-            closing = asyncio.create_task(self._close_after(session, set(self._waiting)))
+            closing = asyncio.create_task(self._close_after(gateways, set(self._waiting)))
             self._waiting.add(closing)
             closing.add_done_callback(self._waiting.discard)
 
@@ -102,7 +102,7 @@ class Crowd:
             task.cancel()
         await asyncio.gather(*self._waiting, return_exceptions=True)
 
-    async def _come(self, session: aiohttp.ClientSession) -> None:
+    async def _come(self, gateways: Sequence[Exchange]) -> None:
         loop = asyncio.get_running_loop()
         due_s = loop.time()
         while True:
@@ -110,17 +110,17 @@ class Crowd:
                 self._given_back.clear()
                 await self._given_back.wait()
             name = self._free.popleft()
-            task = asyncio.create_task(self._pay(session, name))
+            task = asyncio.create_task(self._pay(gateways, name))
             self._waiting.add(task)
             task.add_done_callback(self._waiting.discard)
             due_s = max(due_s + self._pause_s, loop.time())
             await asyncio.sleep(due_s - loop.time())
 
-    async def _pay(self, session: aiohttp.ClientSession, name: str) -> None:
+    async def _pay(self, gateways: Sequence[Exchange], name: str) -> None:
         sale = self._tap(name)
         self.sales.append(sale)
         headers = self._till.headers(sale.body)
-        while not await self._post(session, sale, headers):  # noqa: ASYNC110 - no event from outside
+        while not await self._post(gateways, sale, headers):  # noqa: ASYNC110 - no event from outside
             await asyncio.sleep(_RETRY_S)
         self._free.append(name)
         self._given_back.set()
@@ -135,20 +135,19 @@ class Crowd:
         return Sale(payment_id(worlds.TERMINAL_ID, request_id), payer, units, body)
 
     async def _post(
-        self, session: aiohttp.ClientSession, sale: Sale, headers: dict[str, str]
+        self, gateways: Sequence[Exchange], sale: Sale, headers: dict[str, str]
     ) -> bool:
         """Ask once; whether there is a verdict now. Whatever does not verify says nothing.
 
         Several gateways are asked in turn, whoever was asked before.
         """
         self._asked += 1
-        number = self._asked % len(self._urls)
-        with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError, TapRailError):
-            async with session.post(
-                self._urls[number], data=sale.body, headers=headers
-            ) as response:
-                answer = await response.content.read(_MAX_ANSWER_BYTES)
-                signature = response.headers.get(SIGNATURE_HEADER, "")
+        number = self._asked % len(gateways)
+        with contextlib.suppress(TapRailError):
+            reply = await gateways[number].send(
+                "POST", PAYMENT_PATH, body=sale.body, headers=headers
+            )
+            answer, signature = reply.body, reply.headers.get(SIGNATURE_HEADER, "")
             verify(self._gateway_key, Domain.VERDICT, answer, signature, about=sale.body)
             verdict = parse(Verdict, answer)
             sale.outcome, sale.reason = verdict.verdict, verdict.reason_code
@@ -156,9 +155,10 @@ class Crowd:
         return sale.outcome is not None
 
     async def _close_after(
-        self, session: aiohttp.ClientSession, tasks: set[asyncio.Task[None]]
+        self, gateways: Sequence[Exchange], tasks: set[asyncio.Task[None]]
     ) -> None:
         try:
             await asyncio.gather(*tasks, return_exceptions=True)
         finally:
-            await session.close()
+            for gateway in gateways:
+                await gateway.close()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from taprail_common.api.charges import ChargeStatus
 from taprail_common.wire import CLOCK_SKEW_MS, TAP_VALIDITY_MS
 from taprail_gateway.accept import priority
 from taprail_gateway.authorize import (
@@ -21,7 +22,7 @@ from taprail_gateway.authorize import (
     decide,
     spend_day,
 )
-from taprail_gateway.charges import Charge, ChargeStatus, Objection
+from taprail_gateway.charges import Charge, Objection
 from taprail_gateway.reasons import Reason
 
 NOW_MS = 1_800_000_000_000

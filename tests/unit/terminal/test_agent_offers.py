@@ -9,14 +9,15 @@ from pathlib import Path
 
 from nacl.signing import SigningKey
 
+from taprail_common.api.gateway import Hello
 from taprail_common.clock import SystemClock
 from taprail_common.ids import payment_id
-from taprail_common.wire import SigningTerms, from_ms
+from taprail_common.wire import SigningTerms
 from taprail_hwsim.cards import KeycardCash
 from taprail_terminal.agent import Agent, Terms
 from taprail_terminal.card_session import converse
 from taprail_terminal.charge import Charge, ChargeMaker
-from taprail_terminal.gateway_link import Expected, GatewayLink, Greeting, Hello
+from taprail_terminal.gateway_link import Expected, GatewayLink, Greeting
 from taprail_terminal.identity import Identity
 from taprail_terminal.outbox import Outbox, OutboxRow
 from taprail_terminal.outcome import CardProof
@@ -99,12 +100,12 @@ def _greeting(clock: SystemClock) -> Greeting:
         chain_id=1, token=TOKEN, token_name="USD Coin", token_version="2", payee=PAYEE
     )
     hello = Hello(
-        gatewayId="gw_1",
-        gatewayTime=from_ms(clock.now_ms()),
-        terminalId="t1",
+        gateway_id="gw_1",
+        gateway_time=clock.now_ms(),
+        terminal_id="t1",
         status="active",
-        merchantId="cafe",
-        merchantName="Café",
+        merchant_id="cafe",
+        merchant_name="Café",
         currency="USDC",
         decimals=6,
         signing=terms,

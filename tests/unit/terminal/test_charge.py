@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from taprail_common.api.gateway import Hello
 from taprail_common.eip3009 import domain_separator
 from taprail_common.errors import InputError
 from taprail_common.ids import payment_id
-from taprail_common.wire import SIGNED_VALIDITY_S, SigningTerms, from_ms, parse
+from taprail_common.wire import SIGNED_VALIDITY_S, SigningTerms, parse
 from taprail_terminal.charge import TERMS_LIFE_S, ChargeMaker
-from taprail_terminal.gateway_link import Greeting, Hello
+from taprail_terminal.gateway_link import Greeting
 from tests.support.manual_clock import ManualClock
 
 PAYEE = "0x" + "cd" * 20
@@ -20,12 +21,12 @@ TERMS = SigningTerms(chain_id=1, token=TOKEN, token_name="USD Coin", token_versi
 
 def greeting(received_s: float, terms: SigningTerms | None = TERMS) -> Greeting:
     hello = Hello(
-        gatewayId="gw_1",
-        gatewayTime=from_ms(GATEWAY_S * 1000),
-        terminalId="t1",
+        gateway_id="gw_1",
+        gateway_time=GATEWAY_S * 1000,
+        terminal_id="t1",
         status="active",
-        merchantId="cafe",
-        merchantName="Café",
+        merchant_id="cafe",
+        merchant_name="Café",
         currency="USDC",
         decimals=6,
         signing=terms,
