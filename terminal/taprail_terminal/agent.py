@@ -45,6 +45,8 @@ from taprail_terminal.sale import (
     Effect,
     Event,
     Phase,
+    PinGiven,
+    PinLeft,
     ReaderBack,
     ReaderLost,
     Result,
@@ -79,6 +81,13 @@ class ViewSink(Protocol):
     """Lights, sound and display: takes a view at once and shows the newest."""
 
     def show(self, view: View) -> None: ...
+
+
+class PinPad(Protocol):
+    """What of the PINs the sale uses."""
+
+    def asks_above(self, amount_units: int) -> bool: ...
+    def seal(self, request_id: str, card: CardProof, pin: str) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +127,16 @@ class Agent:
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._card: CardProof | None = None
+        self._sealed_pin: str | None = None
+        self._pins: PinPad | None = None
         self._offer: _Offer | None = None
         self._idle_text: str | None = None
         self._on_step: Callable[[], None] | None = None
         self.state = self._begin(())
+
+    def ask_pins(self, pins: PinPad) -> None:
+        """There is a keypad here."""
+        self._pins = pins
 
     # --- life -------------------------------------------------------------------------------
 
@@ -194,8 +209,8 @@ class Agent:
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case Ask(sale) if self._payments is not None and self._card is not None:
-                self._spawn(self._payments.sell(sale, self._card))
-                self._card = None
+                self._spawn(self._payments.sell(sale, self._card, self._sealed_pin))
+                self._card = self._sealed_pin = None
             case SetReader(armed) if self._reader is not None:
                 if armed:
                     self._make_offer()
@@ -303,7 +318,24 @@ class Agent:
         self._card, self._offer = proof, None
         self._taps.name(request_id)
         self._taps.reach("read", request_id, at_s=at_s, profile=proof.proof.profile)
-        self.report(CardRead(request_id))
+        amount_units = self.state.next_units or 0
+        needs_pin = self._pins is not None and (
+            self.state.pin_wanted or self._pins.asks_above(amount_units)
+        )
+        self.report(CardRead(request_id, needs_pin))
+
+    def give_pin(self, pin: str) -> None:
+        """What the card's holder has typed; empty where they have none."""
+        sale = self.state.sale
+        if self._pins is None or self._card is None or sale is None:
+            raise IllegalTransitionError("nobody is asked for a PIN")
+        if pin:
+            self._sealed_pin = self._pins.seal(sale.request_id, self._card, pin)
+        self.apply(PinGiven())
+
+    def leave_pin(self) -> None:
+        """The card's holder does not want to; nothing was sent."""
+        self.apply(PinLeft())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

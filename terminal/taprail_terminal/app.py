@@ -22,9 +22,10 @@ from taprail_common.clock import Clock, SystemClock
 from taprail_common.errors import OperatorError
 from taprail_common.money import parse_amount
 from taprail_common.signing import gateway_id
+from taprail_terminal import keypad_device
 from taprail_terminal.agent import Agent, Terms
 from taprail_terminal.charge import ChargeMaker
-from taprail_terminal.config import TerminalConfig
+from taprail_terminal.config import Mode, TerminalConfig
 from taprail_terminal.console.commands import COMMAND_NAMES, Commands
 from taprail_terminal.console.selftest import Probes
 from taprail_terminal.console.serial_port import SerialConsole
@@ -34,6 +35,7 @@ from taprail_terminal.feedback.messages import CATALOGUES, Catalogue
 from taprail_terminal.gateway_link import Expected, GatewayLink
 from taprail_terminal.hardware import Hardware
 from taprail_terminal.identity import Identity
+from taprail_terminal.keypad_desk import GatewayPins, KeypadDesk
 from taprail_terminal.outbox import Outbox
 from taprail_terminal.payments import Payments, Seller
 from taprail_terminal.probes import GatewayView, IdentityView, OutboxView, ReaderView, SaleView
@@ -184,9 +186,23 @@ async def _serve(
     _log.info("terminal started", terminal=table.id, interrupted=len(interrupted))
     on_ready()
     work = [parts.link.keep_warm(), parts.push.run()]
+    if config.keypad.device is not None:
+        work.append(_keypad(config, parts, config.keypad.device))
     if config.console.port is not None:
         work.append(SerialConsole(config.console.port, commands).run())
     await _all_or_first_failure(work)
+
+
+def _keypad(config: TerminalConfig, parts: _Parts, device: Path) -> Coroutine[Any, Any, None]:
+    keypad_device.check()
+    parts.agent.ask_pins(GatewayPins(config.gateway_key, lambda: _pin_above_units(parts.link)))
+    types_amounts = config.terminal.mode is Mode.KEYPAD
+    desk = KeypadDesk(parts.agent, config.terminal.decimals if types_amounts else None)
+    return keypad_device.read_keys(device, desk.press)
+
+
+def _pin_above_units(link: GatewayLink) -> int | None:
+    return None if link.greeting is None else link.greeting.hello.pin_above_units
 
 
 async def _all_or_first_failure(work: list[Coroutine[Any, Any, None]]) -> None:

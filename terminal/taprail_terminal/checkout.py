@@ -1,8 +1,8 @@
 """One sale at the counter, as a pure state table.
 
     IDLE ──arm──▶ READY ──card──▶ READING ──read──▶ WAITING ──yes──▶ APPROVED ──settled──▶ SETTLED
-                    ▲                │ torn             │ ╰───no───▶ DECLINED
-                    ╰── TRY_AGAIN ◀──╯                  ╰─time up──▶ UNKNOWN ──yes, no──▶ as above
+                    ▲                │ ╰─▶ PIN ─typed─▶ │ ╰───no───▶ DECLINED
+                    ╰── TRY_AGAIN ◀──╯ torn             ╰─time up──▶ UNKNOWN ──yes, no──▶ as above
 
 Answers for what the customer and the merchant are shown, and for when a card may be read. It holds
 no money and no I/O: what must not be forgotten is in the outbox, and time comes in as an argument.
@@ -12,10 +12,11 @@ and whether the reader works.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from taprail_common.errors import IllegalTransitionError
+from taprail_terminal.checkout_state import Checkout
 from taprail_terminal.sale import (
     Arm,
     Ask,
@@ -31,6 +32,8 @@ from taprail_terminal.sale import (
     NotSent,
     NotSettled,
     Phase,
+    PinGiven,
+    PinLeft,
     ReaderBack,
     ReaderLost,
     Result,
@@ -40,7 +43,7 @@ from taprail_terminal.sale import (
     SettledAfterAll,
     Show,
     TimeUp,
-    View,
+    Typed,
 )
 from taprail_terminal.sale_table import REMARKS, REST, RESULT_SHOWN, TRANSITIONS, Kind
 
@@ -53,75 +56,12 @@ wait for it."""
 LEFT_BEHIND_S: Final = 10.0
 """A card that still lies there so long after its result was shown has been forgotten."""
 
+PIN_S: Final = 30.0
+"""For typing a PIN; who needs longer taps again."""
+
 MAX_LATE_RESULTS: Final = 20
 """Late results that wait for their turn. What comes when all places are taken is counted and not
 shown now: the outbox has it, and the next start shows it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Checkout:
-    """All that is known of the sale that is on. `fixed_units` is the price in fixed-price mode.
-
-    `sale` is the one whose result is awaited or shown; `unresolved` are all those whose outcome
-    nobody knows yet, oldest first; `late_results` wait for a moment in which they can be shown, and
-    `untold` counts those that found no place there. `left_behind` says that the card lies there for
-    too long.
-    """
-
-    currency: str
-    decimals: int
-    fixed_units: int | None
-    verdict_timeout_s: float
-    phase: Phase = Phase.OUT_OF_SERVICE
-    reader_ok: bool = False
-    card_present: bool = False
-    armed_units: int | None = None
-    armed_charge: str | None = None
-    sale: Sale | None = None
-    unresolved: tuple[Sale, ...] = ()
-    late_results: tuple[tuple[Sale, Result], ...] = ()
-    result: Result | None = None
-    reason: str | None = None
-    reason_code: str | None = None
-    late: bool = False
-    left_behind: bool = False
-    untold: int = 0
-    deadline_s: float | None = None
-
-    @property
-    def next_units(self) -> int | None:
-        """What the next card would pay. A fixed price waits until no sale is unknown any more."""
-        if self.armed_units is not None:
-            return self.armed_units
-        return None if self.unresolved else self.fixed_units
-
-    @property
-    def armed(self) -> bool:
-        """Whether a card may be read now."""
-        takes_card = Kind.CARD in TRANSITIONS[self.phase]
-        return takes_card and self.reader_ok and self.next_units is not None
-
-    @property
-    def view(self) -> View:
-        """What is to be shown."""
-        result = self.result
-        return View(
-            phase=self.phase,
-            amount_units=self._shown_units(),
-            currency=self.currency,
-            decimals=self.decimals,
-            card_present=self.card_present,
-            reason=self.reason,
-            reason_code=self.reason_code,
-            left_units=result.left_units if result else None,
-            late=self.late,
-            left_behind=self.left_behind,
-            auth_code=result.auth_code if result else None,
-            request_id=self.sale.request_id if self.sale else None,
-        )
-
-    def _shown_units(self) -> int | None:
-        return self.sale.amount_units if self.sale is not None else self.next_units
 
 
 def begin(
@@ -147,6 +87,8 @@ def step(state: Checkout, event: Event, now_s: float) -> tuple[Checkout, tuple[E
     event = _late_as_no(state, event)
     if _says_nothing(state, event, now_s):
         return state, ()
+    if isinstance(event, TimeUp) and state.phase is Phase.PIN:
+        event = PinLeft()
     kind = _kind(state, event)
     _check(state, kind)
     noted = _note(state, event)
@@ -158,7 +100,7 @@ def step(state: Checkout, event: Event, now_s: float) -> tuple[Checkout, tuple[E
     else:
         moved = _enter(noted, target, event)
     moved = _timed(state, moved, now_s)
-    return moved, _effects(state, moved, event)
+    return moved, _effects(state, moved)
 
 
 def _late_as_no(state: Checkout, event: Event) -> Event:
@@ -189,6 +131,9 @@ _PLAIN_KINDS: Final[dict[type[Event], Kind]] = {
     Cancel: Kind.CANCEL,
     CardSensed: Kind.CARD,
     CardRead: Kind.READ,
+    PinGiven: Kind.PIN_GIVEN,
+    PinLeft: Kind.PIN_LEFT,
+    Typed: Kind.TYPED,
     CardTorn: Kind.TORN,
     CardUnreadable: Kind.UNREADABLE,
     CardRejected: Kind.REJECTED,
@@ -206,6 +151,8 @@ _PLAIN_KINDS: Final[dict[type[Event], Kind]] = {
 def _kind(state: Checkout, event: Event) -> Kind:
     if isinstance(event, TimeUp) and state.card_present and state.phase in RESULT_SHOWN:
         return Kind.LEFT_BEHIND
+    if isinstance(event, CardRead) and event.needs_pin:
+        return Kind.READ_FOR_PIN
     if not isinstance(event, Result):
         return _PLAIN_KINDS[type(event)]
     awaited = state.phase in {Phase.WAITING, Phase.UNKNOWN} and state.sale is not None
@@ -221,6 +168,9 @@ def _check(state: Checkout, kind: Kind) -> None:
         possible = possible and state.reader_ok
     if kind is Kind.CARD:
         possible = possible and state.armed
+    if kind is Kind.TYPED and state.phase is not Phase.PIN:
+        # Amounts are typed where the till has not asked for one, and no price is fixed.
+        possible = possible and state.next_units is None and state.fixed_units is None
     if not possible:
         raise IllegalTransitionError(f"a terminal that is {state.phase} cannot take {kind!r}")
 
@@ -229,21 +179,36 @@ def _note(state: Checkout, event: Event) -> Checkout:
     """The facts that an event brings, before any phase changes."""
     match event:
         case Arm(amount_units, charge_id):
-            return replace(state, armed_units=amount_units, armed_charge=charge_id)
+            return replace(
+                state, armed_units=amount_units, armed_charge=charge_id, typed="", pin_wanted=False
+            )
         case Cancel():
-            return replace(state, armed_units=None, armed_charge=None)
-        case CardSensed():
-            return replace(state, card_present=True)
-        case CardTorn() | CardRemoved():
-            return replace(state, card_present=False, left_behind=False)
+            return replace(state, armed_units=None, armed_charge=None, typed="", pin_wanted=False)
         case CardRead(request_id):
-            return _sell(state, request_id)
+            chosen = replace(state, sale=_sale(state, request_id), pin_wanted=False)
+            return chosen if event.needs_pin else _sell(chosen)
+        case PinGiven():
+            return replace(_sell(state), typed="")
+        case PinLeft():
+            return replace(state, typed="")
+        case Typed(text):
+            return replace(state, typed=text)
         case NotSent():
             return _take_back(state)
         case Result():
             return _resolve(state, event)
         case NotSettled() | SettledAfterAll():
             return _tell_later(state, event.sale, _as_result(event))
+    return _note_reader(state, event)
+
+
+def _note_reader(state: Checkout, event: Event) -> Checkout:
+    """The same, of what lies on the reader and of the reader itself."""
+    match event:
+        case CardSensed():
+            return replace(state, card_present=True)
+        case CardTorn() | CardRemoved():
+            return replace(state, card_present=False, left_behind=False)
         case TimeUp() if _kind(state, event) is Kind.LEFT_BEHIND:
             return replace(state, left_behind=True)
         case ReaderLost():
@@ -253,29 +218,41 @@ def _note(state: Checkout, event: Event) -> Checkout:
     return state
 
 
-def _sell(state: Checkout, request_id: str) -> Checkout:
+def _sale(state: Checkout, request_id: str) -> Sale:
     if state.next_units is None:
         raise IllegalTransitionError("a card was read while there was nothing to pay")
-    sale = Sale(request_id, state.next_units, charge_id=state.armed_charge)
-    unresolved = (*state.unresolved, sale)
-    return replace(state, sale=sale, unresolved=unresolved, armed_units=None, armed_charge=None)
+    return Sale(request_id, state.next_units, charge_id=state.armed_charge)
+
+
+def _sell(state: Checkout) -> Checkout:
+    """From here on somebody may be charged, and the amount is asked of nobody else."""
+    if state.sale is None:
+        raise IllegalTransitionError("there is no sale to ask the gateway about")
+    unresolved = (*state.unresolved, state.sale)
+    return replace(state, unresolved=unresolved, armed_units=None, armed_charge=None)
 
 
 def _take_back(state: Checkout) -> Checkout:
-    sale = state.sale
-    others = tuple(other for other in state.unresolved if other != sale)
-    if sale is None or state.fixed_units is not None:
-        return replace(state, unresolved=others, armed_units=None)
-    again = replace(state, armed_units=sale.amount_units, armed_charge=sale.charge_id)
-    return replace(again, unresolved=others)
+    others = tuple(other for other in state.unresolved if other != state.sale)
+    return _ask_again(replace(state, unresolved=others))
+
+
+def _ask_again(state: Checkout) -> Checkout:
+    """Nothing was charged, and the amount is asked for as before; a fixed price always is."""
+    if state.sale is None or state.fixed_units is not None:
+        return replace(state, armed_units=None)
+    return replace(state, armed_units=state.sale.amount_units, armed_charge=state.sale.charge_id)
 
 
 def _resolve(state: Checkout, result: Result) -> Checkout:
     (sale,) = (sale for sale in state.unresolved if sale.request_id == result.request_id)
     others = tuple(other for other in state.unresolved if other != sale)
+    resolved = replace(state, unresolved=others)
     if _kind(state, result) is Kind.LATE:
-        return _tell_later(replace(state, unresolved=others), sale, result)
-    return replace(state, unresolved=others)
+        return _tell_later(resolved, sale, result)
+    if result.may_come_again:
+        return replace(_ask_again(resolved), pin_wanted=True)
+    return resolved
 
 
 def _as_result(news: NotSettled | SettledAfterAll) -> Result:
@@ -305,7 +282,7 @@ def _enter(state: Checkout, phase: Phase, event: Event) -> Checkout:
         case Phase.APPROVED | Phase.SETTLED | Phase.DECLINED if isinstance(event, Result):
             late = state.sale is not None and state.sale.earlier
             return replace(state, result=event, late=late)
-        case Phase.WAITING:
+        case Phase.PIN | Phase.WAITING:
             return replace(state, result=None, late=False)
     return state
 
@@ -319,6 +296,8 @@ def _rest(state: Checkout, reason: str | None = None) -> Checkout:
         phase = Phase.SETTLED if result.settled else phase
         return replace(_enter(shown, phase, result), late=True)
     rested = replace(state, sale=None, result=None, late=False, reason=None, reason_code=None)
+    if state.armed_units is None:
+        rested = replace(rested, pin_wanted=False)
     if state.next_units is None and state.unresolved:
         sale = state.unresolved[-1]
         return replace(rested, phase=Phase.UNKNOWN, sale=sale, late=sale.earlier)
@@ -340,6 +319,8 @@ def _span_s(state: Checkout) -> float | None:
     """How long the clock lets this be: no result makes room while a card lies there."""
     if state.phase is Phase.WAITING:
         return state.verdict_timeout_s
+    if state.phase is Phase.PIN:
+        return PIN_S
     if state.phase not in RESULT_SHOWN or state.left_behind:
         return None
     return LEFT_BEHIND_S if state.card_present else SHOWN_S
@@ -351,9 +332,10 @@ def _stretch(state: Checkout) -> tuple[object, ...]:
     return state.phase, state.sale, lies_there
 
 
-def _effects(before: Checkout, after: Checkout, event: Event) -> tuple[Effect, ...]:
+def _effects(before: Checkout, after: Checkout) -> tuple[Effect, ...]:
     effects: list[Effect] = []
-    if isinstance(event, CardRead) and after.sale is not None:
+    begins = after.phase is Phase.WAITING and before.phase is not Phase.WAITING
+    if begins and after.sale is not None:
         effects.append(Ask(after.sale))
     if before.armed != after.armed:
         effects.append(SetReader(after.armed))

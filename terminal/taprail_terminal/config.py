@@ -8,7 +8,7 @@ decimals = 6
 state_dir = "/var/lib/taprail"
 gateway_url = "https://gateway.example"
 gateway_public_key = "64 hex digits"
-mode = "fixed"              # or "till", armed by `taprail terminal arm`
+mode = "fixed"              # or "till", armed by `taprail terminal arm`; or "keypad"
 fixed_amount = "2.50"
 
 [reader]
@@ -46,6 +46,7 @@ class Mode(StrEnum):
 
     FIXED = "fixed"
     TILL = "till"
+    KEYPAD = "keypad"
 
 
 class TerminalTable(Settings):
@@ -117,6 +118,13 @@ class DisplayTable(Settings):
     i2c_address: Annotated[int, Field(ge=0x03, le=0x77)] = 0x3C
 
 
+class KeypadTable(Settings):
+    """[keypad]: where PINs, and with mode = "keypad" amounts, are typed; none without a device."""
+
+    device: Path | None = None
+    """Like /dev/input/by-id/usb-…-event-kbd, which stays the same when it is plugged in anew."""
+
+
 class ConsoleTable(Settings):
     """[console]: the serial line for a field technician; none without a port."""
 
@@ -137,8 +145,15 @@ class TerminalConfig(Settings):
     reader: ReaderTable = ReaderTable()
     lights: LightsTable = LightsTable()
     display: DisplayTable = DisplayTable()
+    keypad: KeypadTable = KeypadTable()
     console: ConsoleTable = ConsoleTable()
     log: LogTable = LogTable()
+
+    @model_validator(mode="after")
+    def _has_keys_to_type_with(self) -> Self:
+        if self.terminal.mode is Mode.KEYPAD and self.keypad.device is None:
+            raise ValueError('terminal.mode = "keypad" needs a [keypad] device')
+        return self
 
     @property
     def fixed_units(self) -> int | None:

@@ -44,6 +44,9 @@ NOT_STORED: Final = "nothing was charged: this terminal cannot store sales"
 MAX_EARLY_NOTICES: Final = 100
 """News of requests whose verdict is not here yet; more than that can wait for the next connect."""
 
+ASK_AGAIN: Final = frozenset({"pin_required", "pin_wrong"})
+"""Codes of declines after which the gateway takes the same sale again, with the right PIN."""
+
 T = TypeVar("T")
 
 _log = structlog.get_logger()
@@ -83,9 +86,9 @@ class Payments:
         self._early_notices: dict[str, BelievedNotice] = {}
         self._came_back: set[tuple[str, str]] = set()
 
-    async def sell(self, sale: Sale, card: CardProof) -> None:
+    async def sell(self, sale: Sale, card: CardProof, sealed_pin: str | None = None) -> None:
         """Store a new request and carry it to its verdict."""
-        row = self._request(sale, card)
+        row = self._request(sale, card, sealed_pin)
         try:
             await self._outbox.store(row)
         except PartError as exc:
@@ -118,6 +121,8 @@ class Payments:
                 verdict.reason_code,
                 verdict.left_units,
                 verdict.auth_code,
+                tries_left=verdict.pin_tries_left,
+                may_come_again=verdict.reason_code in ASK_AGAIN,
             )
         )
         crash("tap.believed")
@@ -160,7 +165,7 @@ class Payments:
             return
         await self._note(believed)
 
-    def _request(self, sale: Sale, card: CardProof) -> OutboxRow:
+    def _request(self, sale: Sale, card: CardProof, sealed_pin: str | None) -> OutboxRow:
         tapped_at_ms = self._clock.now_ms()
         body = TerminalPayment(
             request_id=sale.request_id,
@@ -172,6 +177,7 @@ class Payments:
             accept_until=from_ms(tapped_at_ms + TAP_VALIDITY_MS),
             proof=card.proof,
             charge_id=sale.charge_id,
+            pin=sealed_pin,
         ).to_json()
         return OutboxRow(
             sale.request_id,

@@ -19,6 +19,8 @@ class Phase(StrEnum):
     """An amount is set: tap a card."""
     READING = "reading"
     """A card is in the field and being read: hold still."""
+    PIN = "pin"
+    """The card is read and may be lifted; its holder types the PIN."""
     WAITING = "waiting"
     """The card is read and may be lifted; the gateway is asked."""
     APPROVED = "approved"
@@ -61,6 +63,9 @@ class View:
     left_behind: bool = False
     auth_code: str | None = None
     request_id: str | None = None
+    typed: str = ""
+    """What stands on the keypad's line: an amount, or a dot for each digit of a PIN."""
+    tries_left: int | None = None
     idle_text: str | None = None
     """The merchant's own words for the time in which there is nothing to pay."""
 
@@ -96,9 +101,31 @@ class CardSensed:
 
 @dataclass(frozen=True, slots=True)
 class CardRead:
-    """Its proof is in hand; `request_id` is newly minted."""
+    """Its proof is in hand; `request_id` is newly minted. With `needs_pin`, nothing is sent before
+    its holder has typed one."""
 
     request_id: str
+    needs_pin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PinGiven:
+    """The PIN is typed and sealed; this table never sees it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PinLeft:
+    """Nobody types it, or its holder does not want to: nothing was sent."""
+
+    reason: str = "no PIN was entered"
+    code: str = "pin_missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """What stands on the keypad's line now, as it may be shown."""
+
+    text: str
 
 
 CARD_CHANGED: Final = "card_changed"
@@ -155,6 +182,9 @@ class Result:
     auth_code: str | None = None
     settled: bool = False
     """Final on the chain by now; only of an earlier sale."""
+    tries_left: int | None = None
+    may_come_again: bool = False
+    """Declined for its PIN alone: the same card may be tapped again for the same sale."""
 
 
 NOT_SETTLED: Final = "not_settled"
@@ -208,6 +238,9 @@ Event = (
     | Cancel
     | CardSensed
     | CardRead
+    | PinGiven
+    | PinLeft
+    | Typed
     | CardTorn
     | CardUnreadable
     | CardRejected

@@ -19,6 +19,11 @@ class Kind(StrEnum):
     CANCEL = "cancel"
     CARD = "card"
     READ = "read"
+    READ_FOR_PIN = "read_for_pin"
+    """Read, and its holder has to type a PIN before anything is sent."""
+    PIN_GIVEN = "pin_given"
+    PIN_LEFT = "pin_left"
+    TYPED = "typed"
     TORN = "torn"
     UNREADABLE = "unreadable"
     REJECTED = "rejected"
@@ -45,6 +50,7 @@ REST: Final = None
 _SHOWN: Final[dict[Kind, Phase | None]] = {
     # A result is on the display. The next card, and the till's next amount, need not wait.
     _K.ARM: _P.READY,
+    _K.TYPED: REST,
     _K.CANCEL: REST,
     _K.CARD: _P.READING,
     _K.TIME_UP: REST,
@@ -55,11 +61,13 @@ TRANSITIONS: Final[dict[Phase, dict[Kind, Phase | None]]] = {
     _P.READY: {_K.CARD: _P.READING, _K.CANCEL: REST, _K.LATE: REST, _K.READER_LOST: REST},
     _P.READING: {
         _K.READ: _P.WAITING,
+        _K.READ_FOR_PIN: _P.PIN,
         _K.TORN: _P.TRY_AGAIN,
         _K.UNREADABLE: _P.TRY_AGAIN,
         _K.REJECTED: _P.CARD_REFUSED,
         _K.READER_LOST: REST,
     },
+    _P.PIN: {_K.PIN_GIVEN: _P.WAITING, _K.PIN_LEFT: _P.TRY_AGAIN, _K.CANCEL: REST},
     # No clock ever turns waiting into a no: from here on only a verdict says so.
     _P.WAITING: {
         _K.YES: _P.APPROVED,
@@ -82,7 +90,9 @@ TRANSITIONS: Final[dict[Phase, dict[Kind, Phase | None]]] = {
 }
 """Every step between phases. What is neither here nor in REMARKS raises and changes nothing."""
 
-REMARKS: Final = frozenset({_K.REMOVED, _K.LATE, _K.LEFT_BEHIND, _K.READER_LOST, _K.READER_BACK})
+REMARKS: Final = frozenset(
+    {_K.REMOVED, _K.LATE, _K.LEFT_BEHIND, _K.READER_LOST, _K.READER_BACK, _K.TYPED}
+)
 """May happen at any time; where the table has no step for one, it is noted and the phase stays."""
 
 RESULT_SHOWN: Final = frozenset(

@@ -30,6 +30,8 @@ def view(
     late: bool = False,
     left_behind: bool = False,
     auth_code: str | None = None,
+    typed: str = "",
+    tries_left: int | None = None,
 ) -> View:
     """A view of a sale of 12.50 USDC unless said otherwise."""
     return View(
@@ -44,6 +46,8 @@ def view(
         late=late,
         left_behind=left_behind,
         auth_code=auth_code,
+        typed=typed,
+        tries_left=tries_left,
     )
 
 
@@ -54,6 +58,11 @@ GALLERY: Final[dict[str, View]] = {
     "ready_largest": view(Phase.READY, amount_units=MAX_AMOUNT_UNITS),
     "ready_lift": view(Phase.READY, card_present=True),
     "reading": view(Phase.READING, card_present=True),
+    "idle_typed": view(Phase.IDLE, amount_units=None, typed="12.5"),
+    "unknown_typed": view(Phase.UNKNOWN, typed="7.25"),
+    "pin_lift": view(Phase.PIN, card_present=True),
+    "pin_typed": view(Phase.PIN, typed="••••"),
+    "declined_wrong_pin": view(Phase.DECLINED, reason_code="pin_wrong", tries_left=2),
     "waiting_lift": view(Phase.WAITING, card_present=True),
     "waiting": view(Phase.WAITING),
     "approved_lift": view(Phase.APPROVED, card_present=True, auth_code="7K2M9Q"),

@@ -55,6 +55,12 @@ def _cross(pen: _Pen) -> None:
     pen.line((16, 7, 7, 16), fill=0, width=3)
 
 
+def _keys(pen: _Pen) -> None:
+    for left in (1, 9, 17):
+        for top in (1, 9, 17):
+            pen.rectangle((left, top, left + 5, top + 5), fill=1)
+
+
 def _hourglass(pen: _Pen) -> None:
     pen.rectangle((4, 0, 19, 2), fill=1)
     pen.rectangle((4, 21, 19, 23), fill=1)
@@ -82,6 +88,7 @@ _DRAW: Final[dict[Icon, Callable[[_Pen], None]]] = {
     Icon.LINK: _link,
     Icon.CROSS: _cross,
     Icon.HOURGLASS: _hourglass,
+    Icon.KEYS: _keys,
     Icon.RETRY: _retry,
     Icon.CLOSED: _closed,
 }

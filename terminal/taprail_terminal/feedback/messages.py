@@ -22,9 +22,11 @@ ENGLISH: Final[Catalogue] = {
     # Headlines and prompts of the phases.
     "idle.headline": "Welcome",
     "idle.line": "Nothing to pay yet",
+    "typed.prompt": "Press Enter",
     "ready.prompt": "Tap card",
     "ready.lift": "Lift card first",
     "reading.prompt": "Hold still",
+    "pin.prompt": "Enter PIN",
     "waiting.prompt": "Card read",
     "waiting.next": "One moment",
     "approved.headline": "Approved",
@@ -44,6 +46,7 @@ ENGLISH: Final[Catalogue] = {
     "lift_card": "LIFT CARD",
     "card_left": "TAKE CARD!",
     "not_charged": "Not charged",
+    "next_sale": "Next: {sum}",
     "earlier_sale": "Earlier: {sum}",
     "auth_code": "Code {code}",
     "left": "{left} left",
@@ -71,6 +74,10 @@ ENGLISH: Final[Catalogue] = {
     "reason.terminal_revoked": "Terminal is not active",
     "reason.terminal_unknown": "Terminal is not set up",
     "reason.user_frozen": "Card is frozen",
+    "reason.pin_required": "PIN needed. Tap again",
+    "reason.pin_wrong": "Wrong PIN. Tap again",
+    "reason.pin_wrong.left": "Wrong PIN. {left} left. Tap again",
+    "reason.pin_blocked": "Wrong PIN. Card is frozen now",
     # Why a card was refused by the terminal itself.
     "reason.bank_card": "Bank cards and phones not accepted",
     "reason.card_cannot_sign": "Card did not sign",
@@ -78,6 +85,7 @@ ENGLISH: Final[Catalogue] = {
     "reason.not_our_card": "Card is not for this terminal",
     "reason.signing_not_ready": "No such cards right now",
     # Why a card has to be tapped again.
+    "reason.pin_missing": "No PIN. Not charged",
     "reason.card_changed": "Card was swapped. Hold one still",
     "reason.two_cards": "Two cards. Hold one only",
     "reason.torn": "Card removed too early",

@@ -7,6 +7,7 @@ It draws no pixel (`screens`) and drives no pin (`gpio`).
     idle            ~ · · ·   ·      ·                     a wink every five seconds
     ready           — · · ·   ·      ·
     reading         — — · ·   ·      ·
+    pin             — — — ~   ·      ·       short beep    card read, lift it; type the PIN
     waiting         — — — —   ·      ·       short beep    card read, lift it: no approval
     approved        ~ ~ ~ ~   ·      ·       rising        all four flash together
     settled         ~ ~ ~ ~   ·      ·                     one after the other, again and again
@@ -47,6 +48,7 @@ class Icon(StrEnum):
     LINK = "link"
     CROSS = "cross"
     HOURGLASS = "hourglass"
+    KEYS = "keys"
     RETRY = "retry"
     CLOSED = "closed"
 
@@ -92,6 +94,7 @@ _LIGHTS: Final[dict[Phase, Lights]] = {
     Phase.IDLE: Lights(emv=(_IDLE_WINK, OFF, OFF, OFF)),
     Phase.READY: Lights(emv=(ON, OFF, OFF, OFF)),
     Phase.READING: Lights(emv=(ON, ON, OFF, OFF)),
+    Phase.PIN: Lights(emv=(ON, ON, ON, _BLINK)),
     Phase.WAITING: Lights(emv=(ON, ON, ON, ON)),
     Phase.APPROVED: Lights(emv=(_FLASH, _FLASH, _FLASH, _FLASH)),
     Phase.SETTLED: Lights(emv=(_filling(0), _filling(1), _filling(2), _filling(3))),
@@ -103,6 +106,7 @@ _LIGHTS: Final[dict[Phase, Lights]] = {
 }
 
 _SOUNDS: Final[dict[Phase, Sound]] = {
+    Phase.PIN: sounds.CARD_READ,
     Phase.WAITING: sounds.CARD_READ,
     Phase.APPROVED: sounds.APPROVED,
     Phase.DECLINED: sounds.DECLINED,
@@ -125,6 +129,9 @@ def self_test_screen(words: Catalogue = ENGLISH) -> Screen:
 
 
 def _idle(view: View, words: Catalogue) -> Screen:
+    if view.typed:
+        screen = _prompt(view, words, "typed.prompt", Icon.KEYS)
+        return replace(screen, amount=_as_typed(view, words))
     return _result(view, words, "idle", Icon.WAVE, (view.idle_text or words["idle.line"],))
 
 
@@ -137,6 +144,11 @@ def _reading(view: View, words: Catalogue) -> Screen:
     # No "lift card" here: the card has to stay.
     screen = _prompt(view, words, "reading.prompt", Icon.HOURGLASS)
     return replace(screen, lift_card=None)
+
+
+def _pin(view: View, words: Catalogue) -> Screen:
+    screen = _prompt(view, words, "pin.prompt", Icon.KEYS)
+    return replace(screen, headline=view.typed) if view.typed else screen
 
 
 def _waiting(view: View, words: Catalogue) -> Screen:
@@ -163,7 +175,9 @@ def _declined(view: View, words: Catalogue) -> Screen:
 
 
 def _unknown(view: View, words: Catalogue) -> Screen:
-    lines = (words["unknown.line"], *_sum(view, words))
+    # Who waits sees it stay; who sells may go on beneath it.
+    going_on = (words["next_sale"].format(sum=_as_typed(view, words)),) if view.typed else ()
+    lines = (words["unknown.line"], *(going_on or _sum(view, words)))
     return _result(view, words, "unknown", Icon.HOURGLASS, lines)
 
 
@@ -187,6 +201,7 @@ _SCREENS: Final[dict[Phase, Callable[[View, Catalogue], Screen]]] = {
     Phase.IDLE: _idle,
     Phase.READY: _ready,
     Phase.READING: _reading,
+    Phase.PIN: _pin,
     Phase.WAITING: _waiting,
     Phase.APPROVED: _approved,
     Phase.SETTLED: _settled,
@@ -225,7 +240,13 @@ def _why(view: View, words: Catalogue, otherwise: str) -> tuple[str, ...]:
         return (otherwise,)
     left_units = view.left_units
     left = None if left_units is None else _text(view, left_units, words)
+    if view.tries_left:
+        left = str(view.tries_left)
     return (reason_text(reason, left, words),)
+
+
+def _as_typed(view: View, words: Catalogue) -> str:
+    return view.typed.replace(".", words["number.point"])
 
 
 def _text(view: View, amount_units: int, words: Catalogue) -> str:

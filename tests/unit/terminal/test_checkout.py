@@ -30,6 +30,8 @@ from taprail_terminal.sale import (
     Event,
     NotSent,
     NotSettled,
+    PinGiven,
+    PinLeft,
     ReaderBack,
     ReaderLost,
     Result,
@@ -39,6 +41,7 @@ from taprail_terminal.sale import (
     SettledAfterAll,
     Show,
     TimeUp,
+    Typed,
 )
 
 PRICE = 2_500_000
@@ -70,29 +73,35 @@ EVENTS: dict[str, Event] = {
     "lost": ReaderLost("cable"),
     "back": ReaderBack(),
     "undo": NotSettled(Sale("r0", 900_000, earlier=True)),
+    "rpin": CardRead("r2", needs_pin=True),
+    "pin": PinGiven(),
+    "left": PinLeft(),
+    "type": Typed("1"),
     "redo": SettledAfterAll(Sale("r0", 900_000, earlier=True)),
 }
 
 # The product of a till's phases and all events: the phase after it, "=" when it stays, "-" when it
 # cannot happen. Written by hand, not derived from the table under test.
 GRID = """
-               arm  canc card read torn unrd rej  gone nost yes  no   late stld time lost back undo redo
-idle           RDY  -    -    -    -    -    -    =    =    =    =    APP  =    =    OOS  =    DEC  SET
-ready          -    IDL  RDG  -    -    -    -    =    =    =    =    APP  =    =    OOS  =    DEC  SET
-reading        -    -    -    WAI  TRY  TRY  REF  =    =    =    =    =    =    =    OOS  =    =    =
-waiting        -    -    -    -    -    -    -    =    TRY  APP  DEC  =    =    UNK  =    =    =    =
-approved       RDY  IDL  -    -    -    -    -    =    =    =    =    =    SET  IDL  =    =    =    =
-settled        RDY  IDL  -    -    -    -    -    =    =    =    =    =    =    IDL  =    =    =    =
-declined       RDY  IDL  -    -    -    -    -    =    =    =    =    =    =    IDL  =    =    =    =
-unknown        RDY  -    -    -    -    -    -    =    DEC  APP  DEC  =    =    =    =    =    =    =
-try_again      -    IDL  RDG  -    -    -    -    =    =    =    =    =    =    RDY  =    =    =    =
-card_refused   -    IDL  RDG  -    -    -    -    =    =    =    =    =    =    RDY  =    =    =    =
-out_of_service -    =    -    -    -    -    -    =    =    =    =    APP  =    =    =    IDL  DEC  SET
+               arm  canc card read torn unrd rej  gone nost yes  no   late stld time lost back undo redo rpin pin  left type
+idle           RDY  -    -    -    -    -    -    =    =    =    =    APP  =    =    OOS  =    DEC  SET  -    -    -    =
+ready          -    IDL  RDG  -    -    -    -    =    =    =    =    APP  =    =    OOS  =    DEC  SET  -    -    -    -
+reading        -    -    -    WAI  TRY  TRY  REF  =    =    =    =    =    =    =    OOS  =    =    =    PIN  -    -    -
+pin            -    IDL  -    -    -    -    -    =    =    =    =    =    =    TRY  =    =    =    =    -    WAI  TRY  =
+waiting        -    -    -    -    -    -    -    =    TRY  APP  DEC  =    =    UNK  =    =    =    =    -    -    -    =
+approved       RDY  IDL  -    -    -    -    -    =    =    =    =    =    SET  IDL  =    =    =    =    -    -    -    IDL
+settled        RDY  IDL  -    -    -    -    -    =    =    =    =    =    =    IDL  =    =    =    =    -    -    -    IDL
+declined       RDY  IDL  -    -    -    -    -    =    =    =    =    =    =    IDL  =    =    =    =    -    -    -    IDL
+unknown        RDY  -    -    -    -    -    -    =    DEC  APP  DEC  =    =    =    =    =    =    =    -    -    -    =
+try_again      -    IDL  RDG  -    -    -    -    =    =    =    =    =    =    RDY  =    =    =    =    -    -    -    -
+card_refused   -    IDL  RDG  -    -    -    -    =    =    =    =    =    =    RDY  =    =    =    =    -    -    -    -
+out_of_service -    =    -    -    -    -    -    =    =    =    =    APP  =    =    =    IDL  DEC  SET  -    -    -    =
 """  # noqa: E501
 SHORT = {
     "IDL": Phase.IDLE,
     "RDY": Phase.READY,
     "RDG": Phase.READING,
+    "PIN": Phase.PIN,
     "WAI": Phase.WAITING,
     "APP": Phase.APPROVED,
     "SET": Phase.SETTLED,
@@ -129,6 +138,7 @@ STATES: dict[Phase, Checkout] = {
     Phase.IDLE: till(),
     Phase.READY: till(Arm(PRICE)),
     Phase.READING: till(Arm(PRICE), CardSensed()),
+    Phase.PIN: till(Arm(PRICE), CardSensed(), CardRead("r1", needs_pin=True)),
     Phase.WAITING: till(*_TAPPED),
     Phase.APPROVED: till(*_TAPPED, CardRemoved(), YES),
     Phase.SETTLED: till(*_TAPPED, CardRemoved(), YES, Settled("r1")),
@@ -393,3 +403,30 @@ def test_a_card_left_on_the_pad_is_asked_away_and_nothing_is_read_of_it() -> Non
 def test_a_card_that_leaves_does_not_give_the_gateway_more_time() -> None:
     waiting = walk(start(), ReaderBack(), Arm(PRICE), CardSensed(), CardRead("r1"), now_s=1.0)
     assert walk(waiting, CardRemoved(), now_s=2.0).deadline_s == 1.0 + TIMEOUT_S
+
+
+def test_a_pin_is_typed_before_anything_is_sent() -> None:
+    state, effects = step(STATES[Phase.READING], CardRead("r1", needs_pin=True), 0.0)
+    assert (state.phase, state.unresolved) == (Phase.PIN, ())
+    assert not [effect for effect in effects if isinstance(effect, Ask)]
+    state = walk(state, CardRemoved(), Typed("••••"))
+    assert state.view.typed == "••••"
+    state, effects = step(state, PinGiven(), 0.0)
+    assert (state.phase, state.view.typed) == (Phase.WAITING, "")
+    assert effects[0] == Ask(Sale("r1", PRICE))
+
+
+def test_a_pin_that_nobody_types_charges_nothing_and_the_card_may_come_again() -> None:
+    state = walk(walk(STATES[Phase.PIN], CardRemoved()), TimeUp(), now_s=LATER)
+    assert (state.phase, state.view.reason_code) == (Phase.TRY_AGAIN, "pin_missing")
+    assert (state.unresolved, state.next_units, state.armed) == ((), PRICE, True)
+
+
+def test_a_card_that_was_declined_for_its_pin_may_come_again_for_the_same_sale() -> None:
+    tapped = till(Arm(PRICE, "c1"), CardSensed(), CardRead("r1"), CardRemoved())
+    again = walk(tapped, Result("r1", False, code="pin_required", may_come_again=True))
+    assert (again.phase, again.pin_wanted, again.armed_charge) == (Phase.DECLINED, True, "c1")
+    assert again.armed
+    tapped = walk(again, CardSensed(), CardRead("r2", needs_pin=True), PinGiven())
+    assert tapped.sale == Sale("r2", PRICE, charge_id="c1")
+    assert not tapped.pin_wanted

@@ -29,6 +29,8 @@ from taprail_terminal.sale import (
     Event,
     NotSent,
     NotSettled,
+    PinGiven,
+    PinLeft,
     ReaderBack,
     ReaderLost,
     Result,
@@ -38,6 +40,7 @@ from taprail_terminal.sale import (
     SettledAfterAll,
     Show,
     TimeUp,
+    Typed,
 )
 
 PRICE = 250
@@ -50,6 +53,12 @@ EVENTS: tuple[Event, ...] = (
     Cancel(),
     CardSensed(),
     CardRead("r1"),
+    CardRead("r1", needs_pin=True),
+    PinGiven(),
+    PinLeft(),
+    Typed("1"),
+    Typed(""),
+    Result("r1", approved=False, may_come_again=True),
     CardTorn("torn"),
     CardUnreadable("noise"),
     CardRejected("a bank card"),
@@ -122,7 +131,8 @@ def test_the_walk_comes_everywhere(fixed_units: int | None) -> None:
         Phase.IDLE if fixed_units else Phase.READY
     }
     assert {type(event) for _, event, *_ in steps} >= {type(event) for event in EVENTS} - {
-        Arm if fixed_units else Cancel
+        Arm if fixed_units else Cancel,
+        *({Typed} if fixed_units else ()),
     }
 
 
@@ -130,9 +140,10 @@ def test_the_walk_comes_everywhere(fixed_units: int | None) -> None:
 def test_a_request_is_asked_once_and_only_by_a_card_that_was_read(fixed_units: int | None) -> None:
     for before, event, after, effects in _walked(fixed_units):
         asked = [effect.sale for effect in effects if isinstance(effect, Ask)]
-        assert len(asked) == (1 if isinstance(event, CardRead) else 0), event
-        if isinstance(event, CardRead):
-            assert before.phase is Phase.READING
+        asks = isinstance(event, PinGiven) or (isinstance(event, CardRead) and not event.needs_pin)
+        assert len(asked) == (1 if asks else 0), event
+        if asks:
+            assert before.phase in {Phase.READING, Phase.PIN}
             assert asked == [after.sale]
             assert asked[0] in after.unresolved
             assert asked[0].amount_units == before.next_units
@@ -194,6 +205,8 @@ def test_from_everywhere_the_terminal_comes_to_rest(fixed_units: int | None) -> 
 def _settled_down(state: Checkout) -> Checkout:
     if state.phase is Phase.READING:
         state, _ = step(state, CardTorn("away"), 1e9)
+    if state.phase is Phase.PIN:
+        state, _ = step(state, PinLeft(), 1e9)
     state, _ = step(state, CardRemoved(), 1e9)
     state, _ = step(state, ReaderBack(), 1e9)
     for sale in state.unresolved:

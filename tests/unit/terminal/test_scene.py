@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from taprail_gateway.charges import Objection
+from taprail_gateway.pins import PinReason
 from taprail_gateway.reasons import Reason
 from taprail_terminal.card_session import BANK_CARD, UNKNOWN_CARD
 from taprail_terminal.feedback import sounds
@@ -23,6 +24,7 @@ from taprail_terminal.sale import (
     CardUnreadable,
     NotSent,
     Phase,
+    PinLeft,
 )
 from taprail_terminal.signing_session import CANNOT_SIGN, NOT_BY_CARD, NOT_READY
 from tests.support.screen_gallery import view
@@ -139,7 +141,16 @@ def test_every_reason_has_words_and_no_words_are_without_a_reason() -> None:
     again = [CardTorn("").code, CardUnreadable("").code, NotSent("", "").code]
     again += [CARD_CHANGED, "two_cards", NOT_SETTLED, PAYMENT_FAILED]
     signing = [CANNOT_SIGN.code, NOT_BY_CARD.code, NOT_READY.code]
-    codes = [*Reason, *Objection, BANK_CARD.code, UNKNOWN_CARD.code, *signing, *again]
+    codes = [
+        *Reason,
+        *Objection,
+        *PinReason,
+        PinLeft().code,
+        BANK_CARD.code,
+        UNKNOWN_CARD.code,
+        *signing,
+        *again,
+    ]
     catalogued = {key.split(".")[1] for key in ENGLISH if key.startswith("reason.")}
     assert catalogued == set(codes)
 
