@@ -110,6 +110,7 @@ def up(
         block_time_s=block_time,
         rf_delay_ms=rf_delay_ms,
         fixed_amount=fixed_amount,
+        webhooks=True,
     )
     _run(run_until_stopped(options, _print_json if as_json else _print_welcome))
 

@@ -74,6 +74,8 @@ class StackOptions:
     """An empty database on a PostgreSQL server for the ledger; None: a file in the state folder."""
     published: Published = field(default_factory=Published)
     """Contracts to use on a chain of our own instead of the lean ones."""
+    webhooks: bool = False
+    """Whether merchants' servers on this machine may be told of payments."""
     proxy_seed: int | None = None
     """With a seed, a fault-injecting proxy stands between gateway and node: `Stack.proxy`."""
 
@@ -320,6 +322,10 @@ multicall = "{self.chain.multicall_address}"
 
 [settlement]
 {settlement}
+[webhooks]
+enabled = {json.dumps(self.options.webhooks)}
+allowed_hosts = ["127.0.0.1", "localhost"]
+
 [limits]
 terminal_payments = ""
 

@@ -14,23 +14,12 @@ from pathlib import Path
 import pytest
 
 from taprail_hwsim.node_tools import find_node
-from tests.e2e.programs import run
-from tests.e2e.up import Up, running
+from tests.e2e.up import MODULES, fill_float, running
 
 pytestmark = pytest.mark.e2e
 
 SCRIPT = Path(__file__).parent / "app_day" / "day.mjs"
-MODULES = Path(__file__).parents[2] / "build" / "app_day" / "node_modules"
 LONGEST_S = 100.0
-FLOAT_UNITS = 100_000_000
-
-
-def fill_float(up: Up) -> None:
-    """Give the merchant an account that refunds are paid from, and money on it."""
-    of = ("merchant", "float", up.where["merchants"][0]["id"], "--json")
-    done = run("taprail", "admin", "--config", up.where["config"], *of)
-    assert done.returncode == 0, done.stderr
-    up.chain.mint(json.loads(done.stdout)["account"], FLOAT_UNITS)
 
 
 async def test_an_app_lives_through_its_day(tmp_path_factory: pytest.TempPathFactory) -> None:

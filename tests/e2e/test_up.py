@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import socket
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +18,11 @@ import pytest_asyncio
 
 from taprail_hwsim.block_watch import BlockWatch
 from taprail_hwsim.dev_chain import DevChain
+from taprail_hwsim.node_tools import find_node
 from taprail_hwsim.world import MERCHANT_ACCOUNT, START_BALANCE_UNITS
+from tests.e2e import cookbook
 from tests.e2e.programs import run
-from tests.e2e.up import Up, running
+from tests.e2e.up import MODULES, Up, fill_float, running
 
 pytestmark = [
     pytest.mark.e2e,
@@ -25,6 +30,7 @@ pytestmark = [
 ]
 
 SETTLE_TIMEOUT_S = 30.0
+COOKBOOK_TIMEOUT_S = 90.0
 PAY = "/api/payment/process-async"
 
 
@@ -161,6 +167,45 @@ async def test_operators_and_technicians_look_into_it_while_it_runs(up: Up) -> N
     tested = await asyncio.to_thread(run, *diag, "selftest", "--json")
     assert tested.returncode == 0, tested.stdout
     assert all(check["ok"] for check in json.loads(tested.stdout)["data"]["checks"])
+
+
+async def test_the_cookbook_runs_as_it_stands(up: Up, tmp_path: Path) -> None:
+    assert MODULES.is_dir(), "the app's packages are not here: run `.ci/setup app`"
+    (tmp_path / "node_modules").symlink_to(MODULES)  # Node looks for packages from where it is
+    await asyncio.to_thread(fill_float, up)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        hook_port = probe.getsockname()[1]
+    programs = [str(Path(sys.executable).parent), str(Path(find_node()).parent)]
+    where = {
+        "GATEWAY": up.where["gatewayUrl"],
+        "CONFIG": up.where["config"],
+        "HOOK_PORT": str(hook_port),
+        "PATH": ":".join([*programs, os.environ["PATH"]]),
+    }
+    bash = await asyncio.create_subprocess_exec(
+        *("bash", "-c", cookbook.script()),
+        cwd=tmp_path,
+        env={**os.environ, **where},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(COOKBOOK_TIMEOUT_S):
+            told, _ = await bash.communicate()
+    finally:
+        if bash.returncode is None:
+            os.killpg(bash.pid, signal.SIGKILL)
+    text = told.decode()
+    assert bash.returncode == 0, text
+    for said in (
+        "card completed",
+        "paid 2000000 0x",
+        "payment.completed 0x",
+        "single_limit Amount",
+    ):
+        assert said in text, text
 
 
 async def test_ctrl_c_ends_everything_and_the_next_one_goes_on(

@@ -18,6 +18,9 @@ from tests.e2e.programs import command, run
 
 START_TIMEOUT_S = 60.0
 INTERRUPT_LIMIT_S = 10.0
+MODULES = Path(__file__).parents[2] / "build" / "app_day" / "node_modules"
+"""What apps are made of; `.ci/setup app` brings it."""
+FLOAT_UNITS = 100_000_000
 
 
 @dataclass
@@ -79,6 +82,14 @@ async def running(state_dir: Path, *arguments: str) -> AsyncIterator[Up]:
     finally:
         for pid in _members(process.pid):
             os.kill(pid, signal.SIGKILL)
+
+
+def fill_float(up: Up) -> None:
+    """Give the merchant an account that refunds are paid from, and money on it."""
+    of = ("merchant", "float", up.where["merchants"][0]["id"], "--json")
+    done = run("taprail", "admin", "--config", up.where["config"], *of)
+    assert done.returncode == 0, done.stderr
+    up.chain.mint(json.loads(done.stdout)["account"], FLOAT_UNITS)
 
 
 def _members(session: int) -> list[int]:
