@@ -13,12 +13,13 @@ from nacl.signing import SigningKey
 from sqlalchemy import Connection, delete, insert, select, update
 from typer.testing import CliRunner
 
+from taprail_common.errors import InputError
 from taprail_common.signing import load_key_file
 from taprail_gateway import audit
 from taprail_gateway.admin import app
 from taprail_gateway.audit_check import AuditReport, check_audit
 from taprail_gateway.ledger import audit_log
-from taprail_gateway.ledger.audit_log import Link
+from taprail_gateway.ledger.audit_log import Link, Wanted
 from taprail_gateway.ledger.group_commit import MAX_GROUP
 from taprail_gateway.ledger.schema import audit_links, verdicts
 from tests.support.admin_fixtures import Admin
@@ -203,3 +204,116 @@ def test_the_command_says_what_is_wrong_and_fails(admin: Admin) -> None:
     result = CliRunner().invoke(app, ["--config", str(admin.config), "audit", "verify"])
     assert result.exit_code == 1
     assert "link 2 of chain-1 comes where 1 should be" in result.stdout
+
+
+# --- audit list -----------------------------------------------------------------------------------
+
+AT_MS = 1_800_000_000_000
+
+
+def decision(name: str, code: str = "approved", **more: Any) -> dict[str, Any]:
+    return {
+        "requester": "t_1",
+        "requestId": name,
+        "terminal": "t_1",
+        "card": "card_1",
+        "profile": "sun",
+        "amount": 2_500_000,
+        "decision": code,
+        "verdict": "0" * 64,
+        **more,
+    }
+
+
+@pytest.fixture
+def decided(admin: Admin) -> Admin:
+    """Three commits, an hour after each other: of one decision, of three and of one."""
+    key = load_key_file(admin.settings.key_file, "gateway key")
+    groups = [
+        [decision("r1")],
+        [
+            decision("r2", "daily_limit", why="Insufficient daily limit: 0.20 left today"),
+            decision("r3", terminal="t%1", card="card%1"),
+            decision(
+                *("r4", "high_fraud_risk"),
+                why="High fraud risk: the card was tapped 9 times in a minute",
+                points=60,
+                rules={"card_minute": "the card was tapped 9 times in a minute"},
+            ),
+        ],
+        [decision("r5", "card_unknown", card=None, why="The card is not known here [yet]")],
+    ]
+
+    def write(connection: Connection) -> None:
+        previous = ""
+        for seq, group in enumerate(groups):
+            link = audit.link(key, "chain-1", seq, previous, group, AT_MS + seq * 3_600_000)
+            audit_log.append(connection, link)
+            previous = link.digest
+
+    admin.do(write)
+    return admin
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), "r5 r4 r3 r2 r1"),
+        (("--limit", "2"), "r5 r4"),
+        (("--card", "card_1"), "r4 r2 r1"),
+        (("--card", "card%1"), "r3"),
+        (("--card", "card"), ""),
+        (("--terminal", "t_1"), "r5 r4 r2 r1"),
+        (("--terminal", "r1"), ""),  # it is there, under another name
+        (("--decision", "approved"), "r3 r1"),
+        (("--decision", "declined"), "r5 r4 r2"),
+        (("--decision", "declined", "--limit", "1"), "r5"),
+        (("--decision", "daily_limit", "--card", "card_1"), "r2"),
+        (("--since", "2027-01-15T09:00"), "r5 r4 r3 r2"),
+        (("--until", "2027-01-15T10:00+01:00"), "r1"),
+        (("--since", "2027-01-15T09:00", "--until", "2027-01-15T10:00"), "r4 r3 r2"),
+        (("--since", "2027-01-16"), ""),
+    ],
+)
+def test_decisions_are_listed_the_newest_first(
+    decided: Admin, options: tuple[str, ...], expected: str
+) -> None:
+    assert [each["requestId"] for each in decided.json("audit", "list", *options)] == (
+        expected.split()
+    )
+
+
+def test_reasons_are_shown_with_what_to_do(decided: Admin) -> None:
+    (told,) = decided.json("audit", "list", "--decision", "high_fraud_risk")
+    assert (told["at"], told["chain"], told["link"]) == ("2027-01-15T09:00:00.000Z", "chain-1", 1)
+    assert told["rules"] == {"card_minute": "the card was tapped 9 times in a minute"}
+    assert "[fraud]" in told["whatToDo"]
+    (approved,) = decided.json("audit", "list", "--decision", "approved", "--terminal", "t_1")
+    assert approved["whatToDo"] is None
+    text = " ".join(decided("audit", "list").replace("│", " ").split())
+    for words in ("[yet]", "2.50", "card_unknown", "unknown", "approved"):
+        assert words in text
+
+
+def test_a_spoilt_link_hides_no_other(decided: Admin) -> None:
+    decided.do(lambda c: c.execute(update(audit_links).where(_l.seq == 1).values(entries="no")))
+    assert [each["requestId"] for each in decided.json("audit", "list")] == ["r5", "r1"]
+
+
+@pytest.mark.parametrize("time", ["yesterday", "2027-13-01", ""])
+def test_a_time_that_is_none_is_refused(decided: Admin, time: str) -> None:
+    with pytest.raises(InputError, match="since: must be like"):
+        decided("audit", "list", "--since", time)
+
+
+@on_both_engines
+async def test_what_a_gateway_has_decided_is_found(tmp_path: Path, ledger_url: str) -> None:
+    async with running_gateway(tmp_path, ledger_url=ledger_url) as gateway:
+        await fill(gateway)
+        card = gateway.card("04AABBCCDDEE99")
+        await gateway.pay(card, amount=51 * UNIT)
+        wanted = Wanted(card=card.issued.card_uuid, decision="single_limit")
+        found = gateway.ledger.read_now(lambda c: list(audit_log.decisions(c, wanted)))
+        assert [each.entry["card"] for each in found] == [card.issued.card_uuid]
+        all_of_it = gateway.ledger.read_now(lambda c: list(audit_log.decisions(c, Wanted())))
+        assert len(all_of_it) == 11

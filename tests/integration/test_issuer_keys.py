@@ -69,12 +69,12 @@ async def test_a_card_that_has_moved_pays_by_its_new_keys_alone(
     # It was cut off when the chip had all of its new keys, and the ledger did not know yet.
     refused = await gateway.pay(moved)
     assert verdict(refused, gateway) == "card_proof_invalid"
-    assert "not finished: write it again" in refused.json["reason"]
+    assert "not those on record" in refused.json["reason"]
     gateway.ledger.write_now(lambda c: c.execute(schema.cards.update().values(key_version=2)))
     assert verdict(await gateway.pay(moved, amount=UNIT), gateway) is None
     copied = await gateway.pay(card)
     assert verdict(copied, gateway) == "card_proof_invalid"
-    assert "keys were replaced" in copied.json["reason"]
+    assert "not those on record" in copied.json["reason"]
 
 
 async def test_a_proof_by_no_key_asks_the_ledger_and_teaches_nothing(
@@ -134,7 +134,7 @@ def _history(admin: Admin) -> list[Any]:
     return list(admin.do(lambda c: actions.history(c, 9)))
 
 
-@pytest.mark.parametrize("torn", [9, 17, 28, 35])
+@pytest.mark.parametrize("torn", [9, 17, 23, 28])
 def test_a_card_that_is_torn_while_it_moves_is_finished_by_the_next_run(
     admin: Admin, simulator: Pn532Simulator, torn: int
 ) -> None:
