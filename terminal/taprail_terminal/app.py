@@ -19,7 +19,7 @@ from typing import Any, Final
 import structlog
 
 from taprail_common.clock import Clock, SystemClock
-from taprail_common.errors import OperatorError
+from taprail_common.errors import OperatorError, PartError
 from taprail_common.money import parse_amount
 from taprail_common.signing import gateway_id
 from taprail_terminal import keypad_device
@@ -164,7 +164,10 @@ async def _serve(
 ) -> None:
     agent, table = parts.agent, config.terminal
     profile = {"terminal": table.id, "merchant": table.merchant_id, "gateway": table.gateway_url}
-    await asyncio.to_thread(parts.store.set_profile, profile)
+    try:
+        await asyncio.to_thread(parts.store.set_profile, profile)
+    except PartError as exc:
+        _log.warning("the profile could not be kept", reason=str(exc))  # a sale does not need it
     commands = Commands(_probes(config, parts))
     control = ControlServer(
         config.control_socket, _handlers(config, parts, commands), parts.timeline

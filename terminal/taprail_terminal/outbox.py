@@ -244,8 +244,14 @@ class Outbox:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    database = sqlite3.connect(path, timeout=5.0, check_same_thread=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        database = sqlite3.connect(path, timeout=5.0, check_same_thread=False)
+    except (OSError, sqlite3.Error) as exc:
+        raise OperatorError(
+            f"outbox {path} cannot be made ({exc})",
+            fix="let state_dir be a folder on a disk that can be written",
+        ) from exc
     try:
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version > _SCHEMA_VERSION:
@@ -259,7 +265,7 @@ def _open(path: Path) -> sqlite3.Connection:
             database.executescript(
                 f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;"
             )
-    except sqlite3.DatabaseError as exc:
+    except (OSError, sqlite3.Error) as exc:
         database.close()
         raise OperatorError(
             f"outbox {path} cannot be used ({exc})",

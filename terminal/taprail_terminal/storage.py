@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,14 +47,23 @@ class AtomicJSONStorage(Storage):
         return tables
 
     def write(self, data: dict[str, dict[str, Any]]) -> None:
-        """Replace all tables at once."""
+        """Replace all tables at once; where that fails, the old ones stay, and nothing beside them
+        takes up a disk that may be full."""
+        try:
+            self._write_new(data)
+        except OSError:
+            with suppress(OSError):
+                self._new.unlink(missing_ok=True)
+            raise
+        self._new.replace(self._path)
+        sync_folder(self._path.parent)
+
+    def _write_new(self, data: dict[str, dict[str, Any]]) -> None:
         handle = os.open(self._new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "w") as file:
             json.dump(data, file)
             file.flush()
             os.fsync(file.fileno())
-        self._new.replace(self._path)
-        sync_folder(self._path.parent)
 
 
 class DeviceStore:
