@@ -147,6 +147,31 @@ def tap(
 
 
 @app.command()
+def pay(
+    card: Annotated[str, typer.Argument(help="Its name, like alice.")],
+    amount: Annotated[str, typer.Option(help="Like 12.50.")],
+    key: Annotated[
+        str | None, typer.Option(help="Idempotency-Key: the same again is the same payment.")
+    ] = None,
+    settle: Annotated[
+        bool, typer.Option("--settle", help="Wait until the transfer is final.")
+    ] = False,
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Pay as an app does on a running `taprail-sim up`. Exit code 0: approved, 1: anything else."""
+    from taprail_hwsim import app_pay
+
+    result = _run(app_pay.pay(state_dir, card, amount, key=key, settle=settle))
+    if as_json:
+        sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.write(" · ".join(str(each) for each in result.values() if each) + "\n")
+    if result["outcome"] != "approved":
+        raise typer.Exit(1)
+
+
+@app.command()
 def proxy(
     node: Annotated[str, typer.Option(help="The node's URL.")] = "http://127.0.0.1:8545",
     fault: Annotated[

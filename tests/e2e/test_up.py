@@ -152,6 +152,17 @@ async def test_a_tap_from_another_window(up: Up) -> None:
     assert (code, declined["outcome"]) == (1, "declined")
 
 
+async def test_an_apps_payment_from_another_window(up: Up) -> None:
+    pay = ("taprail-sim", "pay", "--json", "--state-dir", up.where["stateDir"])
+    done = await asyncio.to_thread(run, *pay, "judy", "--amount", "2.50", "--settle")
+    assert done.returncode == 0, done.stderr
+    paid = json.loads(done.stdout)
+    assert (paid["outcome"], paid["status"]) == ("approved", "completed")
+    assert up.chain.node.call("eth_getTransactionReceipt", paid["txHash"])["status"] == "0x1"
+    done = await asyncio.to_thread(run, *pay, "poor", "--amount", "2.50")
+    assert (done.returncode, json.loads(done.stdout)["reasonCode"]) == (1, "insufficient_balance")
+
+
 async def test_operators_and_technicians_look_into_it_while_it_runs(up: Up) -> None:
     _, paid = await up.tap("grace", "--amount", "2.00", "--settle")
     admin = ("taprail", "admin", "--config", up.where["config"])
