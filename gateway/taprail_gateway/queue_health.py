@@ -59,15 +59,19 @@ class Report:
     average_s: float | None
     per_s: float
     failures: dict[str, int]
+    hit_rate: float | None
+    """Of what was looked up in memory lately; None when nothing was."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caches:
-    """What requests look up in memory: asked for since the start, under way, and refused."""
+    """What requests look up in memory: asked for since the start, under way, and refused; `hits`
+    of what was asked for were there."""
 
     asked: int
     under_way: int
     refused: int
+    hits: int = 0
 
 
 class Told(Protocol):
@@ -114,7 +118,7 @@ class QueueHealth:
         self._asking = asyncio.Lock()
         self._last: Report | None = None
         self._good_until_s = 0.0
-        self._asked: deque[tuple[int, int]] = deque()  # when, and how much was asked for by then
+        self._asked: deque[tuple[int, Caches]] = deque()  # when, and what was asked for by then
 
     async def report(self) -> Report:
         """How they are doing, at most a moment ago; raises StorageError or Overloaded."""
@@ -146,6 +150,7 @@ class QueueHealth:
             None if average_ms is None else round(average_ms / 1000, 3),
             round(read.payments.done.last_minute * 1000 / MINUTE_MS, 3),
             read.payments.failures,
+            self._hit_rate(),
         )
 
     def _payment(self, rates: PaymentRates, now_ms: int) -> Queue:
@@ -175,20 +180,28 @@ class QueueHealth:
 
     def _cache(self, unread: int, oldest_ms: int | None, now_ms: int) -> Queue:
         caches = self.sources.caches()
-        asked = self._asked_lately(caches.asked, now_ms)
+        asked = self._asked_lately(caches, now_ms)
         done = Done(caches.asked, caches.refused, asked)
         queue = _queue(Open(unread, 0, caches.under_way, oldest_ms), done, now_ms)
         is_late = (_age_s(oldest_ms, now_ms) or 0) > _LATE_S["cache"]
         return queue(Health.DEGRADED if is_late else Health.HEALTHY)
 
-    def _asked_lately(self, asked: int, now_ms: int) -> int:
+    def _asked_lately(self, caches: Caches, now_ms: int) -> int:
         """Per minute, since the last look that is a minute old; since the first when none is."""
-        self._asked.append((now_ms, asked))
+        self._asked.append((now_ms, caches))
         while len(self._asked) > 2 and self._asked[1][0] <= now_ms - MINUTE_MS:
             self._asked.popleft()
         since_ms, before = self._asked[0]
         passed_ms = max(now_ms - since_ms, MINUTE_MS)
-        return round((asked - before) * MINUTE_MS / passed_ms)
+        return round((caches.asked - before.asked) * MINUTE_MS / passed_ms)
+
+    def _hit_rate(self) -> float | None:
+        """Over the same time; since the start, at the first look."""
+        (_, before), (_, now) = self._asked[0], self._asked[-1]
+        if len(self._asked) == 1:
+            before = Caches(0, 0, 0)
+        asked = now.asked - before.asked
+        return round((now.hits - before.hits) / asked, 4) if asked else None
 
 
 def _read(connection: Connection, *, told: int, now_ms: int) -> _Read:

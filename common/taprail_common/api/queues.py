@@ -58,6 +58,10 @@ class QueueStatus(Answer):
     ]
     per_second: Annotated[float, Field(description="Payments completed, over the last minute.")]
     failures_by_reason: dict[str, int]
+    cache_hit_rate: Annotated[
+        float | None,
+        Field(description="Of what this gateway looked up in memory lately; null: nothing."),
+    ] = None
     timestamp: Time
 
 

@@ -57,8 +57,10 @@ class Services:
 
     def cache_numbers(self) -> Caches:
         """The same, as a queue has it."""
-        asked = sum(use.hits + use.misses for use in self.caches.values())
-        return Caches(asked, self.ledger.reads_under_way, self.ledger.reads_refused)
+        uses = self.caches.values()
+        hits, misses = sum(use.hits for use in uses), sum(use.misses for use in uses)
+        under_way, refused = self.ledger.reads_under_way, self.ledger.reads_refused
+        return Caches(hits + misses, under_way, refused, hits)
 
     def explorer_link(self, tx_hash: str | None) -> str | None:
         """Where a person can look at a transaction."""

@@ -20,6 +20,7 @@ async def queue_status(call: Call[Empty, Empty]) -> QueueStatus:
         avg_seconds=report.average_s,
         per_second=report.per_s,
         failures_by_reason=report.failures,
+        cache_hit_rate=report.hit_rate,
         timestamp=report.at_ms,
     )
 
