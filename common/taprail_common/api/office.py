@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field
 from taprail_common.api.base import AfterId, Answer, Part, Request, Time, Why
 from taprail_common.api.payments import Limit
 from taprail_common.money import MAX_AMOUNT_UNITS
-from taprail_common.wire import AmountUnits, Identifier
+from taprail_common.wire import AmountUnits, Identifier, Timestamp
 
 MAX_ALERTS: Final = 1_000
 MAX_ALERT_ID: Final = 2**63 - 1
@@ -290,3 +290,34 @@ class CardList(Answer):
     """A page of cards."""
 
     cards: list[CardPart]
+
+
+# --- webhooks -------------------------------------------------------------------------------------
+
+
+class WebhookPart(Part):
+    """Where a merchant is told; the secret is shown once, when it is made."""
+
+    id: str
+    merchant_id: str
+    url: str
+    created_at: Created
+
+
+class WebhookList(Answer):
+    """The active ones, the oldest first."""
+
+    webhooks: list[WebhookPart]
+
+
+class ReplayOrder(Why):
+    """What is sent again: all that was given up since then, by default for three days."""
+
+    since: Timestamp | None = None
+
+
+class Replayed(Answer):
+    """How many deliveries are sent again, under the same ids."""
+
+    id: str
+    deliveries: int

@@ -22,6 +22,7 @@ from taprail_gateway.api import (
     queues,
     refunds,
     terminals,
+    webhooks,
 )
 from taprail_gateway.api.context import SERVICES, Services
 from taprail_gateway.api.errors import errors_as_json
@@ -53,6 +54,7 @@ ROUTES: Final[tuple[Route[Any, Any] | Plain, ...]] = (
     *terminals.ROUTES,
     *charges.ROUTES,
     *people.ROUTES,
+    *webhooks.ROUTES,
     *health.ROUTES,
     Plain(
         "GET",
