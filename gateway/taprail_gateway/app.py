@@ -17,10 +17,12 @@ from typing import Final
 import structlog
 from aiohttp import web
 from nacl.signing import SigningKey
+from sqlalchemy import select
 
 from taprail_common.clock import Clock, SystemClock
 from taprail_common.eip3009 import TokenDomain
 from taprail_common.errors import OperatorError
+from taprail_common.service import SERVICE_MANAGER
 from taprail_common.signing import fingerprint, gateway_id, load_key_file, public_key_text
 from taprail_gateway import facts, issuer
 from taprail_gateway.accept import Acceptor
@@ -134,6 +136,7 @@ async def running(settings: GatewaySettings, clock: Clock) -> AsyncIterator[Read
         services.health.sources.told = push.told
         async with (
             _settling(settlement),
+            _watched(ledger),
             dispatching(settings, ledger, secrets.custody, clock, wakeups),
             _listening(settings, services, push) as (host, port),
         ):
@@ -176,6 +179,21 @@ async def _settling(settlement: Settlement) -> AsyncIterator[None]:
         yield
     finally:
         await settlement.stop()
+
+
+@asynccontextmanager
+async def _watched(ledger: Ledger) -> AsyncIterator[None]:
+    """Tell systemd that we live, as long as the loop turns and the ledger answers."""
+
+    async def is_well() -> None:
+        await ledger.read(lambda connection: connection.execute(select(1)))
+
+    feeding = asyncio.create_task(SERVICE_MANAGER.feed(is_well))
+    try:
+        yield
+    finally:
+        feeding.cancel()
+        SERVICE_MANAGER.stopping()
 
 
 @asynccontextmanager

@@ -166,8 +166,7 @@ class Decline:
 class Decision:
     """`declined` is None for an acceptance. `counter` is the card's new tap counter: it is stored
     even when the payment is declined after the proof held, since the tap is used up. `risk` is what
-    the fraud rules found, of a tap that came to them; `pin_tries_left` what the card has left from
-    now on, if that changes."""
+    the fraud rules found, of a tap that came to them; `pin_tries_left` is set if that changes."""
 
     declined: Decline | None
     counter: int | None = None
@@ -350,9 +349,8 @@ def _daily_limit(case: Case) -> Decline | None:
 
 def _pin(case: Case) -> PinJudgement:
     # An app's user has proved by a token who they are; a card on the pad is in anybody's hand.
-    if case.request.evidence.profile is Profile.APP:
-        return PinJudgement()
-    return judge(_card(case).pin, case.request.amount_units, case.request.pin)
+    pin = None if case.request.evidence.profile is Profile.APP else _card(case).pin
+    return judge(pin, case.request.amount_units, case.request.pin)
 
 
 def _risk(case: Case) -> fraud.Risk:

@@ -14,6 +14,7 @@ import typer
 import uvloop
 
 from taprail_common.logs import configure_logs
+from taprail_common.service import SERVICE_MANAGER
 from taprail_gateway.app import Ready, serve
 from taprail_gateway.config import GatewaySettings
 
@@ -62,3 +63,4 @@ def _say_ready(ready: Ready) -> None:
     line = {names.get(name, name): value for name, value in asdict(ready).items()}
     sys.stdout.write(json.dumps({"event": "ready", **line}) + "\n")
     sys.stdout.flush()
+    SERVICE_MANAGER.ready()

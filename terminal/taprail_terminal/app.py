@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ import structlog
 from taprail_common.clock import Clock, SystemClock
 from taprail_common.errors import OperatorError, PartError
 from taprail_common.money import parse_amount
+from taprail_common.service import SERVICE_MANAGER
 from taprail_common.signing import gateway_id
 from taprail_terminal import keypad_device
 from taprail_terminal.agent import Agent, Terms
@@ -188,12 +189,22 @@ async def _serve(
     stack.push_async_callback(parts.reader.stop)
     _log.info("terminal started", terminal=table.id, interrupted=len(interrupted))
     on_ready()
+    stack.callback(SERVICE_MANAGER.stopping)
     work = [parts.link.keep_warm(), parts.push.run()]
+    if SERVICE_MANAGER.watchdog_s is not None:
+        work.append(SERVICE_MANAGER.feed(lambda: _is_well(parts)))
     if config.keypad.device is not None:
         work.append(_keypad(config, parts, config.keypad.device))
     if config.console.port is not None:
         work.append(SerialConsole(config.console.port, commands).run())
     await _all_or_first_failure(work)
+
+
+async def _is_well(parts: _Parts) -> None:
+    """The loop turns, and the outbox answers. A disk that fails has answered: a new start would not
+    mend it, and what cannot be stored is not sold."""
+    with suppress(PartError):
+        await parts.outbox.counts()
 
 
 def _keypad(config: TerminalConfig, parts: _Parts, device: Path) -> Coroutine[Any, Any, None]:

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from taprail_common.errors import OperatorError
 from taprail_common.logs import configure_logs
+from taprail_common.service import SERVICE_MANAGER
 from taprail_terminal.config import TerminalConfig, load_config
 from taprail_terminal.identity import Identity
 
@@ -69,6 +70,7 @@ def say_ready() -> None:
     """Tell whoever started the agent that it takes cards now."""
     sys.stdout.write(json.dumps({"event": "ready"}) + "\n")
     sys.stdout.flush()
+    SERVICE_MANAGER.ready()
 
 
 @app.command()

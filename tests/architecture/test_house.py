@@ -55,7 +55,7 @@ def test_the_product_ships_no_simulator() -> None:
             assert "hwsim" not in path.read_text(), path
 
 
-def test_the_environment_is_read_in_two_places_only() -> None:
+def test_the_environment_is_read_in_three_places_only() -> None:
     """Configuration is one frozen object; nothing looks at the environment behind its back."""
     readers = {
         str(path.relative_to(ROOT))
@@ -63,7 +63,9 @@ def test_the_environment_is_read_in_two_places_only() -> None:
         for path in (ROOT / folder).rglob("*.py")
         if re.search(r"os\.environ|getenv|import environ", path.read_text())
     }
-    assert readers == {"common/taprail_common/config.py", "common/taprail_common/crash.py"}
+    assert readers == {
+        f"common/taprail_common/{name}.py" for name in ("config", "crash", "service")
+    }
 
 
 @pytest.mark.parametrize("unit", sorted((ROOT / "systemd").glob("*.service")), ids=lambda p: p.name)
