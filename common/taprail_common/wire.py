@@ -49,6 +49,9 @@ a node that is away for a while; until it ends, whoever has it can carry it out.
 SIGNED_LEAST_S: Final = SIGNED_VALIDITY_S // 2
 """How much of that must be left when it is accepted."""
 
+MAX_CURSOR: Final = 400
+"""Characters of a place in the order of events, which only the gateway understands."""
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -256,6 +259,9 @@ class PaymentNotice(BaseModel):
     currency: Word
     tx_hash: Word | None = None
     reason: Sentence | None = None
+    cursor: Annotated[str, Field(max_length=MAX_CURSOR)] | None = None
+    """The place after it in the order of events, for who comes back to be told what came next;
+    none in the answer to a question."""
 
     def to_json(self) -> bytes:
         return self.model_dump_json(by_alias=True, exclude_none=True).encode()

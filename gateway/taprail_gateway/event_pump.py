@@ -32,7 +32,7 @@ _LOOK_EVERY_MS: Final = 1_000
 """The longest that news waits when nobody rang."""
 
 _GATHER_S: Final = 0.005
-"""Bells of one burst are answered together; a tenth of what a listener may wait (50 ms)."""
+"""Between two looks: the first bell of a burst is answered at once, the others together."""
 
 _RETRY_S: Final = 1.0
 
@@ -127,8 +127,8 @@ class EventPump:
             except Exception:  # noqa: BLE001 - a supervised loop: nobody else would hear of it
                 _log.exception("push.behind")
                 await asyncio.sleep(_RETRY_S)
-            await self._bell.wait(_LOOK_EVERY_MS)
             await asyncio.sleep(_GATHER_S)
+            await self._bell.wait(_LOOK_EVERY_MS)
 
     async def begin(self) -> int:
         """The place, which is the newest step when nothing was told yet."""

@@ -151,8 +151,8 @@ def _refunded(sale: PaymentView) -> dict[str, object]:
     }
 
 
-def notice(payment: PaymentView, state: str, at_ms: int) -> PaymentNotice:
-    """What its terminal is told when it comes to a state."""
+def notice(payment: PaymentView, state: str, at_ms: int, cursor: str | None) -> PaymentNotice:
+    """What its terminal is told when it comes to a state; the cursor is the place after it."""
     return PaymentNotice(
         terminal_id=payment.terminal_id,
         request_id=payment.request_id,
@@ -163,6 +163,7 @@ def notice(payment: PaymentView, state: str, at_ms: int) -> PaymentNotice:
         currency=payment.currency,
         tx_hash=payment.tx_hash,
         reason=payment.failure_reason and payment.failure_reason[:MAX_SENTENCE],
+        cursor=cursor,
     )
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -36,13 +36,20 @@ from taprail_gateway.push_auth import Listener, PushAuth, payee_room, payer_room
 from taprail_gateway.push_charges import ChargeNews
 from taprail_gateway.push_cursor import Cursor
 from taprail_gateway.push_history import Past
+from taprail_gateway.push_presence import Presence, Present
 from taprail_gateway.push_rooms import Message, Rooms
 from taprail_gateway.push_server import PushServer
-from taprail_gateway.push_settings import PushSettings, shared_rooms
-from taprail_gateway.push_terminals import Terminals
+from taprail_gateway.push_settings import PushSettings, shared_line
+from taprail_gateway.push_terminals import (
+    MAX_SYNC_IDS,
+    Terminals,
+    asked_ids,
+    room_of,
+    was_told,
+)
 from taprail_gateway.push_topics import TOPICS, Topic
 from taprail_gateway.push_watch import Watch
-from taprail_gateway.push_words import Words
+from taprail_gateway.push_words import Words, worded
 
 SOCKET_PATH: Final = "nfc-ws"
 MAX_SUBSCRIPTIONS: Final = 100
@@ -55,14 +62,6 @@ _ALERT_EVERY_S: Final = 30.0
 """Everybody hears of one alert of a level in so long; operators hear of each."""
 
 _log = structlog.get_logger("push")
-
-
-@dataclass(frozen=True, slots=True)
-class Presence:
-    """Who is connected to this gateway."""
-
-    connections: int
-    users: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,31 +89,30 @@ class Push:
         self._auth = PushAuth(services)
         self._words = Words(self._now, services.explorer_link)
         self._pump = EventPump(services.ledger, services.wakeups, self.tell)
-        self._shared = shared_rooms(
-            settings or PushSettings(), services.gateway_id, self._pump.look
-        )
-        self._server = PushServer(self._shared, origins)
-        self._terminals = Terminals(services, self._server)
+        self._server = PushServer(origins)
+        self._terminals = Terminals(services)
+        self._present = Present()
         self._watch = Watch(
             services.ledger,
-            terminals=self._terminals_here,
+            services.wakeups.access.listen(),
+            terminals=self._present.terminals,
             on_alert=self._tell_alert,
             on_shut_out=self.shut_out,
             on_look=self._close_expired,
         )
         self._rooms = Rooms()
-        self._listeners: dict[str, Listener] = {}
-        self._of: dict[str, dict[str, None]] = {}  # whose sockets, the oldest first
+        self._told_since: dict[str, Cursor] = {}  # terminals' sockets that were told all since
         self._resumes = asyncio.Semaphore(1)
         self._quiet_until_s: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._server.on("connect", self._connect)
         self._server.on("disconnect", self._disconnect)
         self._on("ping", self._ping)
-        self._charges = ChargeNews(services, self._terminals.command_here, self.to_till)
-        self._on(
-            "terminal:sync", lambda sid, who, data: self._terminals.sync(sid, who.terminal_id, data)
+        self._charges = ChargeNews(services, self._to_terminal_here, self.to_till)
+        self._shared = shared_line(
+            settings or PushSettings(), services.gateway_id, self._heed_ring, self._say
         )
+        self._on("terminal:sync", self._sync)
         self._on(OPEN_EVENT, self._charges.open)
         self._on(ANSWER_EVENT, self._charges.answer)
         for topic in TOPICS:
@@ -131,8 +129,9 @@ class Push:
         self._spawn(self._watch.run())
         self._spawn(self._charges.run())
         if self._shared is not None:
-            self._server.begin()
-            for bell in (self._services.wakeups.events, self._services.wakeups.charges):
+            self._spawn(self._shared.run())
+            wakeups = self._services.wakeups
+            for bell in (wakeups.events, wakeups.charges, wakeups.access):
                 self._spawn(self._shared.pass_on(bell.listen()))
 
     async def stop(self) -> None:
@@ -140,37 +139,47 @@ class Push:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._shared is not None:
-            await self._shared.close()
         body = {"message": "The gateway is closing", "timestamp": self._now()}
-        self._server.send_to(list(self._listeners), "system:shutdown", body)
+        self._server.send_to(self._present.where(lambda _: True), "system:shutdown", body)
         await self._server.close_all()
 
     async def to_terminal(self, terminal_id: str, event: str, body: Mapping[str, object]) -> None:
-        """Tell a terminal something, signed: `{body, signature}`, as a notice is.
+        """Tell a terminal something, signed: `{body, signature}`, at whichever gateway it is.
 
         The signature is of Domain.COMMAND about the event's name, so that none passes for another;
         the body names the terminal. A terminal that is away is told nothing.
         """
-        await self._terminals.command(terminal_id, event, body)
+        envelope = self._terminals.command(terminal_id, event, body)
+        self._say(terminal_id, event, envelope)
+        if self._shared is not None:
+            await self._shared.say(terminal_id, event, envelope)
+
+    async def _to_terminal_here(
+        self, terminal_id: str, event: str, body: Mapping[str, object]
+    ) -> None:
+        """The same for what every gateway finds in the ledger: each tells its own sockets."""
+        if self._present.of(room_of(terminal_id)):
+            self._say(terminal_id, event, self._terminals.command(terminal_id, event, body))
+
+    def _say(self, terminal_id: str, event: str, envelope: Mapping[str, object]) -> None:
+        self._server.send_to(self._present.of(room_of(terminal_id)), event, envelope)
 
     def to_till(self, user_id: str, event: str, body: Mapping[str, object]) -> None:
         """Tell a user something, on the sockets here on which they act as more than a customer."""
-        mine = {sid: self._listeners[sid].user for sid in self._of.get(f"user:{user_id}", ())}
-        sids = [
-            sid for sid, user in mine.items() if user and (user.is_merchant or user.is_operator)
-        ]
-        self._server.send_to(sids, event, body)
+        mine = {sid: self._present.get(sid) for sid in self._present.of(f"user:{user_id}")}
+        self._server.send_to([sid for sid, who in mine.items() if who and who.is_till], event, body)
 
     def shut_out(self, whose: str, why: str) -> None:
         """Close all sockets of a terminal or a user (`Listener.room`) at once."""
-        for sid in list(self._of.get(whose, ())):
+        kind, _, name = whose.partition(":")
+        if kind == "user":
+            self._services.directory.forget(name)
+        for sid in self._present.of(whose):
             self._server.hang_up(sid, why)
 
     def presence(self) -> Presence:
         """Who is connected now."""
-        users = {each.user.id for each in self._listeners.values() if each.user is not None}
-        return Presence(len(self._listeners), sorted(users))
+        return self._present.now()
 
     def told(self) -> Told:
         """How far the telling is."""
@@ -182,21 +191,17 @@ class Push:
         if completed:
             crash("push.before_emit")
         self._estimate.settled([each.at_ms - each.payment.created_at_ms for each in completed])
-        # The users first, and all in one go: the pump counts these steps as told already.
-        for each in news:
-            self._tell_users(each)
+        for each in news:  # all in one go: the pump counts these steps as told already
+            self._tell_one(each)
         self._charges.moved(each.payment.refund_of or each.payment.id for each in news)
-        for each in news:
-            await self._terminals.tell(each)
 
-    # --- users --------------------------------------------------------------------------------
-
-    def _tell_users(self, news: News) -> None:
+    def _tell_one(self, news: News) -> None:
         payment = news.payment
         for topic in TOPICS:
             self._tell_room(topic.room_of(payment), partial(topic.words, self._words, news))
         for purse in (payer_room(payment.user_id), payee_room(payment.merchant_user_id)):
             self._tell_room(purse, partial(self._words.of_balance, news, purse))
+        self._tell_room(room_of(payment.terminal_id), partial(self._terminals.words, news))
 
     def _tell_room(self, room: str, words: Callable[[], list[Message]]) -> None:
         messages = words() if self._rooms.is_heard(room) else []
@@ -225,11 +230,11 @@ class Push:
             self._refuse(sid, f"subscribe:{topic.kind}", topic.not_found, topic.said(data))
             return
         place = str(self._pump.place)
-        missed = past.since(cursor)
-        told = [topic.words(self._words, step) for step in missed or past.steps[-1:]]
+        steps = past.since(cursor) or past.steps[-1:]
+        told = worded(steps, partial(topic.words, self._words), place, str(cursor))
         if not told:
-            told = [topic.nothing_yet(self._words, wanted)]
-        self._catch_up(sid, [room], past, _at(told, place, None if not missed else cursor))
+            told = topic.nothing_yet(self._words, wanted, place)
+        self._catch_up(sid, [room], past, told)
 
     def _catch_up(
         self, sid: str, rooms: Sequence[str], past: Past, messages: list[Message]
@@ -253,10 +258,10 @@ class Push:
 
     def _tell_alert(self, alert: Alert) -> None:
         """Operators hear of each alert; everybody, in general words, of what is wrong at large."""
-        operators = [sid for sid, who in self._listeners.items() if who.is_operator]
+        operators = self._present.where(lambda who: who.is_operator)
         details = self._words.alert_for_operators(alert)
         self._server.send_to(operators, "system:alert", details)
-        others = [sid for sid, who in self._listeners.items() if not who.is_operator]
+        others = self._present.where(lambda who: not who.is_operator)
         now_s = self._services.clock.monotonic_s()
         if others and not alert.needs_review and now_s >= self._quiet_until_s.get(alert.level, 0.0):
             self._quiet_until_s[alert.level] = now_s + _ALERT_EVERY_S
@@ -268,8 +273,8 @@ class Push:
         try:
             who = await self._auth.identify(auth, environ)
             await self._pump.begin()
-            for purse in who.purses:
-                self._rooms.enter(sid, purse)
+            for room in who.rooms:
+                self._rooms.enter(sid, room)
             past = await self._missed(who)
         except BaseException as exc:
             self._rooms.forget(sid)
@@ -279,83 +284,87 @@ class Push:
         if not self._server.is_open(sid):  # the library tells nobody who leaves at this moment
             self._rooms.forget(sid)
             raise Refused("The socket was closed")
-        self._listeners[sid] = who
+        mine = self._present.add(sid, who)
         self._server.identified(sid)
-        self._make_room(sid, who)
-        if who.user is None:
-            # Before its first sync, or a notice in between would reach nobody.
-            await self._server.enter_room(sid, who.room)
-        else:
-            # A user hears of the connection first, which the library is yet to confirm.
-            self._spawn(self._welcome(sid, who, who.user.id, past))
+        if len(mine) > MAX_OF_ONE:
+            self._server.hang_up(mine[0], "too many sockets of one")
+        # They hear of the connection first, which the library is yet to confirm.
+        self._spawn(self._welcome(sid, who, past))
 
     async def _missed(self, who: Listener) -> Past:
-        if who.user is None or who.cursor is None:
+        if who.cursor is None:
             return Past([], is_whole=False)
         async with self._resumes:  # it looks through much: one at a time
-            return await self._services.ledger.read(
-                partial(push_history.of_user, user=who.user, cursor=who.cursor)
-            )
+            return await self._services.ledger.read(partial(push_history.of_listener, who=who))
 
-    async def _welcome(self, sid: str, who: Listener, user_id: str, past: Past) -> None:
+    async def _welcome(self, sid: str, who: Listener, past: Past) -> None:
         place = str(self._pump.place)
         missed = past.since(who.cursor)
-        body = {
-            "message": "Connected to NFC Payment WebSocket",
-            "userId": user_id,
-            "timestamp": self._now(),
-            "cursor": str(who.cursor) if missed else place,
-            "resumed": bool(missed) or past.is_whole,
-        }
-        self._server.send_to([sid], "connected", body)
-        told = [
-            messages
-            for step in missed
-            for purse in who.purses
-            if (messages := self._words.of_balance(step, purse))
-        ]
-        self._catch_up(sid, who.purses, past, _at(told, place, who.cursor))
+        is_resumed = bool(missed) or past.is_whole
+        if who.user is not None:
+            body = {
+                "message": "Connected to NFC Payment WebSocket",
+                "userId": who.user.id,
+                "timestamp": self._now(),
+                "cursor": str(who.cursor) if missed else place,
+                "resumed": is_resumed,
+            }
+            self._server.send_to([sid], "connected", body)
+        elif who.cursor is not None and is_resumed:
+            self._told_since[sid] = who.cursor
+        told = worded(missed, partial(self._all_words, who), place, str(who.cursor))
+        self._catch_up(sid, who.rooms, past, told)
+
+    def _all_words(self, who: Listener, news: News) -> list[Message]:
+        """What somebody hears of a step without having asked for it."""
+        if who.user is None:
+            return self._terminals.words(news)
+        return [word for purse in who.rooms for word in self._words.of_balance(news, purse)]
 
     def _close_expired(self) -> None:
         """A socket lives no longer than the token that opened it."""
         now_s = self._services.clock.now_ms() / 1000
-        for sid, who in list(self._listeners.items()):
-            if who.until_s is not None and who.until_s <= now_s:
-                self._refuse(sid, "connect", "The token has expired", {})
-                self._server.hang_up(sid, "its token has expired")
-
-    def _make_room(self, sid: str, who: Listener) -> None:
-        mine = self._of.setdefault(who.room, {})
-        mine[sid] = None
-        if len(mine) > MAX_OF_ONE:
-            self._server.hang_up(next(iter(mine)), "too many sockets of one")
+        for sid in self._present.where(lambda who: who.has_expired(now_s)):
+            self._refuse(sid, "connect", "The token has expired", {})
+            self._server.hang_up(sid, "its token has expired")
 
     async def _disconnect(self, sid: str, _reason: object = None) -> None:
         self._rooms.forget(sid)
-        who = self._listeners.pop(sid, None)
-        if who is not None:
-            mine = self._of[who.room]
-            del mine[sid]
-            if not mine:
-                del self._of[who.room]
+        self._told_since.pop(sid, None)
+        self._present.remove(sid)
 
     async def _ping(self, sid: str, who: Listener, _data: object) -> None:
         body = {"timestamp": self._now(), "userId": None if who.user is None else who.user.id}
         self._server.send_to([sid], "pong", body)
 
+    async def _sync(self, sid: str, who: Listener, data: object) -> dict[str, object]:
+        """`terminal:sync {requestIds}`: how these stand, and which are no payments.
+
+        Left out is what was told already, to whoever came back with a cursor.
+        """
+        ids, standings = asked_ids(data), await self._terminals.standings(who.terminal_id, data)
+        if ids is None or standings is None:
+            return {"error": f"a terminal gives up to {MAX_SYNC_IDS} requestIds"}
+        since = self._told_since.get(sid)
+        for each in standings:
+            if since is None or not was_told(each, since):
+                to_come = [seq for seq in each.steps if not self._pump.has_told(seq)]
+                self._rooms.knows(sid, who.room, to_come)
+                self._send([sid], [self._terminals.standing_notice(each)])
+        known = [each.payment.request_id for each in standings]
+        return {"known": known, "unknown": [each for each in ids if each not in known]}
+
     def _heed_ring(self) -> None:
         """Another gateway has written something."""
         self._pump.look()
         self._charges.wake()
-
-    def _terminals_here(self) -> set[str]:
-        return {each.terminal_id for each in self._listeners.values() if each.terminal_id}
+        self._watch.wake()
 
     def _on(self, event: str, work: Callable[[str, Listener, object], Awaitable[object]]) -> None:
         """Answer an event of somebody identified; what goes wrong is told to them."""
 
         async def handle(sid: str, data: object = None, *_: object) -> object:
-            who = self._listeners.get(sid)
+            who = self._present.get(sid)
             if who is None:
                 return None
             try:
@@ -387,14 +396,3 @@ class Push:
 
 def _cursor_of(data: object) -> Cursor | None:
     return Cursor.parse(data.get("cursor")) if isinstance(data, dict) else None
-
-
-def _at(told: Sequence[list[Message]], place: str, before: Cursor | None) -> list[Message]:
-    """Steps that were read, each with a place from which nothing is missed: the last one is up to
-    date, the others leave whoever is cut off among them where they were."""
-    last = len(told) - 1
-    return [
-        replace(message, data={**message.data, "cursor": place if at == last else str(before)})
-        for at, messages in enumerate(told)
-        for message in messages
-    ]

@@ -47,7 +47,7 @@ def payee_room(user_id: str | None) -> str:
 class Listener:
     """Who is at the other end of a socket: exactly one of the two.
 
-    The cursor is the place that a user was at when they were connected last; a token holds until
+    The cursor is the place that they were at when they were connected last; a token holds until
     some second.
     """
 
@@ -62,10 +62,11 @@ class Listener:
         return f"terminal:{self.terminal_id}" if self.user is None else f"user:{self.user.id}"
 
     @property
-    def purses(self) -> list[str]:
-        """Where it is told of money that they pay, and of money that they are paid."""
+    def rooms(self) -> list[str]:
+        """Where they are told without asking: a terminal of its payments, a user of money that they
+        pay, and of money that they are paid."""
         if self.user is None:
-            return []
+            return [self.room]
         may = {payer_room(self.user.id): self.user.is_customer}
         may |= {payee_room(self.user.id): self.user.is_merchant}
         return [room for room, is_allowed in may.items() if is_allowed]
@@ -73,6 +74,15 @@ class Listener:
     @property
     def is_operator(self) -> bool:
         return self.user is not None and self.user.is_operator
+
+    @property
+    def is_till(self) -> bool:
+        """Whether they act as more than a customer."""
+        return self.user is not None and (self.user.is_merchant or self.user.is_operator)
+
+    def has_expired(self, now_s: float) -> bool:
+        """Whether the token that opened the socket holds no longer."""
+        return self.until_s is not None and self.until_s <= now_s
 
 
 class PushAuth:
@@ -85,8 +95,9 @@ class PushAuth:
     async def identify(self, auth: object, environ: Mapping[str, Any]) -> Listener:
         """Who connects; raises socketio's ConnectionRefusedError."""
         given = auth if isinstance(auth, dict) else {}
+        cursor = Cursor.parse(given.get("cursor"))
         if "terminalId" in given:
-            return Listener(terminal_id=await self._terminal(given))
+            return Listener(terminal_id=await self._terminal(given), cursor=cursor)
         token = given.get("token") or _bearer(environ)
         if not isinstance(token, str) or not token:
             raise Refused("No authentication token provided")
@@ -97,7 +108,6 @@ class PushAuth:
         user = await self._services.directory.bearer(claims)
         if user is None or user.is_frozen:
             raise Refused("Authentication failed")
-        cursor = Cursor.parse(given.get("cursor"))
         return Listener(user=user, cursor=cursor, until_s=claims.until_s)
 
     async def _terminal(self, given: Mapping[str, object]) -> str:

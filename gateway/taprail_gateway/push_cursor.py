@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Self
 
+from taprail_common.wire import MAX_CURSOR
+
 Range = tuple[int, int]
 """The first and the last of numbers in a row."""
 
 MAX_GAPS: Final = 8
 """In a row each; more are left out by going back before them, and something is told twice."""
 
-MAX_TEXT: Final = 400
 _TEXT: Final = re.compile(r"\d{1,18}(\.\d{1,18}(-\d{1,18})?){0,8}", re.ASCII)
 
 
@@ -43,7 +44,7 @@ class Cursor:
     @classmethod
     def parse(cls, text: object) -> Self | None:
         """A cursor from outside; None for what is none."""
-        if not isinstance(text, str) or len(text) > MAX_TEXT or not _TEXT.fullmatch(text):
+        if not isinstance(text, str) or len(text) > MAX_CURSOR or not _TEXT.fullmatch(text):
             return None
         seen, *gaps = text.split(".")
         ranges = [_range(gap) for gap in gaps]

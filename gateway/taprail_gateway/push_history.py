@@ -11,11 +11,13 @@ from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, and_, false, or_, select
 
+from taprail_common.payment_state import PaymentState
 from taprail_gateway.directory import User
 from taprail_gateway.event_pump import STEP_COLUMNS, STEPS, News, as_news
 from taprail_gateway.ledger import queries, schema
 from taprail_gateway.ledger.transitions import ACCEPTED
 from taprail_gateway.payment_view import concerns
+from taprail_gateway.push_auth import Listener
 from taprail_gateway.push_cursor import Cursor
 
 MOST: Final = 100
@@ -26,6 +28,16 @@ REACH: Final = 10_000
 
 _OF_CARD: Final = 20
 """Payments of a card that are looked at."""
+
+TOLD_TO_TERMINALS: Final = frozenset(
+    {
+        PaymentState.SENT,
+        PaymentState.COMPLETED,
+        PaymentState.FAILED,
+        PaymentState.CONFIRMATION_FAILED,
+    }
+)
+"""What a terminal hears of its payments: what they were before, it knows from its own request."""
 
 _e, _p, _m, _c = (
     table.c for table in (schema.payment_events, schema.payments, schema.merchants, schema.cards)
@@ -78,17 +90,21 @@ def of_card(connection: Connection, card_uuid: str, user: User | None) -> Past |
     return Past(past.steps, past.is_whole and len(ids) < _OF_CARD)
 
 
-def of_user(connection: Connection, user: User, cursor: Cursor) -> Past:
-    """The steps of a user's payments and sales since a place."""
+def of_listener(connection: Connection, who: Listener) -> Past:
+    """What somebody is told without asking, since the place that they come back with."""
+    cursor = who.cursor or _NOWHERE
     newest = queries.last_event_seq(connection)
     after = max(cursor.settled, newest - REACH)
-    theirs = [
-        column == user.id
-        for column, may in ((_p.user_id, user.is_customer), (_m.user_id, user.is_merchant))
-        if may
-    ]
-    past = _past(connection, and_(_e.seq > after, or_(false(), *theirs)))
+    past = _past(connection, and_(_e.seq > after, _theirs(who)))
     return Past(past.steps, past.is_whole and after == cursor.settled)
+
+
+def _theirs(who: Listener) -> ColumnElement[bool]:
+    if who.user is None:
+        is_asker = and_(_p.requester == who.terminal_id, _p.terminal_id == who.terminal_id)
+        return and_(is_asker, _e.state.in_(TOLD_TO_TERMINALS))
+    columns = ((_p.user_id, who.user.is_customer), (_m.user_id, who.user.is_merchant))
+    return or_(false(), *(column == who.user.id for column, may in columns if may))
 
 
 def _past(connection: Connection, whose: ColumnElement[bool]) -> Past:

@@ -70,6 +70,12 @@ class Rooms:
         member.told = set(to_come) - {message.seq for message in held}
         return [message for message in held if message.seq not in seen]
 
+    def knows(self, sid: str, room: str, to_come: Iterable[int]) -> None:
+        """A member was told of these steps otherwise, which the pump will bring."""
+        member = self._rooms.get(room, {}).get(sid)
+        if member is not None:
+            member.told.update(to_come)
+
     def leave(self, sid: str, room: str) -> None:
         """Tell this socket no more of a room."""
         members = self._rooms.get(room)

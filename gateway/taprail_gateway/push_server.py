@@ -11,19 +11,25 @@ import asyncio
 import logging
 import resource
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
 import engineio
 import socketio
 import structlog
-from aiohttp import web
-from engineio.async_drivers import aiohttp as driver
 from engineio.async_socket import AsyncSocket
-from engineio.packet import CLOSE, MESSAGE
+from engineio.packet import PING
 from engineio.packet import Packet as Frame
 from socketio.packet import EVENT, Packet
+
+from taprail_gateway.push_socket import (
+    GOODBYE_S,
+    MAX_MESSAGE_BYTES,
+    Message,
+    Outgoing,
+    WebSocket,
+)
 
 MAX_SOCKETS: Final = 5_000
 KEPT_FILES: Final = 300
@@ -34,16 +40,6 @@ MAX_STRANGERS: Final = 500
 
 IDENTIFY_S: Final = 5.0
 """For saying it; the library's clients do so within a round trip."""
-
-MAX_WAITING: Final = 256
-"""Messages for one socket; a terminal's sync makes a hundred at once."""
-
-SEND_S: Final = 10.0
-"""How long a client may take to read what is before it in the wire's own buffers."""
-
-GOODBYE_S: Final = 2.0
-MAX_MESSAGE_BYTES: Final = 32 * 1024
-"""A sync of 100 request ids is under 7 kB."""
 
 MAX_SAID: Final = 500
 SAID_WITHIN_S: Final = 10.0
@@ -70,61 +66,26 @@ class _TextPacket(Packet):  # type: ignore[misc]  # the library is not typed
         return announced
 
 
-class _Waiting(asyncio.Queue[Any]):
-    """What waits for one socket; whoever puts something in never waits."""
+class _Sids(socketio.AsyncManager):  # type: ignore[misc]
+    """Which socket has which id, and nothing more.
 
-    def __init__(self) -> None:
-        super().__init__(MAX_WAITING)
-        self.is_behind = False
-        self.on_behind: Callable[[], None] = lambda: None
-        self.pause: asyncio.Task[Any] | None = None
-
-    async def put(self, item: Any) -> None:
-        self.add(item)
-
-    def add(self, item: Any) -> None:
-        """Put it in; when there is no room, the socket is behind, and gets nothing any more."""
-        try:
-            self.put_nowait(item)
-        except asyncio.QueueFull:
-            self.is_behind = True
-            self.on_behind()
-
-    def end(self) -> None:
-        """Nothing comes any more: whoever waits for it or for a ping's turn need not."""
-        self.add(None)
-        if self.pause is not None:
-            self.pause.cancel()
-
-    def clear(self) -> None:
-        """Forget what waits."""
-        while not self.empty():
-            self.get_nowait()
-
-
-class _WebSocket(driver.WebSocket):  # type: ignore[misc]
-    """The library's, which gives up on who does not read.
-
-    Nothing is compressed: messages are short, and a compressor takes 256 kB for each socket.
+    The library gives each socket a room of its own as well, and looks through all rooms whenever
+    one leaves: of a thousand that vanish together, each would cost the time of a thousand.
     """
 
-    async def __call__(self, environ: Mapping[str, Any]) -> web.WebSocketResponse:
-        self._request: web.Request = environ["aiohttp.request"]
-        self._sock = web.WebSocketResponse(
-            max_msg_size=MAX_MESSAGE_BYTES, compress=False, timeout=GOODBYE_S
-        )
-        await self._sock.prepare(self._request)
-        await self.handler(self)
-        return self._sock
+    def basic_enter_room(
+        self, sid: str, namespace: str, room: str | None, eio_sid: str | None = None
+    ) -> None:
+        if room is None:
+            super().basic_enter_room(sid, namespace, None, eio_sid=eio_sid)
 
-    async def send(self, message: str) -> None:
-        try:
-            async with asyncio.timeout(SEND_S):
-                await self._sock.send_str(message)
-        except TimeoutError:
-            if self._request.transport is not None:
-                self._request.transport.abort()
-            raise
+    def basic_disconnect(self, sid: str, namespace: str, **_: object) -> None:
+        self.basic_leave_room(sid, namespace, None)
+        for pending in (self.pending_connect, self.pending_disconnect):
+            if sid in pending.get(namespace, ()):
+                pending[namespace].remove(sid)
+                if not pending[namespace]:
+                    del pending[namespace]
 
 
 class _Engine(engineio.AsyncServer):  # type: ignore[misc]
@@ -134,14 +95,16 @@ class _Engine(engineio.AsyncServer):  # type: ignore[misc]
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._async = {**self._async, "websocket": _WebSocket}
+        self._async = {**self._async, "websocket": WebSocket}
 
-    def start_background_task(self, target: Any, *given: Any, **named: Any) -> asyncio.Task[Any]:
-        task: asyncio.Task[Any] = super().start_background_task(target, *given, **named)
+    def start_background_task(self, target: Any, *given: Any, **named: Any) -> Any:
         socket = getattr(target, "__self__", None)
-        if isinstance(socket, AsyncSocket):  # the pause before its next ping
-            socket.queue.pause = task
-        return task
+        if not isinstance(socket, AsyncSocket):
+            return super().start_background_task(target, *given, **named)
+        # The pause before its next ping, of which the library would make a task that sleeps.
+        loop = asyncio.get_running_loop()
+        socket.queue.pause = loop.call_later(self.ping_interval, _ping, socket)
+        return socket.queue.pause
 
     async def disconnect(self, sid: str | None = None) -> None:
         """Close a socket; the library would wait until its client has fetched all that waits."""
@@ -149,19 +112,23 @@ class _Engine(engineio.AsyncServer):  # type: ignore[misc]
         if socket is not None:
             await socket.close(wait=False, reason=self.reason.SERVER_DISCONNECT)
 
-    def create_queue(self, *_: object, **__: object) -> _Waiting:
-        return _Waiting()
+    def create_queue(self, *_: object, **__: object) -> Outgoing:
+        return Outgoing()
+
+
+def _ping(socket: AsyncSocket) -> None:
+    if not socket.closing:
+        socket.last_ping = time.time()  # the library's clock: it closes who does not answer
+        socket.queue.add(Frame(PING))
 
 
 class PushServer(socketio.AsyncServer):  # type: ignore[misc]
-    """The server; `send` is how messages leave it."""
+    """The server; `send_to` is how messages leave it."""
 
-    def __init__(
-        self, manager: socketio.AsyncManager | None = None, origins: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, origins: Sequence[str] = ()) -> None:
         super().__init__(
             async_mode="aiohttp",
-            client_manager=manager,
+            client_manager=_Sids(),
             max_http_buffer_size=MAX_MESSAGE_BYTES,
             serializer=_TextPacket,
             cors_allowed_origins=list(origins) or None,
@@ -178,14 +145,13 @@ class PushServer(socketio.AsyncServer):  # type: ignore[misc]
         """Sockets that were closed because they read too slowly."""
 
     def send_to(self, sids: Iterable[str], event: str, data: Mapping[str, object]) -> None:
-        """Queue one message for these sockets, without waiting for any of them."""
-        text = self.packet_class(EVENT, data=[event, data], namespace="/").encode()
-        frame = Frame(MESSAGE, text)
+        """Send one message to these sockets, without waiting for any of them."""
+        message: Message | None = None
         for sid in sids:
-            eio_sid = self.manager.eio_sid_from_sid(sid, "/")
-            socket = self.eio.sockets.get(eio_sid)
+            socket = self.eio.sockets.get(self.manager.eio_sid_from_sid(sid, "/"))
             if socket is not None and not socket.closed:
-                socket.queue.add(frame)
+                message = message or _message(event, data)
+                socket.queue.add(message)
 
     def is_open(self, sid: str) -> bool:
         """Whether a socket is there that can be told something."""
@@ -206,15 +172,6 @@ class PushServer(socketio.AsyncServer):  # type: ignore[misc]
             await asyncio.wait(self._closing, timeout=GOODBYE_S)
         await self.shutdown()
 
-    def begin(self) -> None:
-        """Join the other gateways before the first socket comes."""
-        self.manager_initialized = True
-        self.manager.initialize()
-
-    def is_heard(self, room: str) -> bool:
-        """Whether a socket of this gateway is in one of the library's rooms."""
-        return next(self.manager.get_participants("/", room), None) is not None
-
     def identified(self, sid: str) -> None:
         """Whoever is there may stay."""
         self._know(self.manager.eio_sid_from_sid(sid, "/"))
@@ -225,16 +182,12 @@ class PushServer(socketio.AsyncServer):  # type: ignore[misc]
         if socket is None or socket.closing:
             return
         _log.debug("push.closed", why=why)
-        if socket.queue.is_behind:
-            self.behind += 1
-            socket.queue.clear()
+        self.behind += socket.queue.is_behind
         task = asyncio.create_task(self._close(socket))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
     async def _close(self, socket: Any) -> None:
-        if not socket.upgraded:  # a web socket has a close of its own, which clients take at once
-            socket.queue.add(Frame(CLOSE))
         await socket.close(wait=False, abort=True, reason=self.reason.SERVER_DISCONNECT)
         self.eio.sockets.pop(socket.sid, None)
 
@@ -299,6 +252,11 @@ class PushServer(socketio.AsyncServer):  # type: ignore[misc]
             since_s, said = now_s, 0
         self._said[eio_sid] = (since_s, said + 1)
         return said >= MAX_SAID
+
+
+def _message(event: str, data: Mapping[str, object]) -> Message:
+    """Without the library's look through all of it for bytes: ours has none."""
+    return Message(_TextPacket(EVENT, data=[event, data], namespace="/", binary=False).encode())
 
 
 def _allow_files(wanted: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -12,7 +12,7 @@ from taprail_common.config import Settings
 from taprail_common.errors import OperatorError
 
 if TYPE_CHECKING:
-    from taprail_gateway.push_shared import SharedRooms
+    from taprail_gateway.push_shared import SharedLine
 
 _SCHEMES: Final = ("redis", "rediss", "unix")
 
@@ -38,17 +38,20 @@ class PushSettings(Settings):
         return url
 
 
-def shared_rooms(
-    settings: PushSettings, gateway_id: str, on_ring: Callable[[], None]
-) -> SharedRooms | None:
+def shared_line(
+    settings: PushSettings,
+    gateway_id: str,
+    on_ring: Callable[[], None],
+    on_said: Callable[[str, str, Mapping[str, object]], None],
+) -> SharedLine | None:
     """What the gateways share, if they are to; raises OperatorError without Redis's library."""
     if settings.redis_url is None:
         return None
     try:
-        from taprail_gateway.push_shared import SharedRooms
+        from taprail_gateway.push_shared import SharedLine
     except ModuleNotFoundError as exc:
         raise OperatorError(
             "push.redis_url needs a library that is not here",
             fix="pip install 'taprail[redis]', or leave redis_url out",
         ) from exc
-    return SharedRooms(settings.redis_url.get_secret_value(), gateway_id, on_ring)
+    return SharedLine(settings.redis_url.get_secret_value(), gateway_id, on_ring, on_said)

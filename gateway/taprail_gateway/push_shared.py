@@ -17,19 +17,18 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-import socketio
 import structlog
 from redis import asyncio as redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from taprail_common.ids import new_id
 from taprail_gateway.wakeups import Listener
 
-TERMINAL_ROOM: Final = "terminal:"
 MAX_MESSAGE_BYTES: Final = 64 * 1024
 
-_RING: Final = "ring"
+_LONGEST_NAME: Final = 64
 _ANSWERS_WITHIN_S: Final = 1.0
 _RETRY_S: Final = 1.0
 _QUIET_S: Final = 5.0
@@ -43,71 +42,78 @@ _LOST: Final = (RedisError, OSError, TimeoutError)
 _log = structlog.get_logger("push")
 
 
-class SharedRooms(socketio.AsyncRedisManager):  # type: ignore[misc]  # the library is not typed
-    """python-socketio's rooms over Redis, with its way to speak and to listen replaced.
+class SharedLine:
+    """One task, `run`, that listens; `pass_on` and `say` are heard by the other gateways.
 
-    Its own waits for a Redis that is silent, tries again after up to a minute, and does whatever
-    it is told there: move sockets, close them, tell any room anything.
+    python-socketio's own Redis manager waits for a Redis that is silent, tries again after up to a
+    minute, and does whatever it is told there: move sockets, close them, tell any room anything.
     """
 
-    def __init__(self, url: str, gateway_id: str, on_ring: Callable[[], None]) -> None:
-        super().__init__(url, channel=f"taprail/{gateway_id}/push")
+    def __init__(
+        self,
+        url: str,
+        gateway_id: str,
+        on_ring: Callable[[], None],
+        on_said: Callable[[str, str, Mapping[str, object]], None],
+    ) -> None:
+        self._url = url
+        self._channel = f"taprail/{gateway_id}/push"
+        self._me = new_id("process")
         self._on_ring = on_ring
+        self._on_said = on_said
         self._client: redis.Redis | None = None
         self._was_alone = False
 
-    async def pass_on(self, bell: Listener) -> None:
-        """Ring for the other gateways whenever this bell rings, until cancelled."""
-        while True:
-            await bell.wait()
-            await self._say({"method": _RING})
-            await asyncio.sleep(_GATHER_S)
-
-    async def close(self) -> None:
-        """Hear and say nothing any more."""
-        self.thread.cancel()
-        with suppress(asyncio.CancelledError):
-            await self.thread
-
-    # --- what the library asks of a manager -------------------------------------------------------
-
-    async def _publish(self, data: Mapping[str, Any]) -> None:
-        if data["method"] == "emit" and _is_of_terminal(data.get("room")):
-            await self._say(data)
-
-    async def _listen(self) -> AsyncIterator[dict[str, Any]]:
+    async def run(self) -> None:
+        """Until cancelled: listen, and join again a second after the line was cut."""
         while True:
             try:
                 async with self._connection() as client, client.pubsub() as line:
-                    await line.subscribe(self.channel)
+                    await line.subscribe(self._channel)
                     self._has_joined(client)
                     async for message in _messages(client, line):
-                        if message.get("host_id") == self.host_id:
-                            continue
-                        if message.get("method") == _RING:
-                            self._on_ring()
-                        elif _is_of_terminal(message.get("room")):
-                            yield _emission(message)
+                        self._heed(message)
             except _LOST as exc:
                 self._is_alone(exc)
             finally:
                 self._client = None
             await asyncio.sleep(_RETRY_S)
 
+    async def pass_on(self, bell: Listener) -> None:
+        """Ring for the other gateways whenever this bell rings, until cancelled."""
+        while True:
+            await bell.wait()
+            await self._publish({"ring": True})
+            await asyncio.sleep(_GATHER_S)
+
+    async def say(self, terminal_id: str, event: str, envelope: Mapping[str, object]) -> None:
+        """Tell a terminal something where it is connected to another gateway."""
+        said = {"body": envelope["body"], "signature": envelope["signature"]}
+        await self._publish({"terminal": terminal_id, "event": event, "said": said})
+
+    def _heed(self, message: Mapping[str, Any]) -> None:
+        if message.get("from") == self._me:
+            return
+        terminal_id, event, said = (message.get(key) for key in ("terminal", "event", "said"))
+        if message.get("ring"):
+            self._on_ring()
+        elif isinstance(terminal_id, str) and isinstance(event, str) and isinstance(said, dict):
+            envelope = {"body": str(said.get("body")), "signature": str(said.get("signature"))}
+            self._on_said(terminal_id, event[:_LONGEST_NAME], envelope)
+
     # --- the line ---------------------------------------------------------------------------------
 
-    async def _say(self, data: Mapping[str, Any]) -> None:
+    async def _publish(self, data: Mapping[str, object]) -> None:
         if self._client is None:
             return
-        text = json.dumps({**data, "host_id": self.host_id})
         try:
-            await self._client.publish(self.channel, text)
+            await self._client.publish(self._channel, json.dumps({**data, "from": self._me}))
         except _LOST as exc:  # whoever listens will notice as well, and join again
             _log.debug("push.not_shared", error=type(exc).__name__)
 
     def _connection(self) -> redis.Redis:
         return redis.Redis.from_url(
-            self.redis_url,
+            self._url,
             socket_timeout=_ANSWERS_WITHIN_S,
             socket_connect_timeout=_ANSWERS_WITHIN_S,
             retry=Retry(NoBackoff(), 0),
@@ -137,18 +143,3 @@ async def _messages(client: redis.Redis, line: Any) -> AsyncIterator[dict[str, A
                 read = json.loads(message["data"])
                 if isinstance(read, dict):
                     yield read
-
-
-def _is_of_terminal(room: object) -> bool:
-    return isinstance(room, str) and room.startswith(TERMINAL_ROOM)
-
-
-def _emission(message: Mapping[str, Any]) -> dict[str, Any]:
-    """As the library carries it out; nothing but the event, its data and the room is taken."""
-    return {
-        "method": "emit",
-        "event": str(message.get("event"))[:64],
-        "data": message.get("data"),
-        "namespace": "/",
-        "room": message["room"],
-    }

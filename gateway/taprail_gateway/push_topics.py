@@ -49,9 +49,9 @@ class Topic:
         """A query for the reader threads."""
         return self.find(connection, wanted, who) if wanted else None
 
-    def nothing_yet(self, words: Words, wanted: str) -> list[Message]:
+    def nothing_yet(self, words: Words, wanted: str, cursor: str) -> list[Message]:
         """How it stands before its first step; a transaction begins with one."""
-        return [Message(0, *words.card_status(wanted, None, ""))]
+        return [Message(0, *words.card_status(wanted, None, cursor))]
 
 
 def _transaction(connection: Connection, wanted: str, who: Listener) -> Past | None:

@@ -2,7 +2,7 @@
 who were frozen.
 
 A command in another process may do each. All are looked for at a steady pace, by queries that
-cost the same however long the past is.
+cost the same however long the past is; who is shut out by a gateway is looked for at once.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from sqlalchemy import Connection, bindparam, func, select
 from taprail_gateway.ledger import schema
 from taprail_gateway.ledger.alerts import Alert
 from taprail_gateway.ledger.database import Ledger
+from taprail_gateway.wakeups import Listener
 
-LOOK_EVERY_S: Final = 0.5
+LOOK_EVERY_MS: Final = 500
 """The longest that a revoked terminal hears what it should not, beside the time of a read."""
+
+_RETRY_S: Final = 0.5
 
 _MOST: Final = 100
 _LATE: Final = 100
@@ -55,6 +58,7 @@ class Watch:
     def __init__(
         self,
         ledger: Ledger,
+        bell: Listener,
         *,
         terminals: Callable[[], Collection[str]],
         on_alert: Callable[[Alert], None],
@@ -62,6 +66,7 @@ class Watch:
         on_look: Callable[[], None],
     ) -> None:
         self._ledger = ledger
+        self._bell = bell
         self._terminals = terminals
         self._on_alert = on_alert
         self._on_shut_out = on_shut_out
@@ -77,7 +82,12 @@ class Watch:
                 await self._look()
             except Exception:  # noqa: BLE001 - a supervised loop: nobody else would hear of it
                 _log.exception("push.watch_failed")
-            await asyncio.sleep(LOOK_EVERY_S)
+                await asyncio.sleep(_RETRY_S)
+            await self._bell.wait(LOOK_EVERY_MS)
+
+    def wake(self) -> None:
+        """Look now: another gateway has shut somebody out."""
+        self._bell.ring()
 
     async def _look(self) -> None:
         if self._newest is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from taprail_common.clock import rfc3339
@@ -128,3 +129,16 @@ class Words:
 def _sale_of(payment: PaymentView) -> Data:
     """Which sale a refund gives back; nothing of a sale."""
     return {} if payment.refund_of is None else {"refundOf": payment.refund_of}
+
+
+def worded(
+    steps: Sequence[News], words: Callable[[News], list[Message]], place: str, before: str
+) -> list[Message]:
+    """Steps that were read, each with a place from which nothing is missed: the last one is up to
+    date, the others leave whoever is cut off among them where they were."""
+    told: list[list[Message]] = []
+    for step in reversed(steps):
+        messages = words(replace(step, cursor=before if told else place))
+        if messages:
+            told.append(messages)
+    return [message for messages in reversed(told) for message in messages]

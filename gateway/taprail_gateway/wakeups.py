@@ -70,5 +70,7 @@ class Wakeups:
     """Rows were written to payment_events."""
     charges: Bell = field(default_factory=Bell)
     """Tills asked for something, or it came to an end."""
+    access: Bell = field(default_factory=Bell)
+    """Somebody may no longer do what they could: a terminal was revoked, a user frozen."""
     callbacks: Bell = field(default_factory=Bell)
     """Rows may have been written to the outbox."""

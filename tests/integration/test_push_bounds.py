@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from taprail_gateway import push, push_server
+from taprail_gateway import push, push_server, push_socket
 from tests.support.gateway_fixtures import TestGateway, running_gateway
 from tests.support.push_clients import (
     WAIT_S,
@@ -66,9 +66,8 @@ async def is_closed(raw: aiohttp.ClientWebSocketResponse) -> bool:
 
 
 async def test_who_does_not_read_is_closed_and_nobody_waits_for_them(
-    gateway: TestGateway, monkeypatch: pytest.MonkeyPatch
+    gateway: TestGateway,
 ) -> None:
-    monkeypatch.setattr(push_server, "SEND_S", 0.2)
     host, port = gateway.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as stuck:
         stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -76,16 +75,87 @@ async def test_who_does_not_read_is_closed_and_nobody_waits_for_them(
         async with connected(gateway, user_auth(gateway, "bob")) as bob:
             await bob.next()
             await until_connected(gateway, 2)
-            text = "x" * 20_000
-            heard = 0
-            while gateway.push.presence().connections == 2:
-                for _ in range(push_server.MAX_WAITING // 8):
-                    gateway.push._server.send_to(list(gateway.push._listeners), "news", {"t": text})
-                for _ in range(push_server.MAX_WAITING // 8):
-                    await bob.next()
-                    heard += 1
+            heard_bytes = await tell_all_until_one_is_left(gateway, bob)
             assert gateway.push.presence().users == ["bob"]
-            assert heard >= push_server.MAX_WAITING
+            assert heard_bytes >= push_socket.MAX_UNREAD_BYTES
+            assert gateway.push.told().behind == 1
+
+
+async def tell_all_until_one_is_left(gateway: TestGateway, reader: Heard) -> int:
+    """Talk to everybody, and let one of them read; gives how much that was."""
+    text, said_bytes = "x" * 20_000, 0
+    while gateway.push.presence().connections == 2:
+        for _ in range(AT_ONCE // 2):
+            sids = gateway.push._present.where(lambda _: True)
+            gateway.push._server.send_to(sids, "news", {"t": text})
+        for _ in range(AT_ONCE // 2):
+            assert (await reader.next())[0] == "news"
+            said_bytes += len(text)
+    return said_bytes
+
+
+async def test_who_stops_to_poll_is_closed_and_nobody_waits_for_them(gateway: TestGateway) -> None:
+    path = await poller(gateway, "alice")
+    async with connected(gateway, user_auth(gateway, "bob")) as bob:
+        await bob.next()
+        await until_connected(gateway, 2)
+        heard_bytes = await tell_all_until_one_is_left(gateway, bob)
+        assert gateway.push.presence().users == ["bob"]
+        assert heard_bytes >= 20_000 * (push_socket.MAX_WAITING - AT_ONCE)
+    async with gateway.http.get(path) as late:
+        assert late.status == 400
+    await until_nothing_is_left(gateway)
+
+
+async def poller(gateway: TestGateway, user: str) -> str:
+    """Somebody who has said who they are by polling; gives the path to go on with."""
+    path = "/nfc-ws/?EIO=4&transport=polling"
+    async with gateway.http.get(path) as opened:
+        path = f"{path}&sid={json.loads((await opened.text())[1:])['sid']}"
+    auth = "40" + json.dumps(user_auth(gateway, user))
+    async with gateway.http.post(path, data=auth) as said_who:
+        assert said_who.status == 200
+    told = ""
+    while "connected" not in told:
+        async with gateway.http.get(path) as polled:
+            told += await polled.text()
+    return path
+
+
+async def test_an_upgrade_is_tried_once_at_a_time_and_not_for_ever(
+    gateway: TestGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push_socket, "UPGRADE_S", 0.5)
+    path = (await poller(gateway, "alice")).replace("polling", "websocket")
+    async with gateway.http.ws_connect(path) as first:
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await gateway.http.ws_connect(path)
+        assert await is_closed(first)
+    async with gateway.http.ws_connect(path) as second:
+        await second.send_str("2probe")
+        assert await second.receive_str(timeout=WAIT_S) == "3probe"
+        await second.send_str("5")
+        await second.send_str(said("ping"))
+        while "pong" not in await second.receive_str(timeout=WAIT_S):
+            pass
+    await until_nothing_is_left(gateway)
+
+
+async def test_who_answers_no_ping_is_closed(
+    gateway: TestGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = gateway.push._server.eio
+    monkeypatch.setattr(engine, "ping_interval", 0.05)
+    monkeypatch.setattr(engine, "ping_timeout", 0.1)
+    async with somebody(gateway) as deaf:
+        assert await is_closed(deaf)
+    async with somebody(gateway) as alice:
+        for _ in range(5):
+            while await alice.receive_str(timeout=WAIT_S) != "2":
+                pass
+            await alice.send_str("3")
+        assert gateway.push.presence().users == ["alice"]
+    await until_nothing_is_left(gateway)
 
 
 async def speak_and_stop_reading(raw: socket.socket, gateway: TestGateway) -> None:
@@ -145,7 +215,7 @@ async def test_who_polls_is_bounded_as_well(
         assert late.status == 400
     async with gateway.http.get(path) as opened:
         sid = json.loads((await opened.text())[1:])["sid"]
-    body = "4" + "x" * push_server.MAX_MESSAGE_BYTES
+    body = "4" + "x" * push_socket.MAX_MESSAGE_BYTES
     async with gateway.http.post(f"{path}&sid={sid}", data=body) as refused:
         assert refused.status == 400
     await until_nothing_is_left(gateway)
@@ -208,11 +278,13 @@ HOSTILE = [
     "45-",
     "451-[]",
     "47",
-    "9",
     "40",
     "40/admin,",
     "429999999999999999999[]",
 ]
+
+
+NO_PACKETS = ["", "x", "9"]
 
 
 async def test_hostile_messages_change_nothing(gateway: TestGateway) -> None:
@@ -224,8 +296,13 @@ async def test_hostile_messages_change_nothing(gateway: TestGateway) -> None:
             while "pong" not in await raw.receive_str():
                 pass
     async with somebody(gateway) as raw:
-        await raw.send_str(said("ping", "x" * push_server.MAX_MESSAGE_BYTES))
+        await raw.send_str(said("ping", "x" * push_socket.MAX_MESSAGE_BYTES))
         assert await is_closed(raw)
+    for text in NO_PACKETS:
+        async with somebody(gateway) as raw:
+            await raw.send_str(text)
+            assert await is_closed(raw)
+    await until_nothing_is_left(gateway)
     async with somebody(gateway) as raw:
         await raw.send_bytes(b"\xff\x00")
         await raw.send_str(said("ping"))
@@ -291,5 +368,5 @@ async def until_nothing_is_left(gateway: TestGateway) -> None:
     """No trace in the server, the library's rooms or ours."""
     server, hub = gateway.push._server, gateway.push
     kept = (server.environ, server.eio.sockets, server.manager.rooms, server._strangers)
-    mine = (server._said, hub._listeners, hub._of, hub._rooms._rooms, hub._rooms._of)
+    mine = (server._said, hub._present._who, hub._present._of, hub._rooms._rooms, hub._rooms._of)
     await eventually(lambda: not any(kept) and not any(mine))

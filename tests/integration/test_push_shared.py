@@ -198,13 +198,14 @@ async def test_redis_is_believed_in_nothing_but_where_terminals_are(
 ) -> None:
     first, _ = gateways
     channel = f"taprail/{first.services.gateway_id}/push"
+    said = {"body": "{}", "signature": ""}
     false = [
-        {"method": "emit", "event": "balance:update", "data": [{}], "room": "user:alice"},
-        {"method": "emit", "event": "system:alert", "data": [{}], "room": None},
-        {"method": "close_room", "room": "user:alice"},
+        {"terminal": "user:alice", "event": "balance:update", "said": said},
+        {"terminal": None, "event": "system:alert", "said": said},
+        {"terminal": TERMINAL, "event": 7, "said": said},
+        {"terminal": TERMINAL, "event": "first", "said": "no envelope"},
+        {"terminal": {}, "event": [], "said": None},
         {"method": "disconnect", "sid": "x", "namespace": "/"},
-        {"method": "emit", "room": f"terminal:{TERMINAL}"},
-        {"method": ["emit"], "event": 7, "data": 7, "room": f"terminal:{TERMINAL}", "callback": 7},
         ["no", "object"],
     ]
     async with (
@@ -217,9 +218,9 @@ async def test_redis_is_believed_in_nothing_but_where_terminals_are(
             await client.publish(channel, json.dumps(each))
         await client.publish(channel, b"\xff{")
         await client.publish(channel, "[" * 50_000)
-        await client.publish(channel, json.dumps({"method": "ring"}))
-        true = {"method": "emit", "event": "last", "data": [{}], "room": f"terminal:{TERMINAL}"}
+        await client.publish(channel, json.dumps({"ring": True}))
+        true = {"terminal": TERMINAL, "event": "last", "said": said}
         await client.publish(channel, json.dumps(true))
-        await rest(terminal, lambda event: event == "last")
+        assert await rest(terminal, lambda _: True) == ["last"]
         await alice.client.emit("ping")
         assert await rest(alice, lambda _: True) == ["pong"]
