@@ -27,6 +27,13 @@ MAX_WAIT_S: Final = 600
 SESSION_S: Final = 30.0
 """For one dialogue with a card: about forty exchanges, each a few ten milliseconds."""
 
+
+class TwoCardsError(TapRailError):
+    """Which of them would be written is chance."""
+
+    code = "two_cards"
+
+
 _Say = Callable[[dict[str, Any]], None]
 
 
@@ -80,6 +87,8 @@ def _find_card(driver: Driver, wait_s: int) -> dict[str, Any]:
             continue
         if card.iso_dep:
             driver.start_session(budget_s=SESSION_S)
+        if driver.sees_another():
+            raise TwoCardsError("two cards lie on the reader", fix="take one of them away")
         return {"uid": card.uid.hex(), "iso_dep": card.iso_dep}
     return {"uid": None}
 

@@ -159,6 +159,16 @@ def test_a_written_card_is_written_again_as_long_as_it_has_not_paid(
     assert_known(admin, card, first)
 
 
+def test_of_two_cards_none_is_written(admin: Admin, simulator: Pn532Simulator) -> None:
+    first, second = Ntag424Chip(UID), Ntag424Chip(UID[:-1] + b"\x01")
+    simulator.put(first)
+    simulator.put_beside(second)
+    with pytest.raises(TapRailError, match="two cards lie on the reader: take one"):
+        admin(*command(simulator, "--user", "alice"))
+    assert first.file_at(1) == second.file_at(1) == bytes(256)
+    assert admin.json("card", "list") == []
+
+
 def test_what_cannot_be_written_is_said_plainly(admin: Admin, simulator: Pn532Simulator) -> None:
     cases: list[tuple[Card | None, str]] = [
         (None, "no card came for 1 s"),
