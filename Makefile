@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak postgres redis lint format bench contracts lock clean
+.PHONY: help demo test soak postgres redis pcsc lint format bench contracts lock clean
 export PYTHON ?= python3
 BIN := .venv/bin
 MINUTES ?= 60
@@ -10,7 +10,7 @@ help: ## this list
 demo: .venv/.ready build/node/.ready ## tap cards on a simulated terminal and settle them on a real EVM node
 	@$(BIN)/taprail-sim demo
 
-test: lint build/node/.ready build/app_day/.ready postgres redis ## lint, then all tests (under 8 minutes on 2 cores)
+test: lint build/node/.ready build/app_day/.ready postgres redis pcsc ## lint, then all tests (under 8 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 soak: build/node/.ready ## faults on the whole stack, over seeds, for MINUTES (60)
@@ -47,6 +47,9 @@ postgres:
 
 redis:
 	@.ci/setup redis
+
+pcsc: .venv/.ready
+	@.ci/setup pcsc
 
 build/node/.ready: .venv/.ready hw-sim/node/package.json
 	@.ci/setup node

@@ -8,6 +8,7 @@ from taprail_hwsim.dev_chain import DevChain
 from taprail_hwsim.published import Published
 
 pytest_plugins = [
+    "taprail_hwsim.pytest_plugin",
     "tests.support.admin_fixtures",
     "tests.support.chain_fixtures",
     "tests.support.ledger_fixtures",

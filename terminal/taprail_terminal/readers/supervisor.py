@@ -28,7 +28,7 @@ from taprail_terminal.readers.polling import (
     Torn,
 )
 
-HANG_LIMIT_S: Final = 2.5
+HANG_LIMIT_S: Final = 2.25
 """Longer than any call of a driver may take, short enough to notice a loss within 3 s."""
 OPEN_LIMIT_S: Final = 8.0
 """Opening tries several line speeds, and a USB adapter on a Pi takes 1.5 s for its first byte."""
