@@ -21,13 +21,12 @@ from taprail_hwsim.dev_chain import DevChain
 from taprail_hwsim.rpc_proxy import FAULTS
 from tests.support import shop_day
 from tests.support.reward_shop import RewardShop
-from tests.support.shop_day import DEEPEST_REORG, EVENTS, MET_ON, shop_of_a_day
+from tests.support.shop_day import BLOCKS_TO_SETTLE, DEEPEST_REORG, EVENTS, MET_ON, shop_of_a_day
 
 pytestmark = pytest.mark.chain
 
 RPC_TIMEOUT_MS = 400
 """What hangs is given up after it."""
-BLOCKS_TO_SETTLE = 10
 
 
 @pytest_asyncio.fixture

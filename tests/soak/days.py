@@ -47,7 +47,6 @@ from tests.support.shop_day import EVENTS, LONGEST_DAY_MS, MET_ON, Day, shop_of_
 CRASHES: Final = tuple(CRASH_PREFIX + point for point in POINTS)
 RPC_TIMEOUT_MS: Final = 1_000
 """What hangs is given up after it; a node is slow as well while other campaigns compute."""
-BLOCKS_TO_SETTLE: Final = 10
 _KEPT: Final = Path("build/soak")
 _LATEST_HIT: Final = 3
 _WITH_FAULTS: Final = ("business", "fee_spike", "poor_lanes", "reorg")
@@ -186,7 +185,7 @@ async def _fault(name: str, rng: random.Random, rewarding: RewardShop, url: str)
                 break
         day.proxy.withdraw(rules)
         await day.proxy.quiet()
-        await day.turn(BLOCKS_TO_SETTLE)
+        await day.turn(shop_day.BLOCKS_TO_SETTLE)
         assert rules[0].injected, f"{name} was not met"
         shop_day.judge(rewarding)
 

@@ -52,11 +52,10 @@ LONGEST_DAY_MS: Final = 3_600_000
 """A day's own clock dies with it, wherever it stood; the next one begins after it."""
 LIFE_S: Final = 60.0
 """For a day that would otherwise last for ever."""
-_TURNS_TO_FINISH: Final = 60
+BLOCKS_TO_SETTLE: Final = 10
+"""After the end of whatever has come: by then nothing honest may be open."""
 _ROUNDS_OF_PROOF: Final = 3
 """Proofs that a payment may need: what has expired by one goes round again, and is refused then."""
-_TURNS_TO_CALM: Final = 30
-"""For whatever may come: ten blocks after its end all has to be well."""
 
 
 class Deaf:
@@ -310,11 +309,8 @@ async def calm(day: Day) -> None:
     """Whatever has come is over: no event that comes now is kept from its consequences."""
     day.chain.set_next_block_base_fee(_GWEI)
     _fund_all(day.rewarding)
-    for _ in range(_TURNS_TO_CALM):
-        await day.turn()
-        if not _open_honest(day.shop) and day.shop.ledger.read_now(_all_lanes_rest):
-            return
-    raise AssertionError(f"not over after {_TURNS_TO_CALM} blocks: {_open_ones(day.shop)}")
+    shop = day.shop
+    await _until(day, lambda: not _open_honest(shop) and shop.ledger.read_now(_all_lanes_rest))
 
 
 # --- the day after --------------------------------------------------------------------------------
@@ -326,10 +322,7 @@ async def finish(rewarding: RewardShop, seed: int) -> None:
     _fund_all(rewarding)
     shop.clock.ahead_ms += LONGEST_DAY_MS
     async with dawn(rewarding, seed) as day:
-        for _ in range(_TURNS_TO_FINISH):
-            await day.turn()
-            if not _open_honest(shop) and not _unrewarded(rewarding):
-                break
+        await _until(day, lambda: not _open_honest(shop) and not _unrewarded(rewarding))
         for _ in range(_ROUNDS_OF_PROOF):
             await day.refuse_to_the_end()
             await day.past_the_proof()
@@ -352,6 +345,14 @@ def judge(rewarding: RewardShop) -> Counter[str]:
     assert minted == moved, "each is rewarded once"
     shop.assert_books_balance()
     return Counter(state for state, _ in states.values())
+
+
+async def _until(day: Day, is_over: Callable[[], bool]) -> None:
+    for _ in range(BLOCKS_TO_SETTLE):
+        await day.turn()
+        if is_over():
+            return
+    raise AssertionError(f"not over after {BLOCKS_TO_SETTLE} blocks: {_open_ones(day.shop)}")
 
 
 def _fund_all(rewarding: RewardShop) -> None:
