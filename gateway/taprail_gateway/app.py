@@ -10,6 +10,7 @@ import errno
 import gc
 import signal
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -24,7 +25,7 @@ from taprail_common.eip3009 import TokenDomain
 from taprail_common.errors import OperatorError
 from taprail_common.service import SERVICE_MANAGER
 from taprail_common.signing import fingerprint, gateway_id, load_key_file, public_key_text
-from taprail_gateway import facts, issuer
+from taprail_gateway import cores, facts, issuer
 from taprail_gateway.accept import Acceptor
 from taprail_gateway.api.context import SOCKETS, Services
 from taprail_gateway.api.edge import allow_origins, quiet_logger
@@ -93,6 +94,9 @@ async def serve(settings: GatewaySettings, on_ready: Callable[[Ready], None]) ->
     """Run until SIGTERM or SIGINT; raises OperatorError when something has to be put right."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
+    if settings.gateway.one_core:
+        loop.set_default_executor(ThreadPoolExecutor(initializer=cores.roam))
+        cores.share_one()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     async with running(settings, SystemClock()) as ready:

@@ -78,6 +78,9 @@ class HttpSettings(Settings):
     """From where on terminals ask for a PIN at once; unset: only when a card wants its own."""
     block_interval_ms: int = Field(default=2_000, ge=100, le=600_000)
     """How often the chain makes a block: the first estimate of how long a payment takes."""
+    one_core: bool = True
+    """Answer and write on one core of the machine, which costs a third less than on two (`cores`);
+    false leaves it to the system."""
 
     @field_validator("database_url")
     @classmethod

@@ -26,6 +26,7 @@ from taprail_common.pin_block import check_pin, open_pin
 from taprail_common.secret_files import read_secret_file
 from taprail_common.signing import write_secret_file
 from taprail_common.wire import TerminalPayment
+from taprail_gateway import cores
 from taprail_gateway.authorize import Evidence
 from taprail_gateway.ledger import card_pins
 from taprail_gateway.ledger.card_pins import StoredPin
@@ -113,7 +114,9 @@ class PinDesk:
         self._ledger = ledger
         self._key = key
         self._pepper = pepper
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="pins")
+        self._threads = ThreadPoolExecutor(
+            _THREADS, thread_name_prefix="pins", initializer=cores.roam
+        )
         self._waiting = 0
         self.ask_above_units = ask_above_units
 
