@@ -126,6 +126,7 @@ class PushLink:
         self._till = till
         till.speak_through(self.say)
         self._client: Any = None
+        self._cursor: str | None = None  # of the last notice that was taken in
         self._saying: set[asyncio.Task[None]] = set()
         self.connected = False
 
@@ -171,7 +172,7 @@ class PushLink:
         try:
             await client.connect(
                 self._url,
-                auth=self._identity.connect(gateway_id(self._key), self._clock.now_ms()),
+                auth=self._who(),
                 transports=["websocket"],
                 socketio_path=SOCKET_PATH,
             )
@@ -187,6 +188,11 @@ class PushLink:
             with suppress(TimeoutError):
                 async with asyncio.timeout(GOODBYE_LIMIT_S):
                     await client.disconnect()
+
+    def _who(self) -> dict[str, object]:
+        """A fresh proof, and the place to go on from: what came meanwhile is told first."""
+        proof = self._identity.connect(gateway_id(self._key), self._clock.now_ms())
+        return proof if self._cursor is None else {**proof, "cursor": self._cursor}
 
     async def _sync(self, client: Any) -> None:
         """Ask for the state of everything open; the answers come as notices.
@@ -211,6 +217,7 @@ class PushLink:
             _log.warning("a notice was not believed", reason=str(exc))
             return
         await self._on_notice(believed)
+        self._cursor = believed.notice.cursor or self._cursor
 
     async def _on_command(self, client: Any, event: str, data: object = None) -> None:
         try:

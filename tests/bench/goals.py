@@ -32,7 +32,7 @@ GOALS: Final[Mapping[str, Goal]] = {
     "accept.decide_p99_ms": Goal(1),
     "accept.history_ratio": Goal(1.1),
     "push.p99_ms": Goal(50),
-    "push.idle_socket_kb": Goal(64),
+    "push.kb_per_socket": Goal(64),
     "settle.completed_100_blocks": Goal(3),
     "settle.completed_200_blocks": Goal(3),
     "settle.sent_1000_s": Goal(1),

@@ -2,32 +2,34 @@
 
 A gateway process on a real chain; a thousand users are connected, each of whom follows a card of
 their own, and payments are made with all the cards in turn. What is measured is the time from the
-moment when a read of the ledger shows that a payment is completed (it is read every millisecond,
-by a thread of its own) to the moment when its payer's app has read so from its socket. Before,
-twice as many sockets are opened that do nothing, and the gateway's memory is compared.
+moment when the ledger shows that a payment is completed (it is looked at every millisecond) to the
+moment when its payer's app, in the crowd's process, has read so from its socket. Before, twice as
+many sockets are opened that do nothing, and the gateway's memory is compared.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import resource
+import sqlite3
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from typing import Final, Self
 
-import aiohttp
 from sqlalchemy import Connection, literal_column, select, update
 
 from taprail_common.clock import SystemClock
 from taprail_gateway import registry
 from taprail_gateway.config import GatewaySettings
-from taprail_gateway.ledger import queries, schema
+from taprail_gateway.ledger import schema
+from taprail_gateway.ledger.engines import ledger_url
+from taprail_gateway.ledger.sqlite_engine import ledger_file
 from taprail_gateway.tokens import Tokens
 from taprail_hwsim.load import percentile
+from tests.bench import crowd
 from tests.bench.market import Market, open_market
 from tests.bench.scenario import Bench, BenchError, Results, rss_mb
 
@@ -37,17 +39,14 @@ _WARM_UP: Final = 100
 PAYMENTS: Final = 2_000
 _RATE_PER_S: Final = 100
 _CONNECTIONS: Final = 16
-_AT_ONCE: Final = 50
 _FILES: Final = 8_192
 _LONGEST_S: Final = 120.0
 _LOOK_S: Final = 0.001
-_SOCKET: Final = "/nfc-ws/?EIO=4&transport=websocket"
 _OF_CROWD: Final = (
     select(schema.cards.c.uuid)
     .where(schema.cards.c.user_id == "crowd")
     .order_by(literal_column("rowid"))  # as they were issued; the bench's ledger is SQLite
 )
-_BALANCE: Final = '42["balance:update",'
 
 
 async def measure(bench: Bench) -> Results:
@@ -56,13 +55,13 @@ async def measure(bench: Bench) -> Results:
     bench.say(f"a gateway with {IDLE:,} users")
     async with open_market(bench.sub("market"), cards=IDLE) as market:
         users = await asyncio.to_thread(_provision, market)
-        idle_kb = await _idle_socket_kb(bench, market, users)
+        socket_kb = await _kb_per_socket(bench, market, users)
         bench.say(f"{PAYMENTS:,} payments while {LISTENERS:,} listen")
         late_ms = await _latencies_ms(market, users[:LISTENERS])
     return {
         "push.p50_ms": percentile(late_ms, 50),
         "push.p99_ms": percentile(late_ms, 99),
-        "push.idle_socket_kb": idle_kb,
+        "push.kb_per_socket": socket_kb,
     }
 
 
@@ -100,53 +99,16 @@ def _provision(market: Market) -> list[_User]:
     ]
 
 
-# --- sockets --------------------------------------------------------------------------------------
+# --- memory -------------------------------------------------------------------------------------
 
 
-Sockets = list[aiohttp.ClientWebSocketResponse]
-
-
-@asynccontextmanager
-async def _connected(market: Market, users: Sequence[_User]) -> AsyncIterator[Sockets]:
-    """A socket for each user, who has been told that they are connected."""
-    async with AsyncExitStack() as exits:
-        connector = aiohttp.TCPConnector(limit=0)
-        http = aiohttp.ClientSession(market.stack.gateway_url, connector=connector)
-        await exits.enter_async_context(http)
-        sockets: Sockets = []
-        for at in range(0, len(users), _AT_ONCE):
-            some = users[at : at + _AT_ONCE]
-            sockets += await asyncio.gather(*(_connect(http, user) for user in some))
-        yield sockets
-        await asyncio.gather(*(socket.close() for socket in sockets))
-
-
-async def _connect(http: aiohttp.ClientSession, user: _User) -> aiohttp.ClientWebSocketResponse:
-    socket = await http.ws_connect(_SOCKET)
-    await socket.send_str("40" + json.dumps({"token": user.token}))
-    await _until(socket, '42["connected"')
-    return socket
-
-
-async def _until(socket: aiohttp.ClientWebSocketResponse, start: str) -> str:
-    """The next message that begins like this; pings on the way are answered."""
-    async for message in socket:
-        text = str(message.data)
-        if text.startswith(start):
-            return text
-        if text == "2":
-            await socket.send_str("3")
-        if text.startswith("44"):
-            raise BenchError(f"a socket was refused: {text}")
-    raise BenchError("a socket was closed by the gateway")
-
-
-async def _idle_socket_kb(bench: Bench, market: Market, users: Sequence[_User]) -> float:
+async def _kb_per_socket(bench: Bench, market: Market, users: Sequence[_User]) -> float:
     bench.say(f"{IDLE:,} sockets that do nothing")
-    pid = market.stack.gateway.pid
-    async with _connected(market, users[:_WARM_UP]):
+    pid, url = market.stack.gateway.pid, market.stack.gateway_url
+    tokens = [user.token for user in users]
+    async with crowd.connected(crowd.Plan(url, tokens[:_WARM_UP])):
         before_mb = rss_mb(pid)
-        async with _connected(market, users[_WARM_UP:]):
+        async with crowd.connected(crowd.Plan(url, tokens[_WARM_UP:])):
             return (rss_mb(pid) - before_mb) * 1000 / (len(users) - _WARM_UP)
 
 
@@ -154,14 +116,19 @@ async def _idle_socket_kb(bench: Bench, market: Market, users: Sequence[_User]) 
 
 
 class _Commits:
-    """When each step could first be read from the ledger."""
+    """When each step could first be read from the ledger.
+
+    SQLite tells by a word of shared memory whether anybody has written (PRAGMA data_version), so a
+    look each millisecond costs next to nothing: it must not be in the way of what is measured.
+    """
 
     def __init__(self, market: Market) -> None:
-        self._ledger = market.ledger()
-        self._seqs = [self._ledger.read_now(queries.last_event_seq)]
-        self._at_s = [time.monotonic()]
+        url = GatewaySettings.load(market.stack.gateway_config).database_url
+        self._path = ledger_file(ledger_url(url))
+        self._seqs: list[int] = []
+        self._at_s: list[float] = []
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -170,52 +137,40 @@ class _Commits:
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
         self._thread.join()
-        self._ledger.dispose()
 
     def at_s(self, seq: int) -> float:
-        """By the clock of `time.monotonic`; of what no look has shown yet, now."""
-        place = bisect_left(self._seqs, seq)
-        return self._at_s[place] if place < len(self._at_s) else time.monotonic()
+        """By the clock of `time.monotonic`; of what no look has shown yet, of the latest."""
+        return self._at_s[min(bisect_left(self._seqs, seq), len(self._seqs) - 1)]
 
-    def _look(self) -> None:
-        while not self._stopped.wait(_LOOK_S):
-            seq = self._ledger.read_now(queries.last_event_seq)
-            if seq > self._seqs[-1]:
-                self._at_s.append(time.monotonic())  # before the other, which is looked through
-                self._seqs.append(seq)
+    def _watch(self) -> None:
+        with closing(sqlite3.connect(f"file:{self._path}?mode=ro", uri=True)) as database:
+            version = 0
+            while not self._stopped.wait(_LOOK_S):
+                (now,) = database.execute("PRAGMA data_version").fetchone()
+                if now != version:
+                    version = now
+                    self._look(database)
+
+    def _look(self, database: sqlite3.Connection) -> None:
+        (seq,) = database.execute("SELECT coalesce(max(seq), 0) FROM payment_events").fetchone()
+        if not self._seqs or seq > self._seqs[-1]:
+            self._at_s.append(time.monotonic())
+            self._seqs.append(seq)
 
 
 async def _latencies_ms(market: Market, users: Sequence[_User]) -> list[float]:
-    late_ms: list[float] = []
-    all_heard = asyncio.Event()
-
-    async def listen(
-        socket: aiohttp.ClientWebSocketResponse, user: _User, commits: _Commits
-    ) -> None:
-        await socket.send_str("42" + json.dumps(["subscribe:card", user.card]))
-        while True:
-            text = await _until(socket, _BALANCE)
-            now_s = time.monotonic()
-            seq = int(json.loads(text[2:])[1]["cursor"])
-            late_ms.append((now_s - commits.at_s(seq)) * 1000)
-            if len(late_ms) == PAYMENTS:
-                all_heard.set()
-
     market.cards = market.cards[: len(users)]
-    async with _connected(market, users) as sockets, asyncio.timeout(_LONGEST_S):
+    plan = crowd.Plan(
+        market.stack.gateway_url,
+        [user.token for user in users],
+        [user.card for user in users],
+        PAYMENTS,
+    )
+    async with crowd.connected(plan) as listening, asyncio.timeout(_LONGEST_S):
         with _Commits(market) as commits:
-            listening = [
-                asyncio.create_task(listen(socket, user, commits))
-                for socket, user in zip(sockets, users, strict=True)
-            ]
-            try:
-                await market.pay(PAYMENTS, connections=_CONNECTIONS, rate_per_s=_RATE_PER_S)
-                await all_heard.wait()
-            finally:
-                for task in listening:
-                    task.cancel()
-                await asyncio.gather(*listening, return_exceptions=True)
-    return late_ms
+            await market.pay(PAYMENTS, connections=_CONNECTIONS, rate_per_s=_RATE_PER_S)
+            heard = await listening.heard()
+    return [(each.at_s - commits.at_s(each.seq)) * 1000 for each in heard]
 
 
 def _allow_files() -> None:

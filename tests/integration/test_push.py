@@ -91,6 +91,50 @@ async def test_a_terminal_that_was_away_asks_for_the_current_state(gateway: Test
             assert "error" in refused
 
 
+async def test_a_terminal_that_was_away_hears_what_it_missed_once_and_in_order(
+    gateway: TestGateway,
+) -> None:
+    first, second = (gateway.card(f"04AABBCCDDEE0{number}") for number in (1, 2))
+    asked = {"requestIds": ["req-1", "req-2"]}
+    async with connected(gateway, terminal_auth(gateway)) as terminal:
+        one = (await gateway.pay(first, requestId="req-1")).json["transactionId"]
+        await send(gateway, one)
+        cursor = opened(gateway, await terminal.next()).cursor
+    two = (await gateway.pay(second, requestId="req-2")).json["transactionId"]
+    await complete(gateway, one, first.issued.account)
+    now_ms = gateway.now_ms()
+    await gateway.ledger.write(
+        lambda connection: transitions.apply(
+            connection, PaymentEvent.REJECT, [two], now_ms, failure_reason="cancelled"
+        )
+    )
+    gateway.services.wakeups.events.ring()
+    async with connected(gateway, {**terminal_auth(gateway), "cursor": cursor}) as terminal:
+        missed = [opened(gateway, await terminal.next()) for _ in range(2)]
+        assert [(each.request_id, each.status) for each in missed] == [
+            ("req-1", "completed"),
+            ("req-2", "failed"),
+        ]
+        # What it was told it is not told again, whatever it asks for.
+        answer = await terminal.client.call("terminal:sync", asked, timeout=WAIT_S)
+        assert answer == {"known": ["req-1", "req-2"], "unknown": []}
+        assert terminal.events.empty()
+    newest = {**terminal_auth(gateway), "cursor": missed[-1].cursor}
+    async with connected(gateway, newest) as terminal:
+        await terminal.client.call("terminal:sync", {"requestIds": []}, timeout=WAIT_S)
+        assert terminal.events.empty()
+        # It has asked for all the same: what it had before this connection it may have lost.
+        await terminal.client.call("terminal:sync", asked, timeout=WAIT_S)
+        told = [opened(gateway, await terminal.next()) for _ in range(2)]
+        assert [(each.status, each.cursor) for each in told] == [
+            ("completed", None),
+            ("failed", None),
+        ]
+    async with connected(gateway, {**terminal_auth(gateway), "cursor": "nonsense"}) as terminal:
+        await terminal.client.call("terminal:sync", {"requestIds": []}, timeout=WAIT_S)
+        assert terminal.events.empty()
+
+
 async def test_a_terminal_must_sign_freshly_with_its_own_key(gateway: TestGateway) -> None:
     used = terminal_auth(gateway)
     async with connected(gateway, used):

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, insert
 
 from taprail_common.payment_state import PaymentEvent
-from taprail_gateway import registry
+from taprail_gateway import push_watch, registry
 from taprail_gateway.ledger import schema, transitions
 from taprail_gateway.ledger.alerts import Level, raise_alert
 from taprail_gateway.push_cursor import Cursor
@@ -285,6 +285,19 @@ async def test_a_revoked_terminal_is_closed_at_once(gateway: TestGateway) -> Non
             await terminal.client.wait()
         assert gateway.push.presence().connections == 0
     assert (await refusal_of(gateway, terminal_auth(gateway)))["message"] == "Authentication failed"
+
+
+async def test_who_revokes_a_terminal_here_waits_for_no_look(
+    gateway: TestGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push_watch, "LOOK_EVERY_MS", 3_600_000)  # from the next wait on
+    gateway.services.wakeups.access.ring()
+    async with connected(gateway, terminal_auth(gateway)) as terminal:
+        path, bob = f"/api/terminals/{TERMINAL}", gateway.bearer("bob")
+        async with gateway.http.patch(path, json={"status": "revoked"}, headers=bob) as answer:
+            assert answer.status == 200, await answer.text()
+        async with asyncio.timeout(WAIT_S):
+            await terminal.client.wait()
 
 
 async def test_a_socket_lives_no_longer_than_its_token(gateway: TestGateway) -> None:

@@ -113,6 +113,7 @@ async def change_user(call: Call[UserChange, Empty]) -> UserAnswer:
     )
     await call.services.ledger.write(set_status)
     call.services.directory.forget(call.id)
+    call.services.wakeups.access.ring()
     return UserAnswer.model_validate({"user": await one_of(call, USERS, call.id)})
 
 
@@ -187,6 +188,7 @@ async def change_terminal(call: Call[TerminalChange, Empty]) -> TerminalAnswer:
     before = (await one_of(call, TERMINALS, call.id))["status"]
     change = partial(registry.revoke_terminal, terminal_id=call.id)
     await on_record(call, "revoke-terminal", call.id, change, before=before, after=status)
+    call.services.wakeups.access.ring()
     return TerminalAnswer.model_validate({"terminal": await one_of(call, TERMINALS, call.id)})
 
 
