@@ -17,20 +17,23 @@ port = "/dev/serial0"
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from nacl.signing import VerifyKey
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from taprail_common.config import Settings, load_settings, resolve
 from taprail_common.errors import InputError, OperatorError
 from taprail_common.ids import IDENTIFIER_PATTERN
 from taprail_common.money import MAX_DECIMALS, parse_amount
 from taprail_common.signing import parse_public_key
+from taprail_terminal.feedback.drivers import DISPLAY_NAMES, SIGNALS_NAMES
 from taprail_terminal.feedback.messages import Language
+from taprail_terminal.readers import DRIVER_NAMES
 
 CONTROL_SOCKET: Final = "control.sock"
 _MAX_SOCKET_PATH: Final = 107
@@ -39,6 +42,15 @@ _MAX_SOCKET_PATH: Final = 107
 Identifier = Annotated[str, Field(pattern=IDENTIFIER_PATTERN)]
 Pin = Annotated[int, Field(ge=0, le=27)]
 """BCM numbers on the Raspberry Pi's header."""
+
+
+def _one_of(names: Collection[str]) -> Callable[[str], str]:
+    def check(name: str) -> str:
+        if name not in names:
+            raise ValueError(f"{name[:40]!r} is unknown; use one of: {', '.join(sorted(names))}")
+        return name
+
+    return check
 
 
 class Mode(StrEnum):
@@ -61,7 +73,7 @@ class TerminalTable(Settings):
     gateway_url: str
     gateway_public_key: str
     mode: Mode = Mode.TILL
-    fixed_amount: str | None = None
+    fixed_amount: Annotated[str | None, Field(validate_default=True)] = None
     verdict_timeout_ms: Annotated[int, Field(ge=200, le=30_000)] = 3_000
 
     @field_validator("gateway_url")
@@ -81,37 +93,58 @@ class TerminalTable(Settings):
             raise ValueError(str(exc)) from exc
         return text
 
-    @model_validator(mode="after")
-    def _has_price(self) -> Self:
-        if (self.mode is Mode.FIXED) != (self.fixed_amount is not None):
-            raise ValueError('fixed_amount belongs to mode = "fixed", and to no other')
-        if self.fixed_amount is not None:
+    @field_validator("fixed_amount")
+    @classmethod
+    def _is_price(cls, text: str | None, info: ValidationInfo) -> str | None:
+        # What is wrong itself is missing here, and told under its own name.
+        if "mode" in info.data and (info.data["mode"] is Mode.FIXED) != (text is not None):
+            raise ValueError('belongs to mode = "fixed", and to no other')
+        if text is not None and "decimals" in info.data:
             try:
-                parse_amount(self.fixed_amount, self.decimals)
+                parse_amount(text, info.data["decimals"])
             except InputError as exc:
-                raise ValueError(f"fixed_{exc}") from exc
-        return self
+                raise ValueError(exc.message) from exc
+        return text
+
+    @field_validator("state_dir")
+    @classmethod
+    def _has_room_for_a_socket(cls, folder: Path) -> Path:
+        if len(str(folder / CONTROL_SOCKET).encode()) > _MAX_SOCKET_PATH:
+            raise ValueError(
+                f"is too long for a socket: at most {_MAX_SOCKET_PATH - len(CONTROL_SOCKET) - 1}"
+                " bytes"
+            )
+        return folder
 
 
 class ReaderTable(Settings):
     """[reader]"""
 
-    driver: str = "pn532"
+    driver: Annotated[str, AfterValidator(_one_of(DRIVER_NAMES))] = "pn532"
     port: str = "/dev/serial0"
 
 
 class LightsTable(Settings):
     """[lights]: four EMV lights from left to right, red, amber, and a piezo."""
 
-    driver: str = "gpio"
+    driver: Annotated[str, AfterValidator(_one_of(SIGNALS_NAMES))] = "gpio"
     pins: tuple[Pin, Pin, Pin, Pin, Pin, Pin] = (5, 6, 13, 19, 26, 16)
-    buzzer_pin: Pin | None = 12
+    buzzer_pin: Annotated[Pin | None, Field(validate_default=True)] = 12
+
+    @field_validator("buzzer_pin")
+    @classmethod
+    def _has_pins_of_their_own(cls, buzzer: int | None, info: ValidationInfo) -> int | None:
+        pins = [*info.data.get("pins", ()), *([] if buzzer is None else [buzzer])]
+        twice = sorted({pin for pin in pins if pins.count(pin) > 1})
+        if twice:
+            raise ValueError(f"two parts share a pin: {', '.join(map(str, twice))}")
+        return buzzer
 
 
 class DisplayTable(Settings):
     """[display]"""
 
-    driver: str = "ssd1306-i2c"
+    driver: Annotated[str, AfterValidator(_one_of(DISPLAY_NAMES))] = "ssd1306-i2c"
     language: Language = Language.ENGLISH
     """What customers are spoken to in: "en" or "vi"."""
     i2c_port: Annotated[int, Field(ge=0, le=255)] = 1
@@ -134,7 +167,7 @@ class ConsoleTable(Settings):
 class LogTable(Settings):
     """[log]"""
 
-    level: str = "info"
+    level: Literal["debug", "info", "warning", "error"] = "info"
     json_lines: bool = True
 
 
@@ -145,15 +178,17 @@ class TerminalConfig(Settings):
     reader: ReaderTable = ReaderTable()
     lights: LightsTable = LightsTable()
     display: DisplayTable = DisplayTable()
-    keypad: KeypadTable = KeypadTable()
+    keypad: Annotated[KeypadTable, Field(validate_default=True)] = KeypadTable()
     console: ConsoleTable = ConsoleTable()
     log: LogTable = LogTable()
 
-    @model_validator(mode="after")
-    def _has_keys_to_type_with(self) -> Self:
-        if self.terminal.mode is Mode.KEYPAD and self.keypad.device is None:
-            raise ValueError('terminal.mode = "keypad" needs a [keypad] device')
-        return self
+    @field_validator("keypad")
+    @classmethod
+    def _has_keys_to_type_with(cls, keypad: KeypadTable, info: ValidationInfo) -> KeypadTable:
+        terminal = info.data.get("terminal")
+        if terminal is not None and terminal.mode is Mode.KEYPAD and keypad.device is None:
+            raise ValueError('terminal.mode = "keypad" needs a device')
+        return keypad
 
     @property
     def fixed_units(self) -> int | None:

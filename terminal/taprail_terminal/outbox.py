@@ -33,6 +33,8 @@ MAX_UNRESOLVED: Final = 100
 KEEP_FINISHED: Final = 10_000
 KEEP_FINISHED_MS: Final = 90 * 24 * 3600 * 1000
 """How much evidence of finished sales is kept: the newer of both bounds deletes."""
+KEEP_LEAST: Final = 1_000
+"""Whatever the clock says: one that is set ahead by years makes all evidence look old."""
 PRUNE_EVERY: Final = 200
 """Requests between two prunings; one deletes as many rows as came since the last."""
 
@@ -367,16 +369,21 @@ def _write_and_count(database: sqlite3.Connection) -> OutboxCounts:
     return _counts(database)
 
 
+_NEWEST: Final = (
+    "SELECT number FROM requests WHERE state NOT IN ('stored', 'approved')"
+    " ORDER BY number DESC LIMIT 1 OFFSET ?"
+)
+_PRUNE: Final = (
+    "DELETE FROM requests WHERE state NOT IN ('stored', 'approved') AND number <= ({newest})"
+    " AND (finished_at_ms < ? OR number <= ({newest}))"
+)
+
+
 def _prune(database: sqlite3.Connection, now_ms: int) -> None:
     """Delete old evidence of what has come to its end, and of nothing else: a clock that jumps
-    ahead must not take a sale's evidence before the chain has settled it."""
+    ahead must not take a sale's evidence before the chain has settled it, nor that of the newest.
+    """
     database.execute(
-        "DELETE FROM requests WHERE state NOT IN ('stored', 'approved') AND number <= ("
-        " SELECT number FROM requests WHERE state NOT IN ('stored', 'approved')"
-        " ORDER BY number DESC LIMIT 1 OFFSET ?)",
-        (KEEP_FINISHED,),
-    )
-    database.execute(
-        "DELETE FROM requests WHERE state NOT IN ('stored', 'approved') AND finished_at_ms < ?",
-        (now_ms - KEEP_FINISHED_MS,),
+        _PRUNE.format(newest=_NEWEST),
+        (KEEP_LEAST, now_ms - KEEP_FINISHED_MS, KEEP_FINISHED),
     )

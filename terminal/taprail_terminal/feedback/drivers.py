@@ -79,6 +79,11 @@ _SIGNALS: Final[dict[str, SignalsFactory]] = {"gpio": gpio_signals, NONE: _no_si
 _DISPLAYS: Final[dict[str, DisplayFactory]] = {"ssd1306-i2c": _ssd1306_i2c}
 
 
+SIGNALS_NAMES: Final = frozenset({*_SIGNALS, NONE})
+DISPLAY_NAMES: Final = frozenset({*_DISPLAYS, NONE})
+"""What a configuration may name."""
+
+
 def _named(part: str, driver: str, table: dict[str, F]) -> F:
     if driver in table:
         return table[driver]

@@ -183,6 +183,7 @@ async def test_old_evidence_is_pruned_and_open_requests_are_not(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox_module, "KEEP_FINISHED", 2)
+    monkeypatch.setattr(outbox_module, "KEEP_LEAST", 0)
     long_ago_ms = NOW_MS - outbox_module.KEEP_FINISHED_MS - 1
     for number in range(8):
         await outbox.store(row(number, long_ago_ms))
@@ -200,6 +201,7 @@ async def test_a_pruning_that_fails_leaves_no_sale_behind(
     """Whoever sells is told that nothing was charged, so nothing may be there to be sent."""
     monkeypatch.setattr(outbox_module, "PRUNE_EVERY", 2)
     monkeypatch.setattr(outbox_module, "KEEP_FINISHED", 0)
+    monkeypatch.setattr(outbox_module, "KEEP_LEAST", 0)
     await outbox.store(row(1))
     await outbox.resolve("r1", DECLINED, NO, NOW_MS)
     break_disk(path, "DELETE")

@@ -65,11 +65,73 @@ def test_a_wrong_value_is_named(tmp_path: Path, old: str, new: str, named: str) 
         load_config(written(tmp_path, GOOD.replace(old, new)))
 
 
-def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
-    text = GOOD.replace('id = "t1"', 'id = ""').replace("decimals = 6", "decimals = 99")
+TEN_MISTAKES = f"""
+[terminal]
+id = "till 1"
+merchant_id = "cafe"
+currency = "usdc"
+decimals = 18
+state_dir = "{"/deep" * 30}"
+gateway_url = "gateway.example"
+gateway_public_key = "12ab"
+mode = "till"
+fixed_amount = "2.50"
+
+[reader]
+driver = "pn523"
+
+[lights]
+pins = [5, 5, 13, 19, 26, 16]
+
+[display]
+languge = "vi"
+"""
+
+
+def test_ten_mistakes_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refusal:
+        load_config(written(tmp_path, TEN_MISTAKES))
+    told = sorted(problem.split(":")[0].split(" ")[0] for problem in refusal.value.problems)
+    assert told == [
+        "display.languge",
+        "lights.buzzer_pin",
+        "reader.driver",
+        "terminal.currency",
+        "terminal.decimals",
+        "terminal.fixed_amount",
+        "terminal.gateway_public_key",
+        "terminal.gateway_url",
+        "terminal.id",
+        "terminal.state_dir",
+    ]
+    assert all(problem in str(refusal.value) for problem in refusal.value.problems)
+    assert "perhaps language is meant" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "named"),
+    [
+        ('[reader]\ndriver = "acr122u"', "reader.driver: .*pn532"),
+        ('[lights]\ndriver = "leds"', "lights.driver: .*gpio, none"),
+        ('[display]\ndriver = "lcd"', "display.driver: .*none, ssd1306-i2c"),
+        ('[display]\nlanguage = "de"', "display.language"),
+        ('[log]\nlevel = "loud"', "log.level"),
+        ("[lights]\nbuzzer_pin = 5", "lights.buzzer_pin: .*two parts share a pin: 5"),
+    ],
+)
+def test_what_nobody_knows_is_refused_before_anything_starts(
+    tmp_path: Path, table: str, named: str
+) -> None:
+    with pytest.raises(ConfigError, match=named):
+        load_config(written(tmp_path, f"{GOOD}\n{table}"))
+
+
+def test_amounts_are_typed_only_where_there_is_a_keypad(tmp_path: Path) -> None:
+    text = GOOD.replace('mode = "fixed"\nfixed_amount = "2.50"', 'mode = "keypad"')
+    with pytest.raises(ConfigError, match=r"keypad: .*needs a device"):
         load_config(written(tmp_path, text))
-    assert len(refusal.value.problems) == 2
+    config = load_config(written(tmp_path, f'{text}\n[keypad]\ndevice = "/dev/input/event0"'))
+    assert config.keypad.device == Path("/dev/input/event0")
 
 
 def test_a_state_folder_too_deep_for_a_socket_is_refused(tmp_path: Path) -> None:
