@@ -12,7 +12,7 @@ ask again later, and leaves no trace; what can never be charged gets its final a
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -36,6 +36,9 @@ from taprail_gateway.pins import SOFT
 
 HIGH_AMOUNT_UNITS: Final = 1_000_000
 """Payments above this are sent first (public contract: priority 10, all others 5)."""
+
+_CODE_BYTES: Final = 6
+"""Random bytes of an authorization code: people read it out when they ask about a payment."""
 
 APPROVED_STATUS: Final = 200
 DECLINED_STATUS: Final = 400
@@ -136,7 +139,7 @@ class Acceptor:
         lock(connection, [item.request for item in items])
         given = _given(connection, items)
         book = Book.load(connection, [i.request for i in items if i.key not in given], now_ms)
-        group = _Group(self, book, given, now_ms)
+        group = _Group(self, book, given, now_ms, _codes(len(items)))
         results = [group.answer(item) for item in items]
         group.store(connection)
         crash("accept.written")
@@ -185,8 +188,11 @@ class _Group:
         book: Book,
         given: dict[tuple[str, str], _Given],
         now_ms: int,
+        codes: Iterator[str],
     ) -> None:
+        """`codes` are for payments to be known by, one for each request at least."""
         self._acceptor = acceptor
+        self._codes = codes
         self._book = book
         self._given = given
         self._now_ms = now_ms
@@ -243,7 +249,7 @@ class _Group:
             self._book.set_tries(facts.card, decision.pin_tries_left)
         if decision.declined is not None:
             return self._acceptor.decline(item, decision, moment)
-        auth_code = f"AUTH_{secrets.token_hex(6).upper()}"
+        auth_code = f"AUTH_{next(self._codes)}"
         self._payments.append(self._payment_row(item.request, facts, auth_code))
         return self._acceptor.approve(item, auth_code, moment)
 
@@ -307,6 +313,12 @@ class _Group:
             "tapped_at_ms": request.tapped_at_ms,
             "signed_until_s": 0 if signed is None else signed.valid_before_s,
         }
+
+
+def _codes(count: int) -> Iterator[str]:
+    """So many random codes. Of one draw: each gives the interpreter up, and waits for it again."""
+    digits = secrets.token_hex(_CODE_BYTES * count).upper()
+    return (digits[at : at + 2 * _CODE_BYTES] for at in range(0, len(digits), 2 * _CODE_BYTES))
 
 
 def priority(amount_units: int) -> int:
