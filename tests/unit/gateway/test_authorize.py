@@ -23,6 +23,7 @@ from taprail_gateway.authorize import (
     spend_day,
 )
 from taprail_gateway.charges import Charge, Objection
+from taprail_gateway.pins import PinReason
 from taprail_gateway.reasons import Reason
 
 NOW_MS = 1_800_000_000_000
@@ -87,7 +88,7 @@ def case_of(*changes: dict[str, Any], now_ms: int = NOW_MS, rules: Rules = RULES
     return Case(request, facts, rules, now_ms)
 
 
-def reason_of(case: Case) -> Reason | Objection | None:
+def reason_of(case: Case) -> Reason | Objection | PinReason | None:
     declined = decide(case).declined
     return None if declined is None else declined.reason
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from taprail_gateway.authorize import Profile, Reason, decide
+from taprail_gateway.authorize import Profile, decide
 from taprail_gateway.pins import MAX_TRIES, CardPin, PinJudgement, PinReason, PinTried, judge
+from taprail_gateway.reasons import Reason
 from tests.unit.gateway.test_authorize import case_of
 
 RIGHT, WRONG, OLDER = PinTried(7, True), PinTried(7, False), PinTried(6, True)
@@ -64,7 +65,7 @@ def test_only_a_tap_that_could_pay_spends_a_try(spoilt: dict[str, object], reaso
     changes = {**PIN, **spoilt}
     if "card" in spoilt:
         changes["card"] = {**PIN["card"], **spoilt["card"]}  # type: ignore[dict-item]
-    decision = decide(case_of(changes))  # type: ignore[arg-type]
+    decision = decide(case_of(changes))
     assert decision.declined is not None
     assert (decision.declined.reason, decision.pin_tries_left) == (reason, None)
 

@@ -228,3 +228,19 @@ async def test_an_older_text_does_not_replace_a_newer_one() -> None:
     assert scene.counter.idle_text == "Happy hour"
     scene.till.on_text(text("", 3_000))
     assert scene.counter.idle_text is None
+
+
+async def test_a_tap_declined_for_its_pin_leaves_the_charge_open_for_the_next() -> None:
+    scene = Scene()
+    assert scene.ask() == ("armed", None)
+    scene.tap()
+    scene.counter.apply(CardRemoved())
+    assert scene.till.charge_id is None
+    scene.counter.apply(Result("r1", approved=False, code="pin_required", may_come_again=True))
+    assert scene.till.charge_id == "chg_1"
+    assert scene.counter.state.armed
+    scene.tap("r2")
+    sale = scene.counter.state.sale
+    assert sale is not None
+    assert (sale.request_id, sale.charge_id) == ("r2", "chg_1")
+    assert scene.ask() == ("tapped", None)
