@@ -18,6 +18,7 @@ from typing import Final
 from taprail_hwsim.load import Plan, apply_load
 from taprail_hwsim.process import Program
 from taprail_hwsim.stack import LANE_FUNDS_WEI
+from tests.bench import first_answer
 from tests.bench.decisions import measure_decisions
 from tests.bench.market import Market, open_market
 from tests.bench.scenario import Bench, CpuMeter, Results
@@ -34,7 +35,7 @@ _HELLOS: Final = 100_000
 
 
 async def measure(bench: Bench) -> Results:
-    """`accept.*` and `peer.aiohttp_hello_per_s`."""
+    """`accept.*`, `api.first_answer_*` and `peer.aiohttp_hello_per_s`."""
     bench.say("an aiohttp server that only says hello")
     results = {"peer.aiohttp_hello_per_s": await _hello_per_s(bench.folder)}
     results |= await asyncio.to_thread(measure_decisions, bench, bench.sub("decisions"))
@@ -47,6 +48,7 @@ async def measure(bench: Bench) -> Results:
         bench.say(f"{_RATE_PER_S:,} payments/s offered, {_OPEN // _RATE_PER_S} s long")
         report = await market.pay(_OPEN, connections=CONNECTIONS, rate_per_s=_RATE_PER_S)
         results |= {"accept.p50_ms": report.p50_ms, "accept.p99_ms": report.p99_ms}
+        results |= await first_answer.measure(bench, market)
         bench.say(f"{_CLOSED:,} payments while earlier ones are settled")
         chain.fund(lane, LANE_FUNDS_WEI)
         results["accept.while_settling_per_s"] = await _while_settling_per_s(market)

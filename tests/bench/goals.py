@@ -30,6 +30,8 @@ GOALS: Final[Mapping[str, Goal]] = {
     "accept.per_s": Goal(2_500, at_least=True),
     "accept.p99_ms": Goal(25),
     "accept.decide_p99_ms": Goal(1),
+    "api.first_answer_p50_ms": Goal(5),
+    "api.first_answer_p99_ms": Goal(25),
     "accept.history_ratio": Goal(1.1),
     "push.p99_ms": Goal(50),
     "push.kb_per_socket": Goal(64),

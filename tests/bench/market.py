@@ -30,7 +30,7 @@ from tests.bench.scenario import BenchError
 AMOUNT_UNITS: Final = 10_000
 _LIMIT_UNITS: Final = 10**12
 _BALANCE_UNITS: Final = 10**9
-_TERMINAL_ID: Final = "load-1"
+TERMINAL_ID: Final = "load-1"
 _FRAUD: Final = """
 [fraud]
 alert_points = 1000
@@ -111,12 +111,12 @@ def _provision(stack: Stack, count: int) -> tuple[Till, dict[str, Ntag424]]:
         custody.attach(connection)
         public_key = public_key_text(key.verify_key)
         registry.add_user(connection, "crowd", "Crowd", "customer", now_ms)
-        registry.add_terminal(connection, _TERMINAL_ID, MERCHANT_ID, public_key, now_ms)
+        registry.add_terminal(connection, TERMINAL_ID, MERCHANT_ID, public_key, now_ms)
         return dict(_issue(connection, custody, number, now_ms) for number in range(count))
 
     ledger = Ledger.open(settings.database_url, clock=SystemClock())
     try:
-        return Till(_TERMINAL_ID, MERCHANT_ID, "DUSD", key), ledger.write_now(fill)
+        return Till(TERMINAL_ID, MERCHANT_ID, "DUSD", key), ledger.write_now(fill)
     finally:
         ledger.dispose()
 
