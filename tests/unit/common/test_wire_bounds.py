@@ -168,6 +168,7 @@ MESSAGES: Final[dict[type[BaseModel], dict[str, Values]]] = {
         "currency": text(80),
         "txHash": optional(text(80)),
         "reason": optional(text(300)),
+        "cursor": optional(text(400)),
     },
     SignedEnvelope: {"body": text(MAX_BODY_BYTES), "signature": text(128)},
     SigningTerms: {
