@@ -2,7 +2,8 @@
 
 Nothing lost, nothing twice, nothing stuck. The ten blocks begin when the last fault is over, and
 with it what had been set by the clock because of it: the lease of a gateway that died, the pause
-before a payment that was refused is tried again.
+before a payment that was refused is tried again. A stranger's transaction that waits in the pool
+behind a nonce of ours is a fault that is still to come.
 
 What was burnt by its holder, or refused or left out too often, needs the proof that nothing signed
 for it can move money any more. That takes as long as what was signed, and is the only thing that
@@ -91,11 +92,15 @@ def _over_ms(connection: Connection, stage: Stage) -> int:
 
 
 def _stuck_after(stage: Stage, blocks: int) -> list[str]:
-    """What is stuck after so many blocks."""
-    for _ in range(blocks):
+    """What is stuck after so many blocks, counted from the last that holds a stranger's use of a
+    nonce of ours: what waited in a pool is a fault that strikes only there."""
+    left = blocks
+    while left > 0:
         stage.round()
         if _is_quiet(stage):
             return []
+        is_struck = any(mined.tx_hash in stage.foreign for mined in stage.chain.head.mined)
+        left = blocks if is_struck else left - 1
     books = stage.shop.ledger.read_now(judge.read_books)
     found = [books.payments[payment] for payment in judge.unsettled(books)]
     return [

@@ -197,3 +197,18 @@ def test_a_node_that_shows_no_receipts_makes_no_stranger_of_us(run: Machine) -> 
     run.on.troubles[0].faults[Fault.NO_RECEIPTS] = 2
     run.on.may_look_foreign = False
     run.works(1)
+
+
+@pytest.mark.parametrize("strangers", [2, 5])
+def test_strangers_that_a_reorg_takes_back_leave_no_gap_for_long(
+    run: Machine, strangers: int
+) -> None:
+    run.on_stage(per_transaction=1)
+    run.sell_and_send(card=0, count=1)
+    run.works(1)
+    for _ in range(strangers):
+        run.steal_nonce(lane=0, which=Theft.NEXT)
+        run.works(2)
+    run.reorg(depth=3 * strangers, keep=False, most=None)
+    run.sell_and_send(card=1, count=1)
+    run.holds()
