@@ -19,7 +19,7 @@ from typing import Any, Final
 import structlog
 
 from taprail_common.clock import Clock, SystemClock
-from taprail_common.errors import OperatorError, PartError
+from taprail_common.errors import OperatorError, PartError, TapRailError
 from taprail_common.money import parse_amount
 from taprail_common.service import SERVICE_MANAGER
 from taprail_common.signing import gateway_id
@@ -49,6 +49,14 @@ from taprail_terminal.till import Till
 from taprail_terminal.timeline import Timeline
 
 LOCK_FILE: Final = "agent.lock"
+
+
+class ReaderStuckError(TapRailError):
+    """Nothing but a new process can bring the reader back."""
+
+    code = "reader_stuck"
+    retryable = True
+
 
 _log = structlog.get_logger()
 
@@ -147,7 +155,9 @@ class _Parts:
         stack.push_async_callback(parts.link.close)
         parts.feedback = _feedback(hardware, parts.agent, CATALOGUES[config.display.language])
         stack.push_async_callback(asyncio.to_thread, parts.feedback.close)
-        parts.reader = Reader(hardware.reader, parts.agent.on_report, parts.agent.charge)
+        parts.reader = Reader(
+            hardware.reader, parts.agent.on_report, parts.agent.charge, hardware.reset
+        )
         return parts
 
 
@@ -190,7 +200,11 @@ async def _serve(
     _log.info("terminal started", terminal=table.id, interrupted=len(interrupted))
     on_ready()
     stack.callback(SERVICE_MANAGER.stopping)
-    work = [parts.link.keep_warm(), parts.push.run()]
+    work = [
+        _end_when_stuck(parts, table.verdict_timeout_ms / 1000),
+        parts.link.keep_warm(),
+        parts.push.run(),
+    ]
     if SERVICE_MANAGER.watchdog_s is not None:
         work.append(SERVICE_MANAGER.feed(lambda: _is_well(parts)))
     if config.keypad.device is not None:
@@ -217,6 +231,14 @@ def _keypad(config: TerminalConfig, parts: _Parts, device: Path) -> Coroutine[An
 
 def _pin_above_units(link: GatewayLink) -> int | None:
     return None if link.greeting is None else link.greeting.hello.pin_above_units
+
+
+async def _end_when_stuck(parts: _Parts, verdict_s: float) -> None:
+    """A driver whose calls never return can be got rid of with the process only. A customer who
+    waits is shown an answer first, or *unknown*; what was asked is in the outbox."""
+    await parts.reader.stuck.wait()
+    await asyncio.sleep(verdict_s)
+    raise ReaderStuckError("the reader's driver hangs", fix="the terminal starts itself anew")
 
 
 async def _all_or_first_failure(work: list[Coroutine[Any, Any, None]]) -> None:

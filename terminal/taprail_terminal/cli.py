@@ -7,6 +7,7 @@ on the command line wins over the configuration file.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -53,7 +54,7 @@ def run(
     ] = None,
 ) -> None:
     """Take cards until told to stop. When ready, one line of JSON on stdout says so."""
-    from taprail_terminal.app import main
+    from taprail_terminal.app import ReaderStuckError, main
     from taprail_terminal.hardware import hardware_from
 
     flags = {
@@ -63,7 +64,11 @@ def run(
     }
     settings = load_config(config, flags=flags)
     configure_logs(json=settings.log.json_lines, level=settings.log.level)
-    main(settings, hardware_from(settings), say_ready)
+    try:
+        main(settings, hardware_from(settings), say_ready)
+    except ReaderStuckError:
+        # The same process id, so that whoever started it need not notice; all threads are new.
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - there is no shell in between
 
 
 def say_ready() -> None:

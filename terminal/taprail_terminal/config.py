@@ -122,6 +122,8 @@ class ReaderTable(Settings):
 
     driver: Annotated[str, AfterValidator(_one_of(DRIVER_NAMES))] = "pn532"
     port: str = "/dev/serial0"
+    reset_pin: Pin | None = None
+    """What the chip's RSTPDN is wired to; without it, a reader on USB is reset through its port."""
 
 
 class LightsTable(Settings):

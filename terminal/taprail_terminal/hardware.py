@@ -15,6 +15,7 @@ from taprail_terminal.feedback.part_thread import Player
 from taprail_terminal.feedback.scene import Screen
 from taprail_terminal.readers import make_driver
 from taprail_terminal.readers.base import Driver
+from taprail_terminal.readers.resets import reset_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class Hardware:
     reader: Callable[[], Driver]
     signals: Callable[[], Signals]
     display: Callable[[], Player[Screen] | None]
+    reset: Callable[[], None] | None = None
+    """Takes the reader's power for a moment, where that is possible."""
 
 
 def hardware_from(config: TerminalConfig) -> Hardware:
@@ -34,4 +37,5 @@ def hardware_from(config: TerminalConfig) -> Hardware:
         reader=lambda: make_driver(reader.driver, reader.port),
         signals=lambda: open_signals(lights.driver, lights.pins, lights.buzzer_pin),
         display=lambda: open_display(display.driver, display.i2c_port, display.i2c_address),
+        reset=reset_for(reader.port, reader.reset_pin),
     )

@@ -11,7 +11,7 @@ import pytest
 
 from taprail_common.wire import SunProof, UidProof
 from taprail_hwsim.cards import Ntag21x
-from taprail_hwsim.pads import Pad
+from taprail_hwsim.pads import Pad, PcscPad, Pn532Pad
 from taprail_terminal.outcome import CardProof
 from taprail_terminal.readers.polling import Finished, Gone, Lost, Opened, Sensed, Torn, Unreadable
 from tests.support.reader_fixtures import Bench, opened, sun_card
@@ -162,3 +162,30 @@ async def test_a_reader_that_is_unplugged_is_noticed_and_found_again(bench: Benc
 async def test_a_stopped_reader_leaves_no_thread(bench: Bench) -> None:
     await bench.reader.stop()
     assert not [thread for thread in threading.enumerate() if thread.name == "reader"]
+
+
+async def test_a_pcscd_that_is_restarted_costs_no_tap_after_it(pcsc: PcscPad) -> None:
+    async with opened(pcsc) as bench:
+        bench.reader.arm()
+        pcsc.simulator.restart_daemon()
+        async with asyncio.timeout(NOTICED_S):
+            await bench.expect(Lost)
+        async with asyncio.timeout(HEALED_S):
+            await bench.expect(Opened)
+        assert isinstance(await bench.tap(sun_card()), Finished)
+
+
+async def test_a_reader_that_only_its_power_can_help_gets_it_cut(pn532: Pn532Pad) -> None:
+    resets: list[None] = []
+
+    def reset() -> None:
+        resets.append(None)
+        pn532.power_cycle()
+
+    async with opened(pn532, reset=reset) as bench:
+        pn532.hang()
+        await bench.expect(Lost)
+        async with asyncio.timeout(HEALED_S):
+            await bench.until(Opened)
+        assert isinstance(await bench.tap(sun_card()), Finished)
+    assert len(resets) == 1

@@ -27,13 +27,19 @@ def sun_card(last: int = 1, *, wtx_per_apdu: int = 0) -> Ntag424:
 class Bench:
     """A reader under test, and what it has reported."""
 
-    def __init__(self, pad: Pad, charge: Callable[[], Charge | None] = lambda: None) -> None:
+    def __init__(
+        self,
+        pad: Pad,
+        charge: Callable[[], Charge | None] = lambda: None,
+        reset: Callable[[], None] | None = None,
+    ) -> None:
         self.pad = pad
         self.reports: asyncio.Queue[Report] = asyncio.Queue()
         self.reader = Reader(
             lambda: make_driver(pad.driver, pad.port),
             lambda report, _at_s: self.reports.put_nowait(report),
             charge,
+            reset,
         )
 
     async def next(self) -> Report:
@@ -63,11 +69,9 @@ class Bench:
 
 
 @asynccontextmanager
-async def opened(
-    pad: Pad, charge: Callable[[], Charge | None] = lambda: None
-) -> AsyncIterator[Bench]:
+async def opened(pad: Pad, reset: Callable[[], None] | None = None) -> AsyncIterator[Bench]:
     """A bench whose reader is open."""
-    bench = Bench(pad, charge)
+    bench = Bench(pad, reset=reset)
     bench.reader.start()
     try:
         await bench.expect(Opened)

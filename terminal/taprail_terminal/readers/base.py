@@ -61,6 +61,10 @@ class Driver(ABC):
     def ping(self) -> None:
         """Make sure that the reader answers; touches no card."""
 
+    def soft_reset(self) -> None:
+        """Bring a reader that gives trouble back into order without closing it."""
+        self.ping()
+
     @abstractmethod
     def wait_for_card(self) -> FoundCard | None:
         """Look for a card for a fraction of a second, with the field on; None when none came."""

@@ -142,6 +142,14 @@ class Pn532Driver(Driver):
         with _reader_faults():
             self._chipset.get_firmware_version()
 
+    def soft_reset(self) -> None:
+        with _reader_faults():
+            transport = self._chipset.transport
+            transport.write(bytearray(_ACK))  # ends what the chip is at (UM0701-02 clause 6.2.1.3)
+            transport.tty.reset_input_buffer()
+            self._retries = b""
+            self._chipset.sam_configuration("normal")
+
     def wait_for_card(self) -> FoundCard | None:
         with _reader_faults():
             return self._list_card(_UNTIL_ABORTED, LISTEN_S)

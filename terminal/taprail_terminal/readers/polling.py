@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -19,6 +20,7 @@ from taprail_terminal.card_session import converse, is_random_uid, uid_outcome
 from taprail_terminal.charge import Charge
 from taprail_terminal.outcome import CardProof, Garbled, NotOurs, Outcome
 from taprail_terminal.readers.base import CardGarbledError, CardSilentError, Driver, FoundCard
+from taprail_terminal.readers.ladder import WITHIN_A_RUN, Rung, Sign, next_rung
 
 READ_ATTEMPTS: Final = 3
 """Reads in one presence; each starts the card anew, so its tap counter may skip. That is fine."""
@@ -35,8 +37,6 @@ the edge of the field is one tap. Someone who taps the same card again takes lon
 
 PING_EVERY_S: Final = 1.0
 PRESENCE_EVERY_S: Final = 0.05
-STRIKES: Final = 3
-"""Failures in a row after which the reader counts as lost; one may be noise on the line."""
 STRIKE_PAUSE_S: Final = 0.02
 EMPTY_LOOKS: Final = 2
 """A card has left when the field was empty this often in a row."""
@@ -272,13 +272,22 @@ class Poller:
         return True
 
     def _call(self, primitive: Callable[[], T]) -> T:
-        """A primitive that may be repeated: noise on the line costs a try, not the reader."""
-        for _ in range(STRIKES - 1):
+        """A primitive that may be repeated: noise on the line costs a try and a mild remedy."""
+        rung = Rung.NONE
+        while True:
             try:
                 return self._timed(primitive)
             except PartError:
-                self._pause(STRIKE_PAUSE_S)
-        return self._timed(primitive)
+                rung = next_rung(rung, Sign.FAILED)
+                if rung not in WITHIN_A_RUN:
+                    raise
+            self._pause(STRIKE_PAUSE_S)
+            self._mend(rung)
+
+    def _mend(self, rung: Rung) -> None:
+        remedy = self._driver.soft_reset if rung is Rung.SOFT_RESET else self._driver.rest
+        with suppress(PartError):  # whether it has helped, the next try shows
+            self._timed(remedy)
 
     def _timed(self, primitive: Callable[[], T]) -> T:
         self.busy_since_s = time.monotonic()

@@ -11,12 +11,14 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import structlog
 
-from taprail_common.errors import PartError, TapRailError
+from taprail_common.errors import OperatorError, PartError, TapRailError
 from taprail_terminal.readers.base import Driver
+from taprail_terminal.readers.ladder import STEADY_S, Rung, Sign, next_rung, pause_s
 from taprail_terminal.readers.polling import (
     ChargeSource,
     Gone,
@@ -28,14 +30,13 @@ from taprail_terminal.readers.polling import (
     Torn,
 )
 
-HANG_LIMIT_S: Final = 2.25
+HANG_LIMIT_S: Final = 2.0
 """Longer than any call of a driver may take, short enough to notice a loss within 3 s."""
 OPEN_LIMIT_S: Final = 8.0
 """Opening tries several line speeds, and a USB adapter on a Pi takes 1.5 s for its first byte."""
 CLOSE_LIMIT_S: Final = 2.0
-WATCH_EVERY_S: Final = 0.25
-REOPEN_AFTER_S: Final = (0.5, 1.0, 2.0, 4.0, 5.0)
-"""Pauses before each try in a row; the last one stays. Healed within 15 s without a person."""
+WATCH_EVERY_S: Final = 0.1
+RESET_LIMIT_S: Final = 3.0
 MAX_ABANDONED: Final = 3
 """Threads that hang inside a driver cannot be ended, so they are not made without end either."""
 
@@ -50,10 +51,15 @@ class Reader:
         make_driver: Callable[[], Driver],
         on_report: Callable[[Report, float], None],
         charge: ChargeSource = lambda: None,
+        reset: Callable[[], None] | None = None,
     ) -> None:
         self._make_driver = make_driver
         self._on_report = on_report
         self._charge = charge
+        self._reset = reset
+        self._rung = Rung.NONE
+        self.stuck = asyncio.Event()
+        """Set when nothing but a new process can help: a driver's calls hang for ever."""
         self._armed = False
         self._void = False
         self._sensed = 0
@@ -93,20 +99,36 @@ class Reader:
     async def _supervise(self) -> None:
         tries = 0
         while True:
-            poller_opened, reason = await self._run_once()
-            _log.warning("reader lost", reason=reason)
+            began_s = time.monotonic()
+            poller_opened, sign, reason = await self._run_once()
+            if poller_opened and time.monotonic() - began_s > STEADY_S:
+                tries, self._rung = 0, next_rung(self._rung, Sign.STEADY)
+            rung = self._rung
+            if poller_opened and rung is Rung.NONE:
+                rung = Rung.RF_CYCLE  # the mild remedies were tried within the run
+            self._rung = next_rung(rung, sign)
+            _log.warning("reader lost", reason=reason, next=self._rung.value)
             self.description, self.trouble = None, reason
             self._on_report(Lost(reason), time.monotonic())
-            tries = 0 if poller_opened else tries + 1
-            await asyncio.sleep(REOPEN_AFTER_S[min(tries, len(REOPEN_AFTER_S) - 1)])
-            while len(self._abandoned) >= MAX_ABANDONED:
-                await asyncio.sleep(REOPEN_AFTER_S[-1])
-                self._abandoned = [thread for thread in self._abandoned if thread.is_alive()]
+            await asyncio.sleep(pause_s(tries))
+            tries += 1
+            await self._climb()
 
-    async def _run_once(self) -> tuple[bool, str]:
-        """One life of the reader; whether it opened, and why it ended."""
+    async def _climb(self) -> None:
+        """Carry out what the ladder says, as far as it is not just opening the reader again."""
+        if self._rung is Rung.NEW_PROCESS:
+            self.stuck.set()
+        if self._rung is Rung.HARD_RESET and self._reset is not None:
+            await _bounded(self._reset, RESET_LIMIT_S)
+        while len(self._abandoned) >= MAX_ABANDONED:
+            self.stuck.set()
+            await asyncio.sleep(pause_s(MAX_ABANDONED))
+            self._abandoned = [thread for thread in self._abandoned if thread.is_alive()]
+
+    async def _run_once(self) -> tuple[bool, Sign, str]:
+        """One life of the reader: whether it opened, and how and why it ended."""
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
-        reasons: list[str] = []
+        ends: list[tuple[Sign, str]] = []
 
         def post(report: Report, at_s: float) -> None:
             loop.call_soon_threadsafe(self._deliver, poller, report, at_s)
@@ -115,16 +137,17 @@ class Reader:
             try:
                 poller.run()
             except PartError as exc:
-                reasons.append(str(exc))
+                ends.append((_sign_of(driver), str(exc)))
             except Exception as exc:  # noqa: BLE001 - a driver's bug must cost this run only
-                reasons.append(f"reader: failed unexpectedly ({exc!r})")
+                ends.append((Sign.FAILED, f"reader: failed unexpectedly ({exc!r})"))
             if not loop.is_closed():
                 loop.call_soon_threadsafe(ended.set)
 
         try:
-            poller = Poller(self._make_driver(), post, self._charge)
+            driver = self._make_driver()
         except TapRailError as exc:  # checked at start; a package may still vanish in an upgrade
-            return False, str(exc)
+            return False, Sign.ABSENT, str(exc)
+        poller = Poller(driver, post, self._charge)
         self._poller, self._sensed, self._void = poller, 0, False
         if self._armed:
             self.arm()
@@ -138,8 +161,9 @@ class Reader:
             poller.stop()
         if hung:
             self._abandoned.append(thread)
-            return poller.opened, "reader: hangs"
-        return poller.opened, reasons[0] if reasons else "reader: stopped"
+            return poller.opened, Sign.HUNG, "reader: hangs"
+        sign, reason = ends[0] if ends else (Sign.FAILED, "reader: stopped")
+        return poller.opened, sign, reason
 
     def _deliver(self, poller: Poller, report: Report, at_s: float) -> None:
         if poller is not self._poller:
@@ -168,3 +192,28 @@ async def _ended_or_hung(poller: Poller, ended: asyncio.Event) -> bool:
                 return False
         else:
             return True
+
+
+def _sign_of(driver: Driver) -> Sign:
+    """Whether a reader that failed is there at all. Called in the thread of its run."""
+    try:
+        driver.check()
+    except OperatorError:
+        return Sign.ABSENT
+    return Sign.FAILED
+
+
+async def _bounded(work: Callable[[], None], limit_s: float) -> None:
+    """Do blocking work in a thread that nobody waits for longer than this."""
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+    def run() -> None:
+        try:
+            work()
+        except PartError as exc:
+            _log.warning("reader not reset", reason=str(exc))
+        loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=run, name="reader-reset", daemon=True).start()
+    with suppress(TimeoutError):
+        await asyncio.wait_for(done.wait(), limit_s)
