@@ -6,7 +6,9 @@ Each seed has a ledger and cards of its own. A campaign of twenty seeds plays a 
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import random
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -23,7 +25,13 @@ _OVER_HTTP: Final = 500
 
 
 def run(seed: int, minutes: float) -> Found:
-    """One seed's share; it ends early when the time does."""
+    """One seed's share, in a process of its own: a ledger's migration is for one thread alone."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(_turn, seed, minutes).result()
+
+
+def _turn(seed: int, minutes: float) -> Found:
+    """It ends early when the time does."""
     with TemporaryDirectory(prefix="taprail-attacks-") as folder:
         straight, http, problems = asyncio.run(_play(Path(folder), seed, minutes * 60))
     attacks = straight + http
