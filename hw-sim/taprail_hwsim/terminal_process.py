@@ -12,12 +12,12 @@ from pathlib import Path
 from taprail_common.cli import run_command
 from taprail_common.logs import configure_logs
 from taprail_hwsim.panel.link import PanelWires
-from taprail_terminal.app import main as run_terminal
 from taprail_terminal.cli import say_ready
 from taprail_terminal.config import TerminalConfig, load_config
 from taprail_terminal.feedback.drivers import gpio_signals, oled_display
 from taprail_terminal.hardware import Hardware
 from taprail_terminal.readers import make_driver
+from taprail_terminal.slim import import_socketio
 
 
 def hardware(config: TerminalConfig, wires: PanelWires) -> Hardware:
@@ -38,6 +38,9 @@ def main() -> None:
     arguments = parser.parse_args()
     config = load_config(arguments.config)
     configure_logs(json=config.log.json_lines, level=config.log.level)
+    import_socketio()
+    from taprail_terminal.app import main as run_terminal  # as light as the product's own process
+
     wires = PanelWires(arguments.panel)
     run_terminal(config, hardware(config, wires), say_ready)
 

@@ -54,6 +54,9 @@ def run(
     ] = None,
 ) -> None:
     """Take cards until told to stop. When ready, one line of JSON on stdout says so."""
+    from taprail_terminal.slim import import_socketio
+
+    import_socketio()
     from taprail_terminal.app import ReaderStuckError, main
     from taprail_terminal.hardware import hardware_from
 
