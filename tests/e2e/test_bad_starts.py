@@ -145,8 +145,7 @@ def test_a_missing_key_file(folder: GatewayFolder, name: str) -> None:
     assert says(folder.refusal(), [f"there is no {key}", "taprail admin init", "restore"])
 
 
-@pytest.mark.parametrize("name", KEY_FILES)
-@pytest.mark.parametrize("mode", [0o644, 0o640, 0o602])
+@pytest.mark.parametrize(("name", "mode"), zip(KEY_FILES, [0o644, 0o640, 0o602], strict=True))
 def test_a_key_file_that_others_may_read(folder: GatewayFolder, name: str, mode: int) -> None:
     key = folder.state / name
     key.chmod(mode)
