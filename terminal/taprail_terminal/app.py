@@ -27,8 +27,9 @@ from taprail_terminal import keypad_device
 from taprail_terminal.agent import Agent, Terms
 from taprail_terminal.charge import ChargeMaker
 from taprail_terminal.config import Mode, TerminalConfig
+from taprail_terminal.console.assemble import commands_for
 from taprail_terminal.console.commands import COMMAND_NAMES, Commands
-from taprail_terminal.console.selftest import Probes
+from taprail_terminal.console.log_tail import LogTail
 from taprail_terminal.console.serial_port import SerialConsole
 from taprail_terminal.control import Answer, ControlServer, Handler, amount_text
 from taprail_terminal.feedback.feedback import Feedback
@@ -39,7 +40,6 @@ from taprail_terminal.identity import Identity
 from taprail_terminal.keypad_desk import GatewayPins, KeypadDesk
 from taprail_terminal.outbox import Outbox
 from taprail_terminal.payments import Payments, Seller
-from taprail_terminal.probes import GatewayView, IdentityView, OutboxView, ReaderView, SaleView
 from taprail_terminal.push_link import PushLink
 from taprail_terminal.readers.supervisor import Reader
 from taprail_terminal.sale import Arm, Cancel, View
@@ -179,7 +179,9 @@ async def _serve(
         await asyncio.to_thread(parts.store.set_profile, profile)
     except PartError as exc:
         _log.warning("the profile could not be kept", reason=str(exc))  # a sale does not need it
-    commands = Commands(_probes(config, parts))
+    log_tail = LogTail(config.log.level)
+    stack.enter_context(log_tail.attached())
+    commands = commands_for(config, parts, log_tail)
     control = ControlServer(
         config.control_socket, _handlers(config, parts, commands), parts.timeline
     )
@@ -252,19 +254,6 @@ async def _all_or_first_failure(work: list[Coroutine[Any, Any, None]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _probes(config: TerminalConfig, parts: _Parts) -> Probes:
-    return Probes(
-        terminal_id=config.terminal.id,
-        sale=SaleView(parts.agent, parts.taps),
-        reader=ReaderView(parts.reader),
-        feedback=parts.feedback,
-        gateway=GatewayView(parts.link),
-        outbox=OutboxView(parts.outbox, parts.clock),
-        identity=IdentityView(parts.identity),
-        state_dir=config.terminal.state_dir,
-    )
 
 
 def _handlers(config: TerminalConfig, parts: _Parts, commands: Commands) -> dict[str, Handler]:

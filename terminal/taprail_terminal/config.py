@@ -24,7 +24,7 @@ from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from nacl.signing import VerifyKey
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator
 
 from taprail_common.config import Settings, load_settings, resolve
 from taprail_common.errors import InputError, OperatorError
@@ -183,6 +183,7 @@ class TerminalConfig(Settings):
     keypad: Annotated[KeypadTable, Field(validate_default=True)] = KeypadTable()
     console: ConsoleTable = ConsoleTable()
     log: LogTable = LogTable()
+    _source: Path | None = PrivateAttr(None)
 
     @field_validator("keypad")
     @classmethod
@@ -191,6 +192,11 @@ class TerminalConfig(Settings):
         if terminal is not None and terminal.mode is Mode.KEYPAD and keypad.device is None:
             raise ValueError('terminal.mode = "keypad" needs a device')
         return keypad
+
+    @property
+    def source(self) -> Path | None:
+        """The file that it was read from."""
+        return self._source
 
     @property
     def fixed_units(self) -> int | None:
@@ -227,6 +233,7 @@ def load_config(path: Path, *, flags: dict[str, Any] | None = None) -> TerminalC
     if table.key_file is not None:
         absolute["key_file"] = resolve(path, table.key_file)
     config = config.model_copy(update={"terminal": table.model_copy(update=absolute)})
+    config._source = path  # a model sets its own private attributes, and this is its maker
     if len(str(config.control_socket).encode()) > _MAX_SOCKET_PATH:
         raise OperatorError(
             f"[terminal] state_dir {table.state_dir} is too long for a socket",

@@ -42,6 +42,10 @@ WARM_EVERY_S: Final = 20.0
 """Below the 60 to 75 s after which common proxies close an idle connection."""
 _BOUNDS: Final = Bounds(ATTEMPT_LIMIT_S, CONNECT_LIMIT_S, 4, MAX_BODY_BYTES)
 
+_ANOTHER_KEY: Final = (
+    "compare [terminal] gateway_public_key with what `taprail admin init` prints at the gateway"
+)
+
 _log = structlog.get_logger()
 
 
@@ -148,7 +152,9 @@ class GatewayLink:
             verify(key, Domain.ANSWER, evidence.body, evidence.signature, about=query.signed)
             hello = parse(Hello, evidence.body)
         except (SignatureError, InputError) as exc:
-            raise LinkError(f"the gateway's greeting cannot be believed ({exc})") from exc
+            raise LinkError(
+                f"the gateway's greeting cannot be believed ({exc})", fix=_ANOTHER_KEY
+            ) from exc
         received_s = self._clock.monotonic_s()
         round_trip_ms = round((received_s - started_s) * 1000)
         offset_ms = hello.gateway_time - started_ms - round_trip_ms // 2

@@ -6,6 +6,7 @@ Answers for translating only; what is looked at and judged is in `console`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from taprail_common.clock import Clock
 from taprail_common.errors import PartError
@@ -18,6 +19,8 @@ from taprail_terminal.outbox import Outbox
 from taprail_terminal.readers.supervisor import Reader
 from taprail_terminal.tap_log import TapLog
 
+_HUNG: Final = "its chip hangs: take its power away for ten seconds, or wire [reader] reset_pin"
+
 
 @dataclass(frozen=True, slots=True)
 class ReaderView:
@@ -28,7 +31,8 @@ class ReaderView:
     def health(self) -> PartHealth:
         if self.reader.trouble is None:
             return healthy("reader", self.reader.description or "works")
-        return broken(PartError("reader", self.reader.trouble, fix="check its cable and power"))
+        fix = _HUNG if "hangs" in self.reader.trouble else "check its cable and power"
+        return broken(PartError("reader", self.reader.trouble, fix=fix))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +90,6 @@ class SaleView:
     async def last_tap(self) -> LastTap | None:
         tap = self.taps.last
         return None if tap is None else LastTap(tap.at_ms, tap.outcome, tap.reason, tap.stages_ms)
+
+    def outcomes(self) -> list[str]:
+        return self.taps.outcomes

@@ -53,6 +53,16 @@ class TapLog:
         """The last tap of this run."""
         return self._taps[-1] if self._taps else None
 
+    @property
+    def outcomes(self) -> list[str]:
+        """What the taps of this run came to, oldest first."""
+        return [tap.outcome for tap in self._taps]
+
+    async def traces(self) -> list[dict[str, Any]]:
+        """The taps that were kept, of this run and before, oldest first."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._disk, self._store.traces)
+
     def begin(self, at_s: float) -> None:
         """A card came into the field at this monotonic time."""
         age_ms = round((self._clock.monotonic_s() - at_s) * 1000)

@@ -27,7 +27,7 @@ from taprail_terminal.console.frames import Decoder, Frame, encode
 from taprail_terminal.console.selftest import CHECK_NAMES
 from taprail_terminal.console.serial_port import SerialConsole
 from taprail_terminal.diag import ask, holder_of
-from tests.support.console_probes import Answers, healthy_probes
+from tests.support.console_probes import Answers, make_desk
 
 TAPRAIL = Path(sys.executable).with_name("taprail")
 TIMEOUT_S = 10.0
@@ -43,7 +43,7 @@ def cable(tmp_path: Path) -> Iterator[NullModem]:
 async def answers(cable: NullModem, tmp_path: Path) -> AsyncIterator[Answers]:
     """A console that serves the far end of the cable; the test chooses what the parts answer."""
     chosen = Answers()
-    console = SerialConsole(str(cable.far), Commands(healthy_probes(tmp_path, chosen)))
+    console = SerialConsole(str(cable.far), Commands(await make_desk(tmp_path, chosen)))
     running = asyncio.create_task(console.run())
     await asyncio.to_thread(_ask_patiently, cable, "version")
     yield chosen
@@ -105,7 +105,7 @@ async def test_what_is_wrong_is_shown_with_what_to_do(cable: NullModem, answers:
     answers.hello = LinkError("the gateway does not answer")
     done = await asyncio.to_thread(_diag, "selftest", "--port", str(cable.near))
     assert done.returncode == 1
-    row = next(line for line in done.stdout.splitlines() if "gateway " in line)
+    row = next(line for line in done.stdout.splitlines() if "gateway  " in line)
     assert "✘" in row
     assert "the gateway does not answer" in row
     assert "check the network cable" in row
@@ -113,7 +113,7 @@ async def test_what_is_wrong_is_shown_with_what_to_do(cable: NullModem, answers:
 
 async def test_a_person_types_and_reads(cable: NullModem, answers: Answers) -> None:
     seen = await asyncio.to_thread(_type, cable, "stauts\b\b\btus\r\n", "buzzer")
-    assert "ok     reader   PN532 1.6\r\n" in seen
+    assert "ok     reader      PN532 1.6\r\n" in seen
     assert "#TR1" not in seen
 
 

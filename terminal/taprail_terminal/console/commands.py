@@ -1,178 +1,123 @@
 """The console's commands: one table, each bounded in time, each with text and data in its answer.
 
-Answers for what a technician can ask and for never raising: whatever goes wrong becomes an answer
-with an exit code. It knows no wire: the serial console and the control socket both call `run`.
-No answer holds a key, a UID or a token.
+Answers for finding the command that is meant, for its time, and for never raising: whatever goes
+wrong becomes an answer with an exit code. It knows no wire: the serial console and the control
+socket both call `run`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import platform
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version
-from typing import Any, Final
+import shlex
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
-from taprail_common.clock import rfc3339
 from taprail_common.errors import TapRailError
-from taprail_terminal.console.selftest import (
-    SELFTEST_TIMEOUT_S,
-    LastTap,
-    Probes,
-    run_selftest,
-)
-from taprail_terminal.feedback.parts import PartHealth
-
-EXIT_OK: Final = 0
-EXIT_NOT_OK: Final = 1
-"""The command was carried out, and something is not as it should be."""
-EXIT_REFUSED: Final = 2
-"""The command could not be carried out."""
+from taprail_terminal.console import bundle, look, queue, settings
+from taprail_terminal.console.answers import EXIT_OK, CommandResult, refused
+from taprail_terminal.console.desk import Desk
+from taprail_terminal.console.selftest import SELFTEST_TIMEOUT_S
 
 _QUICK_TIMEOUT_S: Final = 5.0
+_GATEWAY_TIMEOUT_S: Final = 12.0
+_NET_TIMEOUT_S: Final = 28.0
 _MAX_SHOWN: Final = 40
 
-
-@dataclass(frozen=True, slots=True)
-class CommandResult:
-    """A command's answer, for programs (`data`, JSON) and for people (`text`)."""
-
-    exit_code: int
-    text: str
-    data: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self, command: str) -> dict[str, Any]:
-        """The answer as it is sent."""
-        return {
-            "command": command,
-            "exitCode": self.exit_code,
-            "data": dict(self.data),
-            "text": self.text,
-        }
+Run = Callable[[Desk, Sequence[str]], Awaitable[CommandResult]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Command:
+class Command:
+    """One line of the table; `words` shows what may follow the name."""
+
     summary: str
-    timeout_s: float
-    run: Callable[[Probes], Awaitable[CommandResult]]
+    run: Run
+    timeout_s: float = _QUICK_TIMEOUT_S
+    words: str = ""
 
 
 class Commands:
     """Runs commands against the terminal's parts."""
 
-    def __init__(self, probes: Probes) -> None:
-        self._probes = probes
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
 
-    async def run(self, name: str) -> CommandResult:
+    async def run(self, text: str) -> CommandResult:
+        """Carry out what a person has typed."""
+        try:
+            words = shlex.split(text)
+        except ValueError as exc:
+            return refused(str(exc).lower(), "type help")
+        return await self.carry_out(words)
+
+    async def carry_out(self, words: Sequence[str]) -> CommandResult:
         """Carry out a command; bounded in time, never raises but when cancelled."""
-        command = _COMMANDS.get(name.strip().lower())
-        if command is None:
-            return _refused(f"no command {name[:_MAX_SHOWN]!r}", "type help")
+        found = find(words)
+        if found is None:
+            return refused(f"no command {' '.join(words)[:_MAX_SHOWN]!r}", "type help")
+        name, args = found
+        command = COMMANDS[name]
         try:
             async with asyncio.timeout(command.timeout_s):
-                return await command.run(self._probes)
+                return await command.run(self._desk, args)
         except TimeoutError:
-            return _refused(f"{name}: no answer in {command.timeout_s:g} s", "try again")
+            return refused(f"{name}: no answer in {command.timeout_s:g} s", "try again")
         except TapRailError as exc:
-            return _refused(exc.message, exc.fix)
+            return refused(exc.message, exc.fix)
         except Exception:  # noqa: BLE001 - a command's bug must not end the console
             structlog.get_logger().exception("console.bug", command=name)
-            return _refused(f"{name}: failed inside the terminal", "see its log")
+            return refused(f"{name}: failed inside the terminal", "see its log")
 
 
-def _refused(error: str, fix: str) -> CommandResult:
-    text = f"{error}: {fix}" if fix else error
-    return CommandResult(EXIT_REFUSED, text, {"error": error, "whatToDo": fix})
+def find(words: Sequence[str]) -> tuple[str, Sequence[str]] | None:
+    """The command that these words name, and the words that are left for it."""
+    for length in (2, 1):
+        name = " ".join(words[:length]).strip().lower()
+        if len(words) >= length and name in COMMANDS:
+            return name, words[length:]
+    return None
 
 
-async def _help(_probes: Probes) -> CommandResult:
-    lines = [f"{name:<10}{command.summary}" for name, command in _COMMANDS.items()]
-    data = {name: command.summary for name, command in _COMMANDS.items()}
+async def _help(_desk: Desk, _args: Sequence[str]) -> CommandResult:
+    shown = {f"{name} {each.words}".strip(): each.summary for name, each in COMMANDS.items()}
+    width = max(map(len, shown)) + 2
+    lines = [f"{name:<{width}}{summary}" for name, summary in shown.items()]
+    data = {name: each.summary for name, each in COMMANDS.items()}
     return CommandResult(EXIT_OK, "\n".join(lines), {"commands": data})
 
 
-async def _version(probes: Probes) -> CommandResult:
-    data = {
-        "terminalId": probes.terminal_id,
-        "taprail": version("taprail"),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "kernel": platform.release(),
-    }
-    return CommandResult(EXIT_OK, _listed(data), data)
-
-
-async def _status(probes: Probes) -> CommandResult:
-    """What is known without touching anything: no light blinks, no packet is sent."""
-    parts = [probes.reader.health(), *probes.feedback.health().values()]
-    outbox = await probes.outbox.check()
-    facts = {
-        "terminalId": probes.terminal_id,
-        "phase": probes.sale.phase(),
-        "unresolved": outbox.unresolved,
-    }
-    rows = [_row(part) for part in parts]
-    return _judged(rows, facts)
-
-
-async def _selftest(probes: Probes) -> CommandResult:
-    return _judged([check.to_json() for check in await run_selftest(probes)], {})
-
-
-async def _last(probes: Probes) -> CommandResult:
-    tap = await probes.sale.last_tap()
-    if tap is None:
-        return CommandResult(EXIT_OK, "no tap yet", {"tap": None})
-    return CommandResult(EXIT_OK, _told(tap), {"tap": _tap_json(tap)})
-
-
-def _judged(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> CommandResult:
-    all_ok = all(row["ok"] for row in rows)
-    text = "\n".join([*_listed(facts).splitlines(), *(_line(row) for row in rows)])
-    data = {**facts, "ok": all_ok, "checks": list(rows)}
-    return CommandResult(EXIT_OK if all_ok else EXIT_NOT_OK, text, data)
-
-
-def _row(part: PartHealth) -> dict[str, Any]:
-    return {"name": part.name, "ok": part.ok, "detail": part.detail, "whatToDo": part.fix}
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    """Plain ASCII: a technician's terminal program may know nothing else."""
-    mark = "ok    " if row["ok"] else "NOT OK"
-    what_to_do = f" -> {row['whatToDo']}" if row["whatToDo"] else ""
-    return f"{mark} {row['name']:<9}{row['detail']}{what_to_do}"
-
-
-def _listed(facts: Mapping[str, Any]) -> str:
-    return "\n".join(f"{name}: {value}" for name, value in facts.items())
-
-
-def _told(tap: LastTap) -> str:
-    stages = ", ".join(f"{name} {ms} ms" for name, ms in tap.stages_ms.items())
-    reason = f": {tap.reason}" if tap.reason else ""
-    return f"{rfc3339(tap.at_ms)} {tap.outcome}{reason}" + (f" ({stages})" if stages else "")
-
-
-def _tap_json(tap: LastTap) -> dict[str, Any]:
-    return {
-        "at": rfc3339(tap.at_ms),
-        "outcome": tap.outcome,
-        "reason": tap.reason,
-        "stagesMs": dict(tap.stages_ms),
-    }
-
-
-_COMMANDS: Final[dict[str, _Command]] = {
-    "help": _Command("list the commands", _QUICK_TIMEOUT_S, _help),
-    "status": _Command("what the terminal does and how its parts are", _QUICK_TIMEOUT_S, _status),
-    "selftest": _Command("try every part, each ok or what to do", SELFTEST_TIMEOUT_S, _selftest),
-    "last": _Command("what became of the last tap, and why", _QUICK_TIMEOUT_S, _last),
-    "version": _Command("which software on which machine", _QUICK_TIMEOUT_S, _version),
+COMMANDS: Final[dict[str, Command]] = {
+    "help": Command("list the commands", _help),
+    "status": Command("what the terminal does and how its parts are", look.status),
+    "selftest": Command(
+        "try every part, each ok or what to do", look.selftest, timeout_s=SELFTEST_TIMEOUT_S
+    ),
+    "last": Command("what became of the last tap, and why", look.last),
+    "version": Command("which software on which machine", look.show_version),
+    "reader info": Command("which card reader, and how it does", look.reader_info),
+    "reader scan": Command("the ports of this machine, and who uses them", look.reader_scan),
+    "reader watch": Command(
+        "what the reader says for a while",
+        look.reader_watch,
+        look.MAX_WATCH_S + _QUICK_TIMEOUT_S,
+        "[SECONDS]",
+    ),
+    "key fingerprint": Command("the terminal's key and the gateway's", look.key_fingerprint),
+    "clock": Command("the time, against the gateway's", look.clock, _GATEWAY_TIMEOUT_S),
+    "net test": Command("each stage to the gateway", look.net, _NET_TIMEOUT_S, "[ROUNDS]"),
+    "log tail": Command("the log's last lines", look.log_tail, words="[LINES]"),
+    "log level": Command("from which level on is logged", look.log_level),
+    "config get": Command("the configuration that runs", settings.get, words="[KEY]"),
+    "config diff": Command("what the next start would change", settings.diff),
+    "queue list": Command("sales without an end", queue.show_list),
+    "queue show": Command("one of them", queue.show_one, words="REQUEST"),
+    "queue export": Command("all of them, as evidence", queue.export),
+    "bundle": Command(
+        "everything in one archive, without secrets", bundle.bundle, SELFTEST_TIMEOUT_S * 1.1
+    ),
 }
 
-COMMAND_NAMES: Final = tuple(_COMMANDS)
+COMMAND_NAMES: Final = tuple(COMMANDS)

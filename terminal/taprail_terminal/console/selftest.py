@@ -11,13 +11,22 @@ import asyncio
 import os
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from taprail_common.errors import TapRailError
 from taprail_common.wire import CLOCK_SKEW_MS
+from taprail_terminal.console import net_test
+from taprail_terminal.console.machine import (
+    MachineFiles,
+    look_at_buttons,
+    look_at_cards,
+    look_at_power,
+    look_at_temperature,
+)
 from taprail_terminal.feedback.parts import PartHealth
 
 _LOCAL_TIMEOUT_S: Final = 5.0
@@ -26,18 +35,13 @@ SELFTEST_TIMEOUT_S: Final = 25.0
 """All checks run side by side; a technician has an answer within 30 s."""
 
 # A tap with a clock further off is refused; at a third of that somebody should look.
-_CLOCK_WARNING_MS: Final = CLOCK_SKEW_MS // 3
+CLOCK_WARNING_MS: Final = CLOCK_SKEW_MS // 3
 
 # The outbox, the logs of a week and an update together.
 _MIN_FREE_BYTES: Final = 100 * 1024 * 1024
 
 # A sale that nobody has answered for longer than this is not a slow network any more.
 _UNRESOLVED_WARNING_MS: Final = 5 * 60 * 1000
-
-# Raspberry Pi firmware, `vcgencmd get_throttled`: bit 0 under-voltage now, bit 16 since the start.
-_THROTTLED_FILE: Final = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
-_UNDER_VOLTAGE_NOW: Final = 1 << 0
-_UNDER_VOLTAGE_SEEN: Final = 1 << 16
 
 
 class ReaderProbe(Protocol):
@@ -126,6 +130,13 @@ class SaleProbe(Protocol):
         """The last tap; None when there was none yet."""
         ...
 
+    def outcomes(self) -> Sequence[str]:
+        """What the taps of this run came to, oldest first."""
+        ...
+
+
+_FILES: Final = MachineFiles()
+
 
 @dataclass(frozen=True, slots=True)
 class Probes:
@@ -139,6 +150,9 @@ class Probes:
     outbox: OutboxProbe
     identity: IdentityProbe
     state_dir: Path
+    target: net_test.Target
+    keypad: Path | None = None
+    machine: MachineFiles = _FILES
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,26 +191,33 @@ async def run_selftest(probes: Probes) -> tuple[Check, ...]:
 
 CHECK_NAMES: Final = (
     "reader",
+    "card",
     "lights",
     "display",
     "buzzer",
-    "key",
+    "buttons",
+    "network",
+    "dns",
+    "tls",
     "gateway",
     "clock",
-    "outbox",
+    "key",
+    "queue",
     "disk",
     "power",
+    "temperature",
 )
+
+_WIRES: Final = "check its wires, then restart the terminal"
+_NETWORK: Final = "check the network cable or Wi-Fi, and [terminal] gateway_url"
+_KEY: Final = "restore the key file from its backup, or pair the terminal anew"
+_CARD: Final = "check the SD card; keep the state directory, it holds sales"
 
 
 def _looks(
     probes: Probes, hello: asyncio.Future[GatewayHello]
 ) -> tuple[tuple[str, Look, float, str], ...]:
-    async def reader() -> PartHealth:
-        return probes.reader.health()
-
-    async def key() -> PartHealth:
-        return _good("key", await asyncio.to_thread(probes.identity.fingerprint))
+    local, remote = _LOCAL_TIMEOUT_S, _GATEWAY_TIMEOUT_S
 
     async def gateway() -> PartHealth:
         return _judge_gateway(await asyncio.shield(hello))
@@ -204,29 +225,63 @@ def _looks(
     async def clock() -> PartHealth:
         return _judge_clock((await asyncio.shield(hello)).clock_offset_ms)
 
-    async def outbox() -> PartHealth:
-        return _judge_outbox(await probes.outbox.check())
+    return (
+        *_looks_at_parts(probes),
+        ("network", partial(net_test.network, probes.target), local, _NETWORK),
+        ("dns", partial(net_test.dns, probes.target), local, _NETWORK),
+        ("tls", partial(net_test.tls, probes.target), local, _NETWORK),
+        ("gateway", gateway, remote, _NETWORK),
+        ("clock", clock, remote, "it is checked against the gateway: put that right first"),
+        *_looks_at_machine(probes),
+    )
+
+
+def _looks_at_parts(probes: Probes) -> tuple[tuple[str, Look, float, str], ...]:
+    async def reader() -> PartHealth:
+        return probes.reader.health()
+
+    async def card() -> PartHealth:
+        return look_at_cards(probes.sale.outcomes())
+
+    async def buttons() -> PartHealth:
+        return await asyncio.to_thread(look_at_buttons, probes.keypad)
+
+    limit_s = _LOCAL_TIMEOUT_S
+    return (
+        ("reader", reader, limit_s, _WIRES),
+        ("card", card, limit_s, _WIRES),
+        ("lights", probes.feedback.test_lights, limit_s, _WIRES),
+        ("display", probes.feedback.test_display, limit_s, _WIRES),
+        ("buzzer", probes.feedback.test_buzzer, limit_s, _WIRES),
+        ("buttons", buttons, limit_s, _WIRES),
+    )
+
+
+def _looks_at_machine(probes: Probes) -> tuple[tuple[str, Look, float, str], ...]:
+    machine = probes.machine
+
+    async def key() -> PartHealth:
+        return _good("key", await asyncio.to_thread(probes.identity.fingerprint))
+
+    async def queue() -> PartHealth:
+        return _judge_queue(await probes.outbox.check())
 
     async def disk() -> PartHealth:
         return await asyncio.to_thread(_look_at_disk, probes.state_dir)
 
     async def power() -> PartHealth:
-        return await asyncio.to_thread(look_at_power, _THROTTLED_FILE)
+        return await asyncio.to_thread(look_at_power, machine.throttled)
 
-    local, remote = _LOCAL_TIMEOUT_S, _GATEWAY_TIMEOUT_S
-    wires = "check its wires, then restart the terminal"
-    network = "check the network cable or Wi-Fi, and [terminal] gateway_url"
+    async def temperature() -> PartHealth:
+        return await asyncio.to_thread(look_at_temperature, machine.temperature)
+
+    limit_s = _LOCAL_TIMEOUT_S
     return (
-        ("reader", reader, local, wires),
-        ("lights", probes.feedback.test_lights, local, wires),
-        ("display", probes.feedback.test_display, local, wires),
-        ("buzzer", probes.feedback.test_buzzer, local, wires),
-        ("key", key, local, "restore the key file from its backup, or pair the terminal anew"),
-        ("gateway", gateway, remote, network),
-        ("clock", clock, remote, "it is checked against the gateway: put that right first"),
-        ("outbox", outbox, local, "check the SD card; keep the state directory, it holds sales"),
-        ("disk", disk, local, "check the SD card"),
-        ("power", power, local, "check the power supply"),
+        ("key", key, limit_s, _KEY),
+        ("queue", queue, limit_s, _CARD),
+        ("disk", disk, limit_s, "check the SD card"),
+        ("power", power, limit_s, "check the power supply"),
+        ("temperature", temperature, limit_s, "check the machine"),
     )
 
 
@@ -262,21 +317,21 @@ def _judge_gateway(hello: GatewayHello) -> PartHealth:
 
 def _judge_clock(offset_ms: int) -> PartHealth:
     detail = f"{offset_ms:+d} ms from the gateway's"
-    if abs(offset_ms) <= _CLOCK_WARNING_MS:
+    if abs(offset_ms) <= CLOCK_WARNING_MS:
         return _good("clock", detail)
     fix = "set the time: timedatectl set-ntp true"
     return PartHealth("clock", ok=False, detail=detail, fix=fix)
 
 
-def _judge_outbox(stats: OutboxStats) -> PartHealth:
+def _judge_queue(stats: OutboxStats) -> PartHealth:
     if not stats.unresolved:
-        return _good("outbox", "writable, nothing unresolved")
+        return _good("queue", "writable, nothing unresolved")
     age_ms = stats.oldest_age_ms or 0
     detail = f"{stats.unresolved} unresolved, the oldest for {age_ms / 1000:.0f} s"
     if age_ms <= _UNRESOLVED_WARNING_MS:
-        return _good("outbox", detail)
+        return _good("queue", detail)
     fix = "bring the gateway back in reach; until then nobody knows whether these were paid"
-    return PartHealth("outbox", ok=False, detail=detail, fix=fix)
+    return PartHealth("queue", ok=False, detail=detail, fix=fix)
 
 
 def _look_at_disk(state_dir: Path) -> PartHealth:
@@ -292,19 +347,6 @@ def _look_at_disk(state_dir: Path) -> PartHealth:
         return _good("disk", detail)
     fix = f"make room on the disk of {state_dir}"
     return PartHealth("disk", ok=False, detail=detail, fix=fix)
-
-
-def look_at_power(throttled_file: Path) -> PartHealth:
-    """What a Raspberry Pi's firmware says of its supply; other machines say nothing."""
-    try:
-        flags = int(throttled_file.read_text().strip(), 16)
-    except FileNotFoundError:
-        return _good("power", "not measured on this machine")
-    if flags & (_UNDER_VOLTAGE_NOW | _UNDER_VOLTAGE_SEEN):
-        when = "now" if flags & _UNDER_VOLTAGE_NOW else "since the last start"
-        fix = "use the official power supply and a short cable"
-        return PartHealth("power", ok=False, detail=f"under-voltage {when}", fix=fix)
-    return _good("power", "voltage is fine")
 
 
 def _good(name: str, detail: str) -> PartHealth:

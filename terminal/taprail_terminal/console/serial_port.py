@@ -16,7 +16,8 @@ import serial
 import structlog
 
 from taprail_common.errors import InputError
-from taprail_terminal.console.commands import EXIT_REFUSED, CommandResult, Commands
+from taprail_terminal.console.answers import EXIT_REFUSED, CommandResult
+from taprail_terminal.console.commands import Commands
 from taprail_terminal.console.frames import (
     MAX_JSON_BYTES,
     Decoder,
