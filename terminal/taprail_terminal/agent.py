@@ -26,6 +26,7 @@ from taprail_terminal.readers.polling import (
     Changed,
     Finished,
     Gone,
+    Lies,
     Lost,
     Opened,
     Report,
@@ -36,6 +37,7 @@ from taprail_terminal.readers.polling import (
 from taprail_terminal.sale import (
     CARD_CHANGED,
     Ask,
+    CardLies,
     CardRead,
     CardRejected,
     CardRemoved,
@@ -73,7 +75,7 @@ _log = structlog.get_logger()
 class ReaderSwitch(Protocol):
     """What of the reader the sale uses."""
 
-    def arm(self) -> None: ...
+    def arm(self, *, by_itself: bool) -> None: ...
     def disarm(self) -> None: ...
 
 
@@ -211,10 +213,10 @@ class Agent:
             case Ask(sale) if self._payments is not None and self._card is not None:
                 self._spawn(self._payments.sell(sale, self._card, self._sealed_pin))
                 self._card = self._sealed_pin = None
-            case SetReader(armed) if self._reader is not None:
+            case SetReader(armed, by_itself) if self._reader is not None:
                 if armed:
                     self._make_offer()
-                    self._reader.arm()
+                    self._reader.arm(by_itself=by_itself)
                 else:
                     self._reader.disarm()
             case Show(view):
@@ -293,6 +295,9 @@ class Agent:
                 why = f"{UNREADABLE}: {detail}" if detail else UNREADABLE
                 self._timeline.tell("try_again", at_s=at_s, reason=why)
                 self.report(CardUnreadable(why))
+            case Lies():
+                self._timeline.tell("card_lies", at_s=at_s)
+                self.report(CardLies())
             case Gone():
                 self._timeline.tell("card_removed", at_s=at_s)
                 self.report(CardRemoved())

@@ -21,6 +21,7 @@ from taprail_terminal.sale import (
     Arm,
     Ask,
     Cancel,
+    CardLies,
     CardRead,
     CardRejected,
     CardRemoved,
@@ -100,7 +101,7 @@ def step(state: Checkout, event: Event, now_s: float) -> tuple[Checkout, tuple[E
     else:
         moved = _enter(noted, target, event)
     moved = _timed(state, moved, now_s)
-    return moved, _effects(state, moved)
+    return moved, _effects(state, moved, event)
 
 
 def _late_as_no(state: Checkout, event: Event) -> Event:
@@ -137,6 +138,7 @@ _PLAIN_KINDS: Final[dict[type[Event], Kind]] = {
     CardTorn: Kind.TORN,
     CardUnreadable: Kind.UNREADABLE,
     CardRejected: Kind.REJECTED,
+    CardLies: Kind.LIES,
     CardRemoved: Kind.REMOVED,
     NotSent: Kind.NOT_SENT,
     Settled: Kind.SETTLED,
@@ -205,7 +207,7 @@ def _note(state: Checkout, event: Event) -> Checkout:
 def _note_reader(state: Checkout, event: Event) -> Checkout:
     """The same, of what lies on the reader and of the reader itself."""
     match event:
-        case CardSensed():
+        case CardSensed() | CardLies():
             return replace(state, card_present=True)
         case CardTorn() | CardRemoved():
             return replace(state, card_present=False, left_behind=False)
@@ -332,13 +334,14 @@ def _stretch(state: Checkout) -> tuple[object, ...]:
     return state.phase, state.sale, lies_there
 
 
-def _effects(before: Checkout, after: Checkout) -> tuple[Effect, ...]:
+def _effects(before: Checkout, after: Checkout, event: Event) -> tuple[Effect, ...]:
     effects: list[Effect] = []
     begins = after.phase is Phase.WAITING and before.phase is not Phase.WAITING
     if begins and after.sale is not None:
         effects.append(Ask(after.sale))
     if before.armed != after.armed:
-        effects.append(SetReader(after.armed))
+        by_itself = after.armed and not isinstance(event, Arm)
+        effects.append(SetReader(after.armed, by_itself))
     if before.view != after.view:
         effects.append(Show(after.view))
     return tuple(effects)

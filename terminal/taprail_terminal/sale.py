@@ -157,6 +157,11 @@ class CardRejected:
 
 
 @dataclass(frozen=True, slots=True)
+class CardLies:
+    """One lies there that nobody has put there for this sale, and is not read."""
+
+
+@dataclass(frozen=True, slots=True)
 class CardRemoved:
     """It has cleanly left."""
 
@@ -244,6 +249,7 @@ Event = (
     | CardTorn
     | CardUnreadable
     | CardRejected
+    | CardLies
     | CardRemoved
     | NotSent
     | Result
@@ -265,9 +271,11 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class SetReader:
-    """Effect: let the reader take one card, or none."""
+    """Effect: let the reader take one card, or none. With `by_itself` no person has asked for the
+    sale: a card that was put back while its own verdict was awaited must not pay again."""
 
     armed: bool
+    by_itself: bool = False
 
 
 @dataclass(frozen=True, slots=True)

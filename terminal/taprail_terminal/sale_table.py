@@ -27,6 +27,7 @@ class Kind(StrEnum):
     TORN = "torn"
     UNREADABLE = "unreadable"
     REJECTED = "rejected"
+    LIES = "lies"
     REMOVED = "removed"
     NOT_SENT = "not_sent"
     YES = "yes"
@@ -91,7 +92,7 @@ TRANSITIONS: Final[dict[Phase, dict[Kind, Phase | None]]] = {
 """Every step between phases. What is neither here nor in REMARKS raises and changes nothing."""
 
 REMARKS: Final = frozenset(
-    {_K.REMOVED, _K.LATE, _K.LEFT_BEHIND, _K.READER_LOST, _K.READER_BACK, _K.TYPED}
+    {_K.LIES, _K.REMOVED, _K.LATE, _K.LEFT_BEHIND, _K.READER_LOST, _K.READER_BACK, _K.TYPED}
 )
 """May happen at any time; where the table has no step for one, it is noted and the phase stays."""
 

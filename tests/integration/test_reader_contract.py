@@ -13,7 +13,18 @@ from taprail_common.wire import SunProof, UidProof
 from taprail_hwsim.cards import Ntag21x
 from taprail_hwsim.pads import Pad, PcscPad, Pn532Pad
 from taprail_terminal.outcome import CardProof
-from taprail_terminal.readers.polling import Finished, Gone, Lost, Opened, Sensed, Torn, Unreadable
+from taprail_terminal.readers import make_driver
+from taprail_terminal.readers.polling import (
+    BOUNCE_S,
+    Finished,
+    Gone,
+    Lies,
+    Lost,
+    Opened,
+    Sensed,
+    Torn,
+    Unreadable,
+)
 from tests.support.reader_fixtures import Bench, opened, sun_card
 
 NOTICED_S = 3.0
@@ -117,6 +128,54 @@ async def test_a_hesitating_hand_is_one_tap(bench: Bench) -> None:
     bench.reader.arm()
     bench.pad.put(card)
     await bench.stays_quiet(0.4)
+
+
+async def test_a_card_that_is_put_back_is_not_read_for_a_sale_that_nobody_asked_for(
+    bench: Bench,
+) -> None:
+    card = sun_card()
+    await bench.tap(card)
+    bench.pad.put(card)
+    await bench.stays_quiet(BOUNCE_S + 0.1)
+    counter = card.counter
+    bench.reader.arm(by_itself=True)
+    await bench.expect(Lies)
+    await bench.stays_quiet(0.3)
+    assert card.counter == counter
+    bench.pad.lift()
+    await bench.expect(Gone)
+    bench.pad.put(sun_card(2))
+    await bench.expect(Sensed, Finished)
+
+
+async def test_another_card_need_not_wait_for_an_empty_field(bench: Bench) -> None:
+    await bench.tap(sun_card(1))
+    bench.pad.put(sun_card(2))
+    bench.reader.arm(by_itself=True)
+    await bench.expect(Sensed, Finished)
+
+
+async def test_a_card_that_lies_there_when_the_reader_opens_has_to_leave_first(pad: Pad) -> None:
+    card = sun_card()
+    pad.put(card)
+    await asyncio.to_thread(_until_found, pad)
+    async with opened(pad) as bench:
+        bench.reader.arm(by_itself=True)
+        await bench.expect(Lies)
+        await bench.stays_quiet(0.3)
+        assert card.counter == 0
+        pad.lift()
+        await bench.expect(Gone)
+        assert isinstance(await bench.tap(card), Finished)
+
+
+def _until_found(pad: Pad) -> None:
+    """pcscd takes a moment to see that a card has come."""
+    driver = make_driver(pad.driver, pad.port)
+    driver.open()
+    while driver.look_again() is None:
+        pass
+    driver.close()
 
 
 async def test_another_card_may_follow_at_once(bench: Bench) -> None:

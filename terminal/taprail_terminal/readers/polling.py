@@ -2,7 +2,9 @@
 
 Answers for *one read per card presence*: after a card was sensed no other is looked for until it
 has cleanly left, and a damaged answer is no leaving. A permit to read is used up by the first card,
-so a slow listener can never let a second one through. Blocking calls happen here and only here.
+so a slow listener can never let a second one through. What lies there when the reader is opened, or
+was put back before a permit that nobody asked for, has to leave first. Blocking calls happen here
+and only here.
 """
 
 from __future__ import annotations
@@ -84,6 +86,12 @@ class Unreadable:
 
 
 @dataclass(frozen=True, slots=True)
+class Lies:
+    """A card lies there that nobody has put there for this sale: it is not read, and `Gone` tells
+    when it has left."""
+
+
+@dataclass(frozen=True, slots=True)
 class Gone:
     """The card has cleanly left."""
 
@@ -95,7 +103,7 @@ class Lost:
     reason: str
 
 
-Report = Opened | Sensed | Finished | Torn | Changed | Unreadable | Gone | Lost
+Report = Opened | Sensed | Finished | Torn | Changed | Unreadable | Lies | Gone | Lost
 
 
 class Poller:
@@ -110,6 +118,7 @@ class Poller:
         self._wake = threading.Condition()
         self._stopping = False
         self._permit: int | None = None
+        self._by_itself = False
         self._sensed = 0
         self._resting = True
         self._last_read: FoundCard | None = None
@@ -118,10 +127,14 @@ class Poller:
         self.busy_since_s = time.monotonic()
         """When the driver's current call began; the supervisor looks at it to notice a hang."""
 
-    def permit(self, sensed_so_far: int | None) -> None:
-        """Allow one read, to a listener that has heard of so many cards; None takes it back."""
+    def permit(self, sensed_so_far: int | None, *, by_itself: bool = False) -> None:
+        """Allow one read, to a listener that has heard of so many cards; None takes it back.
+
+        With `by_itself` nobody has asked for another sale: the card that was read last may lie
+        there again, put back while its verdict was awaited, and has to leave first.
+        """
         with self._wake:
-            self._permit = sensed_so_far
+            self._permit, self._by_itself = sensed_so_far, by_itself
             self._wake.notify()
 
     def stop(self) -> None:
@@ -136,7 +149,10 @@ class Poller:
         description = self._driver.open()
         try:
             self.opened = True
+            occupied = self._occupied()
             self._post(Opened(description))
+            if occupied:  # and who knows whether it has paid already
+                self._see_off()
             while not self._stopping:
                 self._turn()
         finally:
@@ -147,6 +163,9 @@ class Poller:
             self._idle()
             return
         self._resting = False
+        if self._put_back():
+            self._see_off()
+            return
         card = self._call(self._driver.wait_for_card)
         if card is None or not self._may_read():
             return
@@ -167,6 +186,19 @@ class Poller:
         with self._wake:
             self._wake.wait_for(lambda: self._stopping or self._may_read(), PING_EVERY_S)
 
+    def _put_back(self) -> bool:
+        """Whether the card that was read last lies there, and nobody has asked for another sale."""
+        by_itself, self._by_itself = self._by_itself, False
+        last = self._last_read
+        return by_itself and last is not None and self._departure(last) is None
+
+    def _see_off(self) -> None:
+        self._resting = False
+        self._post(Lies())
+        self._wait_until_empty()
+        self._last_left_s = time.monotonic()
+        self._post(Gone())
+
     def _serve(self, card: FoundCard) -> None:
         self._sensed += 1
         self._post(Sensed())
@@ -176,7 +208,7 @@ class Poller:
             return
         if isinstance(outcome, Changed) or outcome is TWO_CARDS:
             self._post(outcome if isinstance(outcome, Changed) else Finished(TWO_CARDS))
-            self._wait_until_empty(card)
+            self._wait_until_empty()
             self._post(Gone())
             return
         if isinstance(outcome, Garbled):
@@ -245,10 +277,20 @@ class Poller:
                 self._renew_session(card)
             self._pause(PRESENCE_EVERY_S)
 
-    def _wait_until_empty(self, card: FoundCard) -> None:
+    def _wait_until_empty(self) -> None:
         """Whichever card it is now: nobody has chosen it to pay."""
-        while not self._stopping and self._departure(card) != Torn():
+        while not self._stopping and self._occupied():
             self._pause(PRESENCE_EVERY_S)
+
+    def _occupied(self) -> bool:
+        """Whether anything answers, be it damaged."""
+        for _ in range(EMPTY_LOOKS):
+            try:
+                if self._call(self._driver.look_again) is not None:
+                    return True
+            except CardGarbledError:
+                return True
+        return False
 
     def _still_answers(self) -> bool:
         try:

@@ -61,6 +61,7 @@ class Reader:
         self.stuck = asyncio.Event()
         """Set when nothing but a new process can help: a driver's calls hang for ever."""
         self._armed = False
+        self._by_itself = False
         self._void = False
         self._sensed = 0
         self._poller: Poller | None = None
@@ -84,11 +85,12 @@ class Reader:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, CLOSE_LIMIT_S)
 
-    def arm(self) -> None:
-        """Let one card be read."""
-        self._armed = True
+    def arm(self, *, by_itself: bool = False) -> None:
+        """Let one card be read. With `by_itself` nobody has asked for this sale, so that a card
+        which was put back after its own read has to leave first."""
+        self._armed, self._by_itself = True, by_itself
         if self._poller is not None:
-            self._poller.permit(self._sensed)
+            self._poller.permit(self._sensed, by_itself=by_itself)
 
     def disarm(self) -> None:
         """Let none be read. A card that is being read already is still reported."""
@@ -150,7 +152,7 @@ class Reader:
         poller = Poller(driver, post, self._charge)
         self._poller, self._sensed, self._void = poller, 0, False
         if self._armed:
-            self.arm()
+            self.arm(by_itself=self._by_itself)
         thread = threading.Thread(target=run, name="reader", daemon=True)
         thread.start()
         self._thread = thread

@@ -61,7 +61,7 @@ class Counter:
         )
         self.armed: list[bool] = []
 
-    def arm(self) -> None:
+    def arm(self, *, by_itself: bool) -> None:
         self.armed.append(True)
 
     def disarm(self) -> None:

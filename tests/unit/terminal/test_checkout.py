@@ -20,6 +20,7 @@ from taprail_terminal.sale import (
     Arm,
     Ask,
     Cancel,
+    CardLies,
     CardRead,
     CardRejected,
     CardRemoved,
@@ -63,6 +64,7 @@ EVENTS: dict[str, Event] = {
     "torn": CardTorn("too early"),
     "unrd": CardUnreadable("noise"),
     "rej": CardRejected("a bank card"),
+    "lies": CardLies(),
     "gone": CardRemoved(),
     "nost": NotSent("r1", "disk"),
     "yes": YES,
@@ -83,19 +85,19 @@ EVENTS: dict[str, Event] = {
 # The product of a till's phases and all events: the phase after it, "=" when it stays, "-" when it
 # cannot happen. Written by hand, not derived from the table under test.
 GRID = """
-               arm  canc card read torn unrd rej  gone nost yes  no   late stld time lost back undo redo rpin pin  left type
-idle           RDY  -    -    -    -    -    -    =    =    =    =    APP  =    =    OOS  =    DEC  SET  -    -    -    =
-ready          -    IDL  RDG  -    -    -    -    =    =    =    =    APP  =    =    OOS  =    DEC  SET  -    -    -    -
-reading        -    -    -    WAI  TRY  TRY  REF  =    =    =    =    =    =    =    OOS  =    =    =    PIN  -    -    -
-pin            -    IDL  -    -    -    -    -    =    =    =    =    =    =    TRY  =    =    =    =    -    WAI  TRY  =
-waiting        -    -    -    -    -    -    -    =    TRY  APP  DEC  =    =    UNK  =    =    =    =    -    -    -    =
-approved       RDY  IDL  -    -    -    -    -    =    =    =    =    =    SET  IDL  =    =    =    =    -    -    -    IDL
-settled        RDY  IDL  -    -    -    -    -    =    =    =    =    =    =    IDL  =    =    =    =    -    -    -    IDL
-declined       RDY  IDL  -    -    -    -    -    =    =    =    =    =    =    IDL  =    =    =    =    -    -    -    IDL
-unknown        RDY  -    -    -    -    -    -    =    DEC  APP  DEC  =    =    =    =    =    =    =    -    -    -    =
-try_again      -    IDL  RDG  -    -    -    -    =    =    =    =    =    =    RDY  =    =    =    =    -    -    -    -
-card_refused   -    IDL  RDG  -    -    -    -    =    =    =    =    =    =    RDY  =    =    =    =    -    -    -    -
-out_of_service -    =    -    -    -    -    -    =    =    =    =    APP  =    =    =    IDL  DEC  SET  -    -    -    =
+               arm  canc card read torn unrd rej  lies gone nost yes  no   late stld time lost back undo redo rpin pin  left type
+idle           RDY  -    -    -    -    -    -    =    =    =    =    =    APP  =    =    OOS  =    DEC  SET  -    -    -    =
+ready          -    IDL  RDG  -    -    -    -    =    =    =    =    =    APP  =    =    OOS  =    DEC  SET  -    -    -    -
+reading        -    -    -    WAI  TRY  TRY  REF  =    =    =    =    =    =    =    =    OOS  =    =    =    PIN  -    -    -
+pin            -    IDL  -    -    -    -    -    =    =    =    =    =    =    =    TRY  =    =    =    =    -    WAI  TRY  =
+waiting        -    -    -    -    -    -    -    =    =    TRY  APP  DEC  =    =    UNK  =    =    =    =    -    -    -    =
+approved       RDY  IDL  -    -    -    -    -    =    =    =    =    =    =    SET  IDL  =    =    =    =    -    -    -    IDL
+settled        RDY  IDL  -    -    -    -    -    =    =    =    =    =    =    =    IDL  =    =    =    =    -    -    -    IDL
+declined       RDY  IDL  -    -    -    -    -    =    =    =    =    =    =    =    IDL  =    =    =    =    -    -    -    IDL
+unknown        RDY  -    -    -    -    -    -    =    =    DEC  APP  DEC  =    =    =    =    =    =    =    -    -    -    =
+try_again      -    IDL  RDG  -    -    -    -    =    =    =    =    =    =    =    RDY  =    =    =    =    -    -    -    -
+card_refused   -    IDL  RDG  -    -    -    -    =    =    =    =    =    =    =    RDY  =    =    =    =    -    -    -    -
+out_of_service -    =    -    -    -    -    -    =    =    =    =    =    APP  =    =    =    IDL  DEC  SET  -    -    -    =
 """  # noqa: E501
 SHORT = {
     "IDL": Phase.IDLE,

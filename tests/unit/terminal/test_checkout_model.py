@@ -19,6 +19,7 @@ from taprail_terminal.sale import (
     Arm,
     Ask,
     Cancel,
+    CardLies,
     CardRead,
     CardRejected,
     CardRemoved,
@@ -62,6 +63,7 @@ EVENTS: tuple[Event, ...] = (
     CardTorn("torn"),
     CardUnreadable("noise"),
     CardRejected("a bank card"),
+    CardLies(),
     CardRemoved(),
     NotSent("r1", "disk"),
     *(Result(name, approved) for name in ("r1", "r0") for approved in (True, False)),
@@ -154,8 +156,10 @@ def test_the_reader_is_told_each_change_and_never_armed_on_a_card_that_it_reads(
     fixed_units: int | None,
 ) -> None:
     for before, event, after, effects in _walked(fixed_units):
-        told = [effect.armed for effect in effects if isinstance(effect, SetReader)]
-        assert told == ([after.armed] if before.armed != after.armed else []), event
+        told = [effect for effect in effects if isinstance(effect, SetReader)]
+        by_itself = after.armed and not isinstance(event, Arm)
+        expected = SetReader(after.armed, by_itself)
+        assert told == ([expected] if before.armed != after.armed else []), event
         if after.armed:
             assert after.reader_ok
             assert after.next_units is not None
