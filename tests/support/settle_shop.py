@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from taprail_gateway.ledger.queries import Payment
 from taprail_gateway.settle.chain import Chain
 from taprail_gateway.settle.connect import connect
 from taprail_gateway.settle.engine import Settlement
+from taprail_gateway.settle.judge import PROOF_DEPTH
 from taprail_gateway.settle.live import LiveSettings
 from taprail_gateway.settle.settings import ChainSettings, SettlementSettings
 from taprail_gateway.wakeups import Wakeups
@@ -309,6 +310,32 @@ async def open_shop(
         yield shop
     finally:
         await shop.close()
+
+
+@contextmanager
+def by_hand(shop: Shop) -> Iterator[None]:
+    """On a chain whose blocks, and their base fee, come by the test's hand alone."""
+    shop.chain.node.call("evm_setIntervalMining", 0)
+    yield
+    # Neither is part of the state that the chain goes back to after a test.
+    shop.chain.node.call("evm_setIntervalMining", 1)
+    shop.chain.set_next_block_base_fee(10**9)
+    shop.chain.mine()
+
+
+async def send_all(settlement: Settlement) -> None:
+    """Turn the sender until it has nothing more to do."""
+    while (tick := await settlement.sender.tick()).may_be_more:
+        assert tick.obstacle is None
+    assert tick.obstacle is None
+
+
+async def past_the_proof(shop: Shop, settlement: Settlement) -> None:
+    """Let all that was signed end, and be buried as deep as a proof wants it."""
+    shop.chain.advance_time(601)
+    await settlement.confirmer.tick()
+    shop.chain.mine(PROOF_DEPTH)
+    await settlement.confirmer.tick()
 
 
 def _own_keys(connection: Connection, custody: Custody, registry: Registry) -> Registry:
