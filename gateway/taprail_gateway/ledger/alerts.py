@@ -58,7 +58,7 @@ def raise_alert(
 ) -> bool:
     """Raise an alert; False, and nothing changed, when the like is open already."""
     row = _row(kind, subject, level, text, at_ms, needs_review)
-    return _RAISE.run(connection, row).rowcount == 1
+    return _RAISE.run(connection, row) == 1
 
 
 def raise_alerts(
@@ -80,12 +80,12 @@ def clear_alert(
 ) -> bool:
     """Clear the open alert of this kind about a subject; False when there is none."""
     row = {"at_ms": at_ms, "by": by, "which_kind": kind, "which_subject": subject}
-    return _CLEAR.run(connection, row).rowcount == 1
+    return _CLEAR.run(connection, row) == 1
 
 
 def clear_alerts(connection: Connection, kind: str, subjects: Sequence[str], at_ms: int) -> None:
     """The same for many subjects. When nothing of the kind is open, it asks for that alone."""
-    if not subjects or not _ANY_OPEN.run(connection, {"which_kind": kind}).scalar():
+    if not subjects or not _ANY_OPEN.value(connection, {"which_kind": kind}):
         return
     same = {"at_ms": at_ms, "by": CURED, "which_kind": kind}
     _CLEAR.run_each(connection, [{**same, "which_subject": each} for each in subjects])

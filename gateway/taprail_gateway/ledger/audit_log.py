@@ -84,10 +84,10 @@ def end(connection: Connection, chain: str) -> tuple[int, str]:
 
     A chain's first link goes on from the newest link of all, so that no older chain can vanish.
     """
-    found = list(_END.run(connection, {"which": chain}).all())
+    found = _END.rows(connection, {"which": chain})
     if not found:
-        return 0, _NEWEST.run(connection, {}).scalar() or ""
-    last, digest = tuple(found[0])
+        return 0, _NEWEST.value(connection, {}) or ""
+    last, digest = found[0]
     return last + 1, digest
 
 

@@ -83,12 +83,12 @@ def enqueue(connection: Connection, payment_id: str, rate: Fraction, at_ms: int)
 
     Nothing happens when it is queued already, when it comes to less than a unit, or for a refund.
     """
-    paid = _PAID.run(connection, {"which": payment_id}).one()
-    if paid.spend_day == NO_DAY:
+    ((payer, paid_units, spend_day),) = _PAID.rows(connection, {"which": payment_id})
+    if spend_day == NO_DAY:
         return
-    units = paid.amount_units * rate.numerator // rate.denominator
+    units = paid_units * rate.numerator // rate.denominator
     if units > 0:
-        row = {"payment": payment_id, "to": paid.payer, "units": units, "at_ms": at_ms}
+        row = {"payment": payment_id, "to": payer, "units": units, "at_ms": at_ms}
         _ENQUEUE.run(connection, row)
 
 

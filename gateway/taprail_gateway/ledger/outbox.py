@@ -100,7 +100,7 @@ def follow(
 
 def kinds_of(connection: Connection, state: PaymentState) -> list[str]:
     """Which kinds are told of a state."""
-    return str(_KINDS.run(connection, {"which": _META + state}).scalar() or "").split()
+    return str(_KINDS.value(connection, {"which": _META + state}) or "").split()
 
 
 def _write(insert_: Insert) -> Insert:

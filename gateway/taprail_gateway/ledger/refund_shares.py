@@ -28,7 +28,7 @@ def reserve(connection: Connection, sale_id: str, paid_units: int, amount_units:
     """Promise a part of a sale; False, and nothing promised, beyond what was paid."""
     row = {"sale": sale_id, "paid": paid_units, "units": amount_units}
     # A sale's first row has nothing to conflict with, so no guard of the update looks at it.
-    return amount_units <= paid_units and _RESERVE.run(connection, row).rowcount == 1
+    return amount_units <= paid_units and _RESERVE.run(connection, row) == 1
 
 
 def refunded_units(connection: Connection, sale_id: str) -> int:

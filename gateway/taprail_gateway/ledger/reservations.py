@@ -119,7 +119,7 @@ def _row(spend: Spend) -> dict[str, Any]:
 
 
 def _did(connection: Connection, statement: Prepared, row: dict[str, Any]) -> bool:
-    return statement.run(connection, row).rowcount == 1
+    return statement.run(connection, row) == 1
 
 
 def _each_one(
