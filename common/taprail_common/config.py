@@ -36,13 +36,18 @@ def load_settings(
     *,
     environment: Mapping[str, str] | None = None,
     flags: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> S:
     """Read, overlay and check; raises OperatorError (no file) or ConfigError (all problems).
 
     `flags` maps dotted keys ("gateway.port") to values; None means that the flag was not given.
+    `defaults` are of the same form, and stand where nothing else says anything.
     Relative paths inside the file are left as they are: see `resolve`.
     """
-    tree = _read(path)
+    tree: dict[str, Any] = {}
+    for key, value in (defaults or {}).items():
+        _put(tree, key.split("."), value)
+    tree = _over(tree, _read(path))
     for name, text in (os.environ if environment is None else environment).items():
         if name.startswith(ENVIRONMENT_PREFIX):
             _put(tree, name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"), text)
@@ -71,6 +76,14 @@ def _read(path: Path) -> dict[str, Any]:
         raise OperatorError(f"configuration {path} cannot be read ({exc.strerror})") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ConfigError(str(path), [f"is not TOML ({exc})"]) from exc
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = {**below, **above}
+    for name in below.keys() & above.keys():
+        if isinstance(below[name], dict) and isinstance(above[name], dict):
+            merged[name] = _over(below[name], above[name])
+    return merged
 
 
 def _put(tree: dict[str, Any], keys: list[str], value: object) -> None:

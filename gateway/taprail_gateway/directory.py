@@ -1,6 +1,6 @@
 """Who may speak to the gateway: terminals' public keys and users' roles, cached.
 
-A terminal's key belongs to its id for life, so it is cached for good. Whether a terminal was
+A terminal's key changes seldom, and is remembered for seconds. Whether a terminal was
 revoked, or a card or its owner frozen, is decided in the commit that accepts a payment. A user is
 remembered for an instant only: whoever was frozen, here or in another process, is shut out of all
 else that soon. Somebody unknown is looked up every time: whoever was added a moment ago is known at
@@ -34,6 +34,10 @@ _KEY: Final = select(schema.terminals.c.public_key).where(
 )
 _u: Final = schema.users.c
 _USER: Final = select(_u.role, _u.frozen_at_ms).where(_u.id == bindparam("user_id"))
+
+KEY_GOOD_FOR_S: Final = 2.0
+"""How long a terminal's key is remembered: one read in two seconds for a busy terminal, and as long
+as that until the key of a device that was replaced is nobody's any more."""
 
 USER_GOOD_FOR_S: Final = 0.5
 """How long a user is remembered: two reads a second for one who asks without end, and as long as
@@ -75,7 +79,7 @@ class Directory:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._clock = ledger.clock
-        self._keys: Remembered[VerifyKey] = Remembered(_CACHED)
+        self._keys: Remembered[tuple[VerifyKey, float]] = Remembered(_CACHED)
         self._users: Remembered[tuple[User, float]] = Remembered(_CACHED)
 
     @property
@@ -85,13 +89,20 @@ class Directory:
 
     async def terminal_key(self, terminal_id: str) -> VerifyKey | None:
         """The key that this terminal signs with, revoked or not; None for no such terminal."""
-        key = self._keys.get(terminal_id)
-        if key is not None:
-            return key
+        now_s = self._clock.monotonic_s()
+        found = self._keys.get(terminal_id)
+        if found is not None and now_s - found[1] < KEY_GOOD_FOR_S:
+            return found[0]
         text = await self._ledger.read(
             lambda connection: connection.scalar(_KEY, {"terminal_id": terminal_id})
         )
-        return None if text is None else self._keys.put(terminal_id, parse_public_key(text))
+        if text is None:
+            return None
+        return self._keys.put(terminal_id, (parse_public_key(text), now_s))[0]
+
+    def forget_terminal(self, terminal_id: str) -> None:
+        """Look its key up at its next request: it has another one."""
+        self._keys.drop(terminal_id)
 
     async def bearer(self, claims: Claims) -> User | None:
         """Whom a token names, with what both it and the role allow; None for no such user."""

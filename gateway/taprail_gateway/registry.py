@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from sqlalchemy import Connection, Table, insert, select, update
+from sqlalchemy import Connection, Table, delete, insert, select, update
 
 from taprail_common import sun
 from taprail_common.errors import InputError, OperatorError
@@ -24,6 +24,7 @@ from taprail_gateway import issuer
 from taprail_gateway.authorize import Profile
 from taprail_gateway.custody import Custody
 from taprail_gateway.ledger import schema
+from taprail_gateway.ledger.schema_pairing import terminal_next_keys
 from taprail_gateway.proofs import account_bytes
 
 DEFAULT_SINGLE_LIMIT_UNITS: Final = 500_000
@@ -139,7 +140,7 @@ def add_terminal(
     *,
     name: str = "",
 ) -> None:
-    """Add a terminal of a merchant; its key (64 hex digits) belongs to this id for life."""
+    """Add a terminal of a merchant; its key is 64 hex digits."""
     check_identifier("terminal", terminal_id)
     require(connection, schema.merchants, "merchant", merchant_id)
     row = {
@@ -151,6 +152,26 @@ def add_terminal(
         "created_at_ms": now_ms,
     }
     _add(connection, schema.terminals, "terminal", row)
+
+
+def pair_terminal(
+    connection: Connection,
+    terminal_id: str,
+    merchant_id: str,
+    public_key: str,
+    name: str,
+    now_ms: int,
+) -> None:
+    """Add a terminal, or give one that is there to another device: only its key is good then."""
+    values = {"public_key": public_key, "name": _name(name), "status": "active"}
+    connection.execute(
+        delete(terminal_next_keys).where(terminal_next_keys.c.terminal_id == terminal_id)
+    )
+    changed = connection.execute(
+        update(schema.terminals).where(schema.terminals.c.id == terminal_id).values(values)
+    )
+    if changed.rowcount == 0:
+        add_terminal(connection, terminal_id, merchant_id, public_key, now_ms, name=name)
 
 
 def set_merchant_status(connection: Connection, merchant_id: str, status: str) -> None:

@@ -6,6 +6,7 @@ on the command line wins over the configuration file.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -20,7 +21,7 @@ from rich.console import Console
 from taprail_common.errors import OperatorError
 from taprail_common.logs import configure_logs
 from taprail_common.service import SERVICE_MANAGER
-from taprail_terminal.config import TerminalConfig, load_config
+from taprail_terminal.config import TerminalConfig, load_config, place_of
 from taprail_terminal.identity import Identity
 
 app = typer.Typer(
@@ -90,6 +91,28 @@ def init(config: ConfigFile, as_json: AsJson = False) -> None:
         "terminalId": identity.terminal_id,
         "publicKey": identity.public_key,
         "fingerprint": identity.fingerprint,
+    }
+    _print(facts, as_json=as_json)
+
+
+@app.command()
+def pair(
+    config: ConfigFile,
+    code: Annotated[str, typer.Argument(help="As `taprail admin terminal pair` shows it.")],
+    gateway_url: Annotated[
+        str | None, typer.Option(help="The gateway's address.", envvar="TAPRAIL_GATEWAY_URL")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make this device a terminal of a gateway. Compare both fingerprints with the operator's."""
+    from taprail_terminal.pairing import pair as pair_device
+
+    answer = asyncio.run(pair_device(place_of(config, gateway_url), code))
+    facts = {
+        "terminalId": answer.terminal_id,
+        "merchantId": answer.merchant_id,
+        "fingerprint": answer.fingerprint,
+        "gatewayFingerprint": answer.gateway_fingerprint,
     }
     _print(facts, as_json=as_json)
 

@@ -13,6 +13,9 @@ fixed_amount = "2.50"
 
 [reader]
 port = "/dev/serial0"
+
+`id`, `merchant_id`, `currency`, `decimals` and `gateway_public_key` come from pairing where the
+file leaves them out.
 """
 
 from __future__ import annotations
@@ -24,15 +27,24 @@ from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from nacl.signing import VerifyKey
-from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+)
 
 from taprail_common.config import Settings, load_settings, resolve
-from taprail_common.errors import InputError, OperatorError
+from taprail_common.errors import ConfigError, InputError, OperatorError
 from taprail_common.ids import IDENTIFIER_PATTERN
 from taprail_common.money import MAX_DECIMALS, parse_amount
 from taprail_common.signing import parse_public_key
 from taprail_terminal.feedback.drivers import DISPLAY_NAMES, SIGNALS_NAMES
 from taprail_terminal.feedback.messages import Language
+from taprail_terminal.paired import Place, kept, settings_of
 from taprail_terminal.readers import DRIVER_NAMES
 
 CONTROL_SOCKET: Final = "control.sock"
@@ -225,9 +237,50 @@ class TerminalConfig(Settings):
         return self.terminal.state_dir / CONTROL_SOCKET
 
 
+class _Somewhere(BaseModel):
+    """Where a terminal's state is and whom it asks, before it knows who it is."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    state_dir: Path
+    key_file: Path | None = None
+    gateway_url: str = ""
+
+
+class _Unpaired(Settings):
+    """As much of the file as pairing needs."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    terminal: _Somewhere
+
+
+def place_of(path: Path, gateway_url: str | None = None) -> Place:
+    """Where pairing puts what it gives, whether or not the rest of the file is complete."""
+    flags = {"terminal.gateway_url": gateway_url}
+    table = load_settings(_Unpaired, path, flags=flags).terminal
+    state_dir = resolve(path, table.state_dir)
+    key_file = state_dir / "device.key" if table.key_file is None else resolve(path, table.key_file)
+    if urlsplit(table.gateway_url).scheme not in {"http", "https"}:
+        raise OperatorError(
+            "no gateway is named", fix="give --gateway-url, or set [terminal] gateway_url"
+        )
+    return Place(table.gateway_url.rstrip("/"), state_dir, key_file)
+
+
+def _from_pairing(path: Path) -> dict[str, Any]:
+    """What pairing said, where the file and the environment leave it out."""
+    try:
+        folder = load_settings(_Unpaired, path).terminal.state_dir
+    except ConfigError:
+        return {}  # all that is wrong with the file is told together, by its own name
+    answer = kept(resolve(path, folder))
+    return {} if answer is None else settings_of(answer)
+
+
 def load_config(path: Path, *, flags: dict[str, Any] | None = None) -> TerminalConfig:
     """Read and check the configuration. Raises ConfigError with all problems, or OperatorError."""
-    config = load_settings(TerminalConfig, path, flags=flags)
+    config = load_settings(TerminalConfig, path, flags=flags, defaults=_from_pairing(path))
     table = config.terminal
     absolute: dict[str, object] = {"state_dir": resolve(path, table.state_dir)}
     if table.key_file is not None:

@@ -18,6 +18,7 @@ from taprail_gateway.admin import (
     history,
     keys,
     lanes,
+    pairing,
     payments,
     people,
     queue,
@@ -38,6 +39,7 @@ app: Final = typer.Typer(
 )
 setup.register(app)
 app.command()(history.history)
+pairing.register(people.terminals)
 refunds.register(payments.payments, people.merchants)
 for name, group in (
     ("user", people.users),

@@ -48,6 +48,8 @@ class Services:
     pins: PinDesk
     rates: RateLimits
     explorer_url: str | None = None
+    tls_pins: tuple[str, ...] = ()
+    """SHA-256 of the certificates that this gateway shows itself, now and next."""
     not_ready: Callable[[], list[str]] = list
 
     @property
@@ -83,6 +85,7 @@ class Sockets(Protocol):
 
     def presence(self) -> Presence: ...
     def told(self) -> Told: ...
+    def shut_out(self, whose: str, why: str) -> None: ...
 
 
 SERVICES: Final = web.AppKey("services", Services)

@@ -44,6 +44,7 @@ class Kind(StrEnum):
     PAYMENT = "payment"
     TERMINAL_PAYMENT = "terminal_payment"
     OTHER = "other"
+    PAIRING = "pairing"
 
 
 class LimitSettings(Settings):
@@ -55,9 +56,11 @@ class LimitSettings(Settings):
     """Payments of a terminal, which after an outage brings in at once what it took meanwhile."""
     other: Limit = "50/second; 1200/minute"
     """All else, together."""
+    pairing: Limit = "5/minute; 60/hour"
+    """Tries to pair a terminal, from one address."""
 
 
-UNLIMITED: Final = LimitSettings(process_async="", terminal_payments="", other="")
+UNLIMITED: Final = LimitSettings(process_async="", terminal_payments="", other="", pairing="")
 
 
 class RateLimits:
@@ -71,6 +74,7 @@ class RateLimits:
             Kind.PAYMENT: _items(settings.process_async),
             Kind.TERMINAL_PAYMENT: _items(settings.terminal_payments),
             Kind.OTHER: _items(settings.other),
+            Kind.PAIRING: _items(settings.pairing),
         }
 
     def take(self, who: str, kind: Kind) -> None:

@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 
 from taprail_common.payment_state import HOLDING, PaymentState
+from taprail_gateway.ledger import schema_pairing as _pairing  # noqa: F401 - its tables are ours
 from taprail_gateway.ledger.schema_base import (
     Address,
     Hash,
@@ -102,7 +103,7 @@ __all__ = [
     "webhook_endpoints",
 ]
 
-VERSION: Final = "0013"
+VERSION: Final = "0017"
 """Of this schema: the newest in `migrations/versions`, which a test compares."""
 
 meta: Final = Table(
