@@ -36,6 +36,7 @@ class Domain(Enum):
     QUERY = b"taprail/query/v1\n"
     ANSWER = b"taprail/answer/v1\n"
     AUDIT = b"taprail/audit/v1\n"
+    NEXT_KEY = b"taprail/next-key/v1\n"
 
 
 def sign(key: SigningKey, domain: Domain, body: bytes, *, about: bytes = b"") -> str:

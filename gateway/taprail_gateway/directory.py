@@ -15,23 +15,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
-from nacl.signing import VerifyKey
 from sqlalchemy import bindparam, select
 
-from taprail_common.signing import parse_public_key
+from taprail_common.errors import SignatureError
+from taprail_common.signing import Domain, verify
+from taprail_gateway import terminal_keys
 from taprail_gateway.ledger import schema
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.remembered import CacheUse, Remembered
+from taprail_gateway.terminal_keys import TerminalKeys
 from taprail_gateway.tokens import Claims, Scope
 
 _CACHED: Final = 10_000
 """Entries of each kind; well under 10 MB, and more terminals than one gateway serves."""
 
-_KEY: Final = select(schema.terminals.c.public_key).where(
-    schema.terminals.c.id == bindparam("terminal_id")
-)
 _u: Final = schema.users.c
 _USER: Final = select(_u.role, _u.frozen_at_ms).where(_u.id == bindparam("user_id"))
 
@@ -79,7 +79,7 @@ class Directory:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._clock = ledger.clock
-        self._keys: Remembered[tuple[VerifyKey, float]] = Remembered(_CACHED)
+        self._keys: Remembered[tuple[TerminalKeys, float]] = Remembered(_CACHED)
         self._users: Remembered[tuple[User, float]] = Remembered(_CACHED)
 
     @property
@@ -87,18 +87,52 @@ class Directory:
         """How often the caches helped, by what is in them."""
         return {"terminals": self._keys.use, "users": self._users.use}
 
-    async def terminal_key(self, terminal_id: str) -> VerifyKey | None:
-        """The key that this terminal signs with, revoked or not; None for no such terminal."""
+    async def has_signed(
+        self, terminal_id: str, domain: Domain, signed: bytes, signature: str
+    ) -> bool:
+        """True when this terminal, revoked or not, signed this; False when there is no such
+        terminal. SignatureError otherwise. Its next key is its only one from its first use on."""
+        keys = await self._terminal_keys(terminal_id)
+        if keys is None:
+            return False
+        try:
+            verify(keys.current, domain, signed, signature)
+        except SignatureError:
+            self.forget_terminal(terminal_id)
+            await self._used_another(terminal_id, domain, signed, signature)
+        return True
+
+    async def _used_another(
+        self, terminal_id: str, domain: Domain, signed: bytes, signature: str
+    ) -> None:
+        """It is not by the key that we remember: by one that was announced or changed since?"""
+        keys = await self._terminal_keys(terminal_id)
+        if keys is None:
+            raise SignatureError("the terminal is gone")
+        try:
+            verify(keys.current, domain, signed, signature)
+        except SignatureError:
+            if keys.upcoming is None:
+                raise
+            verify(keys.upcoming, domain, signed, signature)
+        else:
+            return
+        promote = partial(
+            terminal_keys.promote,
+            terminal_id=terminal_id,
+            key=keys.upcoming,
+            now_ms=self._clock.now_ms(),
+        )
+        await self._ledger.write(promote)
+        self.forget_terminal(terminal_id)
+
+    async def _terminal_keys(self, terminal_id: str) -> TerminalKeys | None:
         now_s = self._clock.monotonic_s()
         found = self._keys.get(terminal_id)
         if found is not None and now_s - found[1] < KEY_GOOD_FOR_S:
             return found[0]
-        text = await self._ledger.read(
-            lambda connection: connection.scalar(_KEY, {"terminal_id": terminal_id})
-        )
-        if text is None:
-            return None
-        return self._keys.put(terminal_id, (parse_public_key(text), now_s))[0]
+        keys = await self._ledger.read(partial(terminal_keys.keys_of, terminal_id=terminal_id))
+        return None if keys is None else self._keys.put(terminal_id, (keys, now_s))[0]
 
     def forget_terminal(self, terminal_id: str) -> None:
         """Look its key up at its next request: it has another one."""

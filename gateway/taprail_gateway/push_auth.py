@@ -18,7 +18,7 @@ from sqlalchemy import bindparam, select
 from taprail_common.clock import rfc3339
 from taprail_common.errors import InputError, SignatureError
 from taprail_common.ids import check_identifier
-from taprail_common.signing import Domain, sign, verify
+from taprail_common.signing import Domain, sign
 from taprail_common.wire import CLOCK_SKEW_MS
 from taprail_gateway.api.context import Services
 from taprail_gateway.api.identify import is_fresh
@@ -131,10 +131,9 @@ class PushAuth:
     async def _is_signed(self, terminal_id: str, signed: bytes, signature: str) -> bool:
         try:
             check_identifier("terminalId", terminal_id)
-            key = await self._services.directory.terminal_key(terminal_id)
-            if key is None:
+            has_signed = self._services.directory.has_signed
+            if not await has_signed(terminal_id, Domain.CONNECT, signed, signature):
                 return False
-            verify(key, Domain.CONNECT, signed, signature)
         except (InputError, SignatureError):
             return False
         status = await self._services.ledger.read(

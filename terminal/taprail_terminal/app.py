@@ -23,7 +23,7 @@ from taprail_common.errors import OperatorError, PartError, TapRailError
 from taprail_common.money import parse_amount
 from taprail_common.service import SERVICE_MANAGER
 from taprail_common.signing import gateway_id
-from taprail_terminal import keypad_device
+from taprail_terminal import key_rotation, keypad_device
 from taprail_terminal.agent import Agent, Terms
 from taprail_terminal.charge import ChargeMaker
 from taprail_terminal.config import Mode, TerminalConfig
@@ -206,6 +206,7 @@ async def _serve(
         _end_when_stuck(parts, table.verdict_timeout_ms / 1000),
         parts.link.keep_warm(),
         parts.push.run(),
+        key_rotation.watch(parts.link, parts.identity, config.key_file, parts.clock),
     ]
     if SERVICE_MANAGER.watchdog_s is not None:
         work.append(SERVICE_MANAGER.feed(lambda: _is_well(parts)))

@@ -162,6 +162,21 @@ class GatewayLink:
         self.greeting = Greeting(hello, offset_ms, round_trip_ms, received_s)
         return self.greeting
 
+    async def fetch(self, path: str) -> Evidence:
+        """A signed question; the signature of the answer is the caller's to check."""
+        query = self._identity.query("GET", path, self._clock.now_ms())
+        return _evidence(await self._exchange.send("GET", path, headers=query.headers))
+
+    async def tell(self, path: str, body: bytes, domain: Domain) -> bytes:
+        """Post a signed body once; the answer is the gateway's, about this body. Raises LinkError,
+        SignatureError."""
+        headers = self._identity.request_headers(self._identity.sign_body(domain, body))
+        reply = await self._exchange.send("POST", path, body=body, headers=headers)
+        evidence = _evidence(reply)
+        key = self._expected.gateway_key
+        verify(key, Domain.ANSWER, evidence.body, evidence.signature, about=body)
+        return evidence.body
+
     async def keep_warm(self) -> None:
         """Greet now and then, so that a tap finds an open connection. Raises OperatorError."""
         pauses_s = retry_pauses_s()
@@ -182,7 +197,9 @@ class GatewayLink:
             await asyncio.sleep(WARM_EVERY_S)
 
     async def _post(self, row: OutboxRow, on_sent: Callable[[], None] | None) -> Believed:
-        headers = self._identity.request_headers(row.signature)
+        # The key may have changed since it was stored; by the same one it is the same signature.
+        signature = self._identity.sign_request(row.body)
+        headers = self._identity.request_headers(signature)
         reply = await self._exchange.send(
             "POST", PAYMENT_PATH, body=row.body, headers=headers, on_sent=on_sent
         )

@@ -77,9 +77,17 @@ class Identity:
         """What two people compare."""
         return fingerprint(self._key.verify_key)
 
+    def use(self, key: SigningKey) -> None:
+        """Sign with another key from now on."""
+        self._key = key
+
     def sign_request(self, body: bytes) -> str:
         """The signature of a payment request's exact bytes."""
         return sign(self._key, Domain.PAYMENT_REQUEST, body)
+
+    def sign_body(self, domain: Domain, body: bytes) -> str:
+        """The signature of other bytes of this terminal's, for one purpose."""
+        return sign(self._key, domain, body)
 
     def request_headers(self, signature: str) -> dict[str, str]:
         """What goes with a request's bytes."""

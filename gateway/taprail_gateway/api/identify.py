@@ -9,7 +9,7 @@ from aiohttp import web
 
 from taprail_common.errors import SignatureError
 from taprail_common.ids import check_identifier
-from taprail_common.signing import Domain, verify
+from taprail_common.signing import Domain
 from taprail_common.wire import (
     CLOCK_SKEW_MS,
     SIGNATURE_HEADER,
@@ -40,12 +40,12 @@ def is_terminal(request: web.Request) -> bool:
     return TERMINAL_HEADER in request.headers
 
 
-async def signed_body(request: web.Request, body: bytes) -> tuple[str, str]:
+async def signed_body(
+    request: web.Request, body: bytes, domain: Domain = Domain.PAYMENT_REQUEST
+) -> tuple[str, str]:
     """The terminal that signed this body, and its signature; raises HttpError (401)."""
     terminal_id = request.headers[TERMINAL_HEADER]
-    signature = await _check(
-        request.app[SERVICES], request, terminal_id, Domain.PAYMENT_REQUEST, body
-    )
+    signature = await _check(request.app[SERVICES], request, terminal_id, domain, body)
     return terminal_id, signature
 
 
@@ -105,11 +105,9 @@ async def _check(
     if signature is None:
         raise unauthenticated("signature_missing", "a signature is missing", SIGNATURE_HEADER)
     check_identifier(TERMINAL_HEADER, terminal_id)
-    key = await services.directory.terminal_key(terminal_id)
-    if key is None:
-        raise unauthenticated("terminal_unknown", "no such terminal", TERMINAL_HEADER)
     try:
-        verify(key, domain, signed, signature)
+        if not await services.directory.has_signed(terminal_id, domain, signed, signature):
+            raise unauthenticated("terminal_unknown", "no such terminal", TERMINAL_HEADER)
     except SignatureError as exc:
         raise unauthenticated("bad_signature", exc.message, SIGNATURE_HEADER) from exc
     _count(request, terminal_id, Kind.TERMINAL_PAYMENT)

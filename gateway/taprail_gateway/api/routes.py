@@ -22,6 +22,7 @@ from taprail_gateway.api import (
     people,
     queues,
     refunds,
+    terminal_keys,
     terminals,
     webhooks,
 )
@@ -54,6 +55,7 @@ ROUTES: Final[tuple[Route[Any, Any] | Plain, ...]] = (
     *cards.ROUTES,
     *terminals.ROUTES,
     *pairing.ROUTES,
+    *terminal_keys.ROUTES,
     *charges.ROUTES,
     *people.ROUTES,
     *webhooks.ROUTES,
