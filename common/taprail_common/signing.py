@@ -37,6 +37,7 @@ class Domain(Enum):
     ANSWER = b"taprail/answer/v1\n"
     AUDIT = b"taprail/audit/v1\n"
     NEXT_KEY = b"taprail/next-key/v1\n"
+    SUCCESSION = b"taprail/succession/v1\n"
 
 
 def sign(key: SigningKey, domain: Domain, body: bytes, *, about: bytes = b"") -> str:

@@ -48,6 +48,7 @@ from taprail_gateway.settle.engine import Settlement
 from taprail_gateway.settle.live import LiveSettings, QueueMode
 from taprail_gateway.settle.reward_check import check_once
 from taprail_gateway.tokens import Tokens
+from taprail_gateway.verdict_keys import former_keys
 from taprail_gateway.wakeups import Wakeups
 
 _DRAIN_S: Final = 5.0
@@ -286,7 +287,11 @@ def _services(
         live=live,
         custody=custody,
         pins=PinDesk(
-            ledger, key, Pepper(settings.pin_pepper_file), settings.gateway.pin_above_units
+            ledger,
+            key,
+            Pepper(settings.pin_pepper_file),
+            settings.gateway.pin_above_units,
+            former_keys(settings.key_file)[:1],
         ),
         rates=RateLimits(settings.limits),
         token_domain=TokenDomain(token.name, token.version, token.chain_id, token.address),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -52,8 +52,8 @@ class AuditReport:
             self.more += 1
 
 
-def check_audit(connection: Connection, key: VerifyKey) -> AuditReport:
-    """Look at all of the log; `key` is the gateway's."""
+def check_audit(connection: Connection, *keys: VerifyKey) -> AuditReport:
+    """Look at all of the log; `keys` are the gateway's, the one of today and those of before."""
     report = AuditReport()
     began: dict[str, Link] = {}
     digests: set[str] = set()
@@ -63,7 +63,7 @@ def check_audit(connection: Connection, key: VerifyKey) -> AuditReport:
         if before is None or before.chain != link.chain:
             began[link.chain] = link
             before = None
-        for problem in (*_own(link, key), *_place(link, before), *_verdicts(connection, link)):
+        for problem in (*_own(link, keys), *_place(link, before), *_verdicts(connection, link)):
             report.found(f"{name} {problem}")
         digests.add(link.digest)
         report.links += 1
@@ -75,14 +75,20 @@ def check_audit(connection: Connection, key: VerifyKey) -> AuditReport:
     return report
 
 
-def _own(link: Link, key: VerifyKey) -> Iterator[str]:
+def _own(link: Link, keys: Sequence[VerifyKey]) -> Iterator[str]:
     """What is wrong with a link by itself."""
     if audit.digest_of(link) != link.digest:
         yield "is not what its digest says: it was changed"
+    if not any(_has_signed(key, link) for key in keys):
+        yield "has a digest that this gateway has not signed"
+
+
+def _has_signed(key: VerifyKey, link: Link) -> bool:
     try:
         audit.check_signature(key, link)
     except SignatureError:
-        yield "has a digest that this gateway has not signed"
+        return False
+    return True
 
 
 def _place(link: Link, before: Link | None) -> Iterator[str]:

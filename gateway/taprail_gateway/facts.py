@@ -1,7 +1,8 @@
 """What a ledger is for: one chain, one token, one gateway key, noted in it for good.
 
 A ledger that is opened with another token would take one currency's balances for another's, and
-terminals that are paired with a key trust no other. So a mismatch is refused at start.
+terminals that are paired with a key trust no other, unless that one has named it as its successor.
+So a mismatch is refused at start.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, insert, update
 
 from taprail_common.errors import OperatorError
+from taprail_gateway import verdict_keys
 from taprail_gateway.ledger import queries, schema
 
 _WORDS: Final = {
@@ -39,13 +41,21 @@ def claim(connection: Connection, facts: LedgerFacts) -> None:
     stored = queries.facts(connection)
     for name, value in asdict(facts).items():
         text = str(value)
-        if stored.get(name, text) != text:
+        before = stored.get(name, text)
+        if name == "gateway_key" and verdict_keys.has_followed(connection, before, text):
+            _change(connection, name, text)
+        elif before != text:
             raise OperatorError(
                 f"this ledger belongs to {_WORDS[name]} {stored[name]}, not {text}",
                 fix="use its own configuration and keys, or another database",
             )
         if name not in stored:
             connection.execute(insert(schema.meta).values(key=name, value=text))
+
+
+def _change(connection: Connection, name: str, text: str) -> None:
+    meta = schema.meta
+    connection.execute(update(meta).where(meta.c.key == name).values(value=text))
 
 
 def known(connection: Connection) -> LedgerFacts | None:

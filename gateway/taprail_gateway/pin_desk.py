@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import hmac
 import secrets
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -109,10 +110,15 @@ class PinDesk:
     before they send; None: only when a card wants it."""
 
     def __init__(
-        self, ledger: Ledger, key: SigningKey, pepper: Pepper, ask_above_units: int | None = None
+        self,
+        ledger: Ledger,
+        key: SigningKey,
+        pepper: Pepper,
+        ask_above_units: int | None = None,
+        former_keys: Sequence[SigningKey] = (),
     ) -> None:
         self._ledger = ledger
-        self._key = key
+        self._keys = (key, *former_keys)
         self._pepper = pepper
         self._threads = ThreadPoolExecutor(
             _THREADS, thread_name_prefix="pins", initializer=cores.roam
@@ -129,11 +135,19 @@ class PinDesk:
         stored = await self._ledger.read(lambda db: card_pins.of_digest(db, digest))
         if stored is None or payment.amount <= stored.above_units:
             return None
-        try:
-            pin = open_pin(self._key, payment.request_id, payment.proof, sealed)
-        except InputError:
+        pin = self._opened(payment, sealed)
+        if pin is None:
             return None
         return PinTried(stored.set_at_ms, await self._looked_at(stored, pin))
+
+    def _opened(self, payment: TerminalPayment, sealed: str) -> str | None:
+        """The PIN; one that was sealed before the gateway's key changed may be on its way yet."""
+        for key in self._keys:
+            try:
+                return open_pin(key, payment.request_id, payment.proof, sealed)
+            except InputError:
+                continue
+        return None
 
     async def _looked_at(self, stored: StoredPin, pin: str) -> bool:
         if self._waiting >= MAX_WAITING:

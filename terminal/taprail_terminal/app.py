@@ -47,6 +47,7 @@ from taprail_terminal.storage import DeviceStore
 from taprail_terminal.tap_log import TapLog
 from taprail_terminal.till import Till
 from taprail_terminal.timeline import Timeline
+from taprail_terminal.trust import follow
 
 LOCK_FILE: Final = "agent.lock"
 
@@ -99,9 +100,12 @@ class _Parts:
                 table.merchant_id,
                 table.currency,
                 table.decimals,
+                config.trusted.former,
+                config.trusted.former_until_ms,
             ),
             identity,
             clock,
+            lambda key: follow(table.state_dir, config.given_key, key, clock.now_ms()),
         )
         terms = Terms(
             table.currency, table.decimals, config.fixed_units, table.verdict_timeout_ms / 1000

@@ -59,6 +59,7 @@ def run(
 
     import_socketio()
     from taprail_terminal.app import ReaderStuckError, main
+    from taprail_terminal.gateway_link import GatewayKeyChangedError
     from taprail_terminal.hardware import hardware_from
 
     flags = {
@@ -70,7 +71,7 @@ def run(
     configure_logs(json=settings.log.json_lines, level=settings.log.level)
     try:
         main(settings, hardware_from(settings), say_ready)
-    except ReaderStuckError:
+    except (ReaderStuckError, GatewayKeyChangedError):
         # The same process id, so that whoever started it need not notice; all threads are new.
         os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - there is no shell in between
 

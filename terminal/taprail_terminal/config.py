@@ -46,6 +46,7 @@ from taprail_terminal.feedback.drivers import DISPLAY_NAMES, SIGNALS_NAMES
 from taprail_terminal.feedback.messages import Language
 from taprail_terminal.paired import Place, kept, settings_of
 from taprail_terminal.readers import DRIVER_NAMES
+from taprail_terminal.trust import Trusted, trusted
 
 CONTROL_SOCKET: Final = "control.sock"
 _MAX_SOCKET_PATH: Final = 107
@@ -196,6 +197,7 @@ class TerminalConfig(Settings):
     console: ConsoleTable = ConsoleTable()
     log: LogTable = LogTable()
     _source: Path | None = PrivateAttr(None)
+    _trusted: Trusted | None = PrivateAttr(None)
 
     @field_validator("keypad")
     @classmethod
@@ -217,8 +219,18 @@ class TerminalConfig(Settings):
         return None if text is None else parse_amount(text, self.terminal.decimals)
 
     @property
-    def gateway_key(self) -> VerifyKey:
+    def given_key(self) -> VerifyKey:
+        """The gateway's key as the file or pairing names it."""
         return parse_public_key(self.terminal.gateway_public_key)
+
+    @property
+    def trusted(self) -> Trusted:
+        """The gateway's key of today, and the one before."""
+        return self._trusted or Trusted(self.given_key)
+
+    @property
+    def gateway_key(self) -> VerifyKey:
+        return self.trusted.current
 
     @property
     def key_file(self) -> Path:
@@ -286,6 +298,7 @@ def load_config(path: Path, *, flags: dict[str, Any] | None = None) -> TerminalC
     if table.key_file is not None:
         absolute["key_file"] = resolve(path, table.key_file)
     config = config.model_copy(update={"terminal": table.model_copy(update=absolute)})
+    config._trusted = trusted(config.terminal.state_dir, config.given_key)
     config._source = path  # a model sets its own private attributes, and this is its maker
     if len(str(config.control_socket).encode()) > _MAX_SOCKET_PATH:
         raise OperatorError(

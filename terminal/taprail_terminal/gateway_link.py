@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from taprail_common.clock import Clock
 from taprail_common.crash import crash
 from taprail_common.errors import InputError, LinkError, OperatorError, SignatureError
 from taprail_common.signing import Domain, gateway_id, verify
+from taprail_common.succession import successor
 from taprail_common.wire import (
     MAX_BODY_BYTES,
     SIGNATURE_HEADER,
@@ -78,6 +80,15 @@ class Expected:
     merchant_id: str
     currency: str
     decimals: int
+    former_key: VerifyKey | None = None
+    """The gateway's key before it changed, which has signed verdicts on requests of then."""
+    former_until_ms: int = 0
+
+
+class GatewayKeyChangedError(LinkError):
+    """The gateway has another key, which the one before has named."""
+
+    code = "gateway_key_changed"
 
 
 def believe(key: VerifyKey, terminal_id: str, row: OutboxRow, evidence: Evidence) -> Verdict:
@@ -101,7 +112,15 @@ def retry_pauses_s() -> Iterator[float]:
 class GatewayLink:
     """One terminal's HTTP connection to its gateway."""
 
-    def __init__(self, expected: Expected, identity: Identity, clock: Clock) -> None:
+    def __init__(
+        self,
+        expected: Expected,
+        identity: Identity,
+        clock: Clock,
+        on_successor: Callable[[VerifyKey], None] | None = None,
+    ) -> None:
+        self._on_successor = on_successor
+        self._doubt = asyncio.Event()
         self._expected = expected
         self._identity = identity
         self._clock = clock
@@ -130,6 +149,8 @@ class GatewayLink:
             try:
                 return await self._post(row, on_sent)
             except (LinkError, SignatureError, InputError) as exc:
+                if isinstance(exc, SignatureError):
+                    self._doubt.set()  # has its key changed?
                 _log.warning("no verdict yet", request=row.request_id, reason=str(exc))
             await self._wait(pause_s)
         raise AssertionError("the pauses never end")
@@ -148,8 +169,7 @@ class GatewayLink:
             evidence = _evidence(
                 await self._exchange.send("GET", HELLO_PATH, headers=query.headers)
             )
-            key = self._expected.gateway_key
-            verify(key, Domain.ANSWER, evidence.body, evidence.signature, about=query.signed)
+            await self._check_key(query.signed, evidence)
             hello = parse(Hello, evidence.body)
         except (SignatureError, InputError) as exc:
             raise LinkError(
@@ -183,6 +203,8 @@ class GatewayLink:
         while True:
             try:
                 greeting = await self.greet()
+            except GatewayKeyChangedError:
+                raise
             except LinkError as exc:
                 if self.reachable or self.greeting is None:
                     _log.warning("gateway out of reach", reason=str(exc))
@@ -194,7 +216,10 @@ class GatewayLink:
                 _log.info("gateway in reach", status=greeting.hello.status, clock_ms=offset_ms)
                 self.hurry()
             self.reachable, pauses_s = True, retry_pauses_s()
-            await asyncio.sleep(WARM_EVERY_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(WARM_EVERY_S):
+                    await self._doubt.wait()
+            self._doubt.clear()
 
     async def _post(self, row: OutboxRow, on_sent: Callable[[], None] | None) -> Believed:
         # The key may have changed since it was stored; by the same one it is the same signature.
@@ -206,8 +231,28 @@ class GatewayLink:
         crash("tap.sent")
         evidence = _evidence(reply)
         terminal_id = self._identity.terminal_id
-        verdict = believe(self._expected.gateway_key, terminal_id, row, evidence)
+        expected = self._expected
+        try:
+            verdict = believe(expected.gateway_key, terminal_id, row, evidence)
+        except SignatureError:
+            if expected.former_key is None or row.stored_at_ms > expected.former_until_ms:
+                raise
+            verdict = believe(expected.former_key, terminal_id, row, evidence)
         return Believed(verdict, evidence)
+
+    async def _check_key(self, asked: bytes, evidence: Evidence) -> None:
+        """Raise SignatureError unless this is the gateway's answer, and GatewayKeyChangedError
+        when it is by the key that the one we know has named, once that is stored."""
+        key, signature = self._expected.gateway_key, evidence.signature
+        try:
+            verify(key, Domain.ANSWER, evidence.body, signature, about=asked)
+        except SignatureError:
+            new = successor(key, parse(Hello, evidence.body).successions)
+            if new == key or self._on_successor is None:
+                raise
+            verify(new, Domain.ANSWER, evidence.body, signature, about=asked)
+            await asyncio.to_thread(self._on_successor, new)
+            raise GatewayKeyChangedError("the gateway's key was followed by another one") from None
 
     async def _wait(self, pause_s: float) -> None:
         try:

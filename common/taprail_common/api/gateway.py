@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from taprail_common.api.base import Time, Told
-from taprail_common.wire import SigningTerms
+from taprail_common.succession import MAX_SUCCESSIONS
+from taprail_common.wire import SignedEnvelope, SigningTerms
 
 
 class Hello(Told):
@@ -22,6 +25,8 @@ class Hello(Told):
     signing: SigningTerms | None = None
     """None from a gateway that takes no cards that sign."""
     pin_above_units: int | None = None
+    successions: Annotated[tuple[SignedEnvelope, ...], Field(max_length=MAX_SUCCESSIONS)] = ()
+    """By which keys this gateway's were followed, each said by the one before."""
 
 
 class Alive(Told):

@@ -27,6 +27,7 @@ from taprail_gateway.admin import (
     settings,
     setup,
     tokens,
+    verdict_keys,
     webhooks,
 )
 from taprail_gateway.admin.session import Session
@@ -48,6 +49,7 @@ for name, group in (
     ("terminal", people.terminals),
     ("card", cards.cards),
     ("key", keys.keys),
+    ("verdict-key", verdict_keys.keys),
     ("payment", payments.payments),
     ("lane", lanes.lanes),
     ("reward", rewards.rewards),

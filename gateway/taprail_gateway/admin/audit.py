@@ -22,6 +22,7 @@ from taprail_gateway.admin.session import Json, Session, session_of
 from taprail_gateway.audit_check import check_audit
 from taprail_gateway.ledger import audit_log
 from taprail_gateway.ledger.audit_log import Decided, Wanted
+from taprail_gateway.verdict_keys import former_keys
 
 audit: Final = typer.Typer(help="The record of all decisions about payments.", no_args_is_help=True)
 
@@ -38,7 +39,8 @@ def verify(context: typer.Context, as_json: Json = False) -> None:
     """Check that no decision was changed, deleted, inserted or moved; exit code 1 when one was."""
     session = session_of(context)
     key = load_key_file(session.settings.key_file, "gateway key").verify_key
-    report = session.read(lambda connection: check_audit(connection, key))
+    before = [each.verify_key for each in former_keys(session.settings.key_file)]
+    report = session.read(lambda connection: check_audit(connection, key, *before))
     if as_json:
         output.print_json({"ok": not report.problems, **asdict(report)})
     else:

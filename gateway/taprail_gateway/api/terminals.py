@@ -13,6 +13,7 @@ from taprail_common.clock import rfc3339
 from taprail_common.eip3009 import TokenDomain
 from taprail_common.signing import Domain, sign
 from taprail_common.wire import SIGNATURE_HEADER, SigningTerms
+from taprail_gateway import verdict_keys
 from taprail_gateway.api.context import SERVICES
 from taprail_gateway.api.identify import signed_query
 from taprail_gateway.api.table import Plain
@@ -46,6 +47,8 @@ async def hello(request: web.Request) -> web.Response:
         "pinAboveUnits": services.pins.ask_above_units,
         "signing": _signing_terms(services.token_domain, payee).model_dump(by_alias=True),
     }
+    told = await services.ledger.read(verdict_keys.told_to_terminals)
+    answer["successions"] = [each.model_dump() for each in told]
     body = json.dumps(answer).encode()
     signature = sign(services.key, Domain.ANSWER, body, about=query.signed)
     return web.Response(
