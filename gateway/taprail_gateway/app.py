@@ -47,6 +47,7 @@ from taprail_gateway.settle.connect import connect
 from taprail_gateway.settle.engine import Settlement
 from taprail_gateway.settle.live import LiveSettings, QueueMode
 from taprail_gateway.settle.reward_check import check_once
+from taprail_gateway.tls import server_context
 from taprail_gateway.tokens import Tokens
 from taprail_gateway.verdict_keys import former_keys
 from taprail_gateway.wakeups import Wakeups
@@ -146,7 +147,7 @@ async def running(settings: GatewaySettings, clock: Clock) -> AsyncIterator[Read
             _listening(settings, services, push) as (host, port),
         ):
             yield Ready(
-                f"http://{_in_url(host)}:{port}",
+                f"{'https' if services.tls_pins else 'http'}://{_in_url(host)}:{port}",
                 host,
                 port,
                 services.gateway_id,
@@ -219,7 +220,11 @@ async def _listening(
         auto_decompress=False,  # `read_body` refuses what is compressed
     )
     await runner.setup()
-    site = web.TCPSite(runner, settings.gateway.host, settings.gateway.port)
+    table = settings.gateway
+    tls = None
+    if table.tls_certificate_file is not None and table.tls_key_file is not None:
+        tls = server_context(table.tls_certificate_file, table.tls_key_file)
+    site = web.TCPSite(runner, table.host, table.port, ssl_context=tls)
     try:
         await _bind(site, settings)
         push.start()
@@ -296,6 +301,7 @@ def _services(
         rates=RateLimits(settings.limits),
         token_domain=TokenDomain(token.name, token.version, token.chain_id, token.address),
         explorer_url=settings.gateway.explorer_url,
+        tls_pins=settings.tls_pins,
     )
 
 

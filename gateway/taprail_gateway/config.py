@@ -32,6 +32,7 @@ from taprail_gateway.ledger.engines import is_server, ledger_url
 from taprail_gateway.push_settings import PushSettings
 from taprail_gateway.settle.reward_settings import RewardSettings
 from taprail_gateway.settle.settings import ChainSettings, SettlementSettings
+from taprail_gateway.tls import pin_of
 from taprail_gateway.tokens import KEY_ID_PATTERN, MAX_KEYS
 
 DEFAULT_PORT: Final = 8440
@@ -58,6 +59,12 @@ class HttpSettings(Settings):
     """The password for `database_url`, when it is not to stand in there."""
     key_file: Path | None = None
     """The Ed25519 key that signs verdicts: what terminals know the gateway by."""
+    tls_certificate_file: Path | None = None
+    """Serve TLS with this certificate; terminals know it by its SHA-256. Unset: plain HTTP, behind
+    a proxy."""
+    tls_key_file: Path | None = None
+    tls_next_certificate_file: Path | None = None
+    """The certificate that takes its place later: told to terminals beforehand."""
     master_key_file: Path | None = None
     """Opens the wallets in custody; best kept on another medium than the database."""
     jwt_secret_file: Path | None = None
@@ -93,6 +100,8 @@ class HttpSettings(Settings):
     def _has_one_database(self) -> Self:
         if self.database is not None and self.database_url is not None:
             raise ValueError("name `database` (a file) or `database_url` (a server), not both")
+        if (self.tls_certificate_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_certificate_file and tls_key_file belong together")
         if self.database_password_file is not None:
             if self.database_url is None:
                 raise ValueError("database_password_file is of no use without a database_url")
@@ -161,6 +170,15 @@ class GatewaySettings(Settings):
         return self.gateway.database or self.gateway.state_dir / "ledger.db"
 
     @property
+    def tls_pins(self) -> tuple[str, ...]:
+        """What terminals know this gateway's certificates by; raises OperatorError."""
+        table = self.gateway
+        if table.tls_certificate_file is None:
+            return ()
+        files = (table.tls_certificate_file, table.tls_next_certificate_file)
+        return tuple(pin_of(file) for file in files if file is not None)
+
+    @property
     def key_file(self) -> Path:
         return self.gateway.key_file or self.gateway.state_dir / "gateway.key"
 
@@ -213,6 +231,7 @@ def _absolute(config_file: Path, settings: HttpSettings) -> HttpSettings:
     names = (
         *("state_dir", "database", "database_password_file"),
         *("key_file", "master_key_file", "jwt_secret_file", "pin_pepper_file"),
+        *("tls_certificate_file", "tls_key_file", "tls_next_certificate_file"),
     )
     paths = {name: getattr(settings, name) for name in names}
     return settings.model_copy(

@@ -47,6 +47,7 @@ from taprail_terminal.storage import DeviceStore
 from taprail_terminal.tap_log import TapLog
 from taprail_terminal.till import Till
 from taprail_terminal.timeline import Timeline
+from taprail_terminal.tls_pins import Pins
 from taprail_terminal.trust import follow
 
 LOCK_FILE: Final = "agent.lock"
@@ -93,6 +94,7 @@ class _Parts:
         self.outbox = Outbox(config.outbox_file)
         self.store = DeviceStore(config.device_file)
         self.taps = TapLog(self.store, self.timeline, clock)
+        pins = Pins(table.state_dir)
         self.link = GatewayLink(
             Expected(
                 table.gateway_url,
@@ -106,6 +108,7 @@ class _Parts:
             identity,
             clock,
             lambda key: follow(table.state_dir, config.given_key, key, clock.now_ms()),
+            pins,
         )
         terms = Terms(
             table.currency, table.decimals, config.fixed_units, table.verdict_timeout_ms / 1000
@@ -139,6 +142,7 @@ class _Parts:
             on_notice=self.payments.on_notice,
             open_requests=self.outbox.unfinished,
             till=self.till,
+            pins=pins,
         )
 
     @classmethod

@@ -18,8 +18,15 @@ import structlog
 from nacl.signing import VerifyKey
 
 from taprail_common.api.gateway import Hello
-from taprail_common.client.exchange import Bounds, Exchange, Reply, pauses_s
+from taprail_common.client.exchange import (
+    Bounds,
+    Exchange,
+    Reply,
+    WrongCertificateError,
+    pauses_s,
+)
 from taprail_common.client.gateway import PAYMENT_PATH
+from taprail_common.client.pins import PinnedCertificates
 from taprail_common.clock import Clock
 from taprail_common.crash import crash
 from taprail_common.errors import InputError, LinkError, OperatorError, SignatureError
@@ -31,8 +38,9 @@ from taprail_common.wire import (
     Verdict,
     parse,
 )
-from taprail_terminal.identity import Identity
+from taprail_terminal.identity import Identity, SignedQuery
 from taprail_terminal.outbox import Evidence, OutboxRow
+from taprail_terminal.tls_pins import Pins
 
 HELLO_PATH: Final = "/api/terminals/hello"
 
@@ -118,13 +126,16 @@ class GatewayLink:
         identity: Identity,
         clock: Clock,
         on_successor: Callable[[VerifyKey], None] | None = None,
+        pins: Pins | None = None,
     ) -> None:
+        self._pins = pins
         self._on_successor = on_successor
         self._doubt = asyncio.Event()
         self._expected = expected
         self._identity = identity
         self._clock = clock
-        self._exchange = Exchange(expected.gateway_url, _BOUNDS)
+        checks = None if pins is None else pins.checks
+        self._exchange = Exchange(expected.gateway_url, _BOUNDS, checks)
         self._hurry = asyncio.Event()
         self.greeting: Greeting | None = None
         """The last one; None until the gateway was reached once."""
@@ -166,9 +177,8 @@ class GatewayLink:
         started_ms, started_s = self._clock.now_ms(), self._clock.monotonic_s()
         query = self._identity.query("GET", HELLO_PATH, started_ms)
         try:
-            evidence = _evidence(
-                await self._exchange.send("GET", HELLO_PATH, headers=query.headers)
-            )
+            reply, shown = await self._say_hello(query)
+            evidence = _evidence(reply)
             await self._check_key(query.signed, evidence)
             hello = parse(Hello, evidence.body)
         except (SignatureError, InputError) as exc:
@@ -179,8 +189,32 @@ class GatewayLink:
         round_trip_ms = round((received_s - started_s) * 1000)
         offset_ms = hello.gateway_time - started_ms - round_trip_ms // 2
         self._check(hello)
+        await self._hear_pins(hello, shown)
         self.greeting = Greeting(hello, offset_ms, round_trip_ms, received_s)
         return self.greeting
+
+    async def _say_hello(self, query: SignedQuery) -> tuple[Reply, str | None]:
+        """The answer to a greeting; and, where the certificate was not known, which one it was.
+        Nothing else is sent to whoever shows that one."""
+        try:
+            return await self._exchange.send("GET", HELLO_PATH, headers=query.headers), None
+        except WrongCertificateError:
+            learning = PinnedCertificates((), learns=True)
+            url = self._expected.gateway_url
+            async with Exchange(url, _BOUNDS, learning) as stranger:
+                reply = await stranger.send("GET", HELLO_PATH, headers=query.headers)
+            return reply, learning.seen
+
+    async def _hear_pins(self, hello: Hello, shown: str | None) -> None:
+        """Know the certificates that the gateway's key has told of. Raises WrongCertificateError
+        when the one that was shown is none of them: then somebody sits between."""
+        if shown is not None and shown not in hello.tls_pins:
+            raise WrongCertificateError(
+                f"whoever answers shows a certificate that is not the gateway's ({shown[:16]}…)",
+                fix="find out who sits between this terminal and its gateway",
+            )
+        if self._pins is not None:
+            await asyncio.to_thread(self._pins.hear, hello.tls_pins)
 
     async def fetch(self, path: str) -> Evidence:
         """A signed question; the signature of the answer is the caller's to check."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from taprail_common.client.exchange import Bounds, Exchange, Reply
+from taprail_common.client.pins import PinnedCertificates
 from taprail_common.errors import LinkError, OperatorError, SignatureError
 from taprail_common.pairing import (
     PAIR_PATH,
@@ -49,10 +50,12 @@ async def pair(place: Place, typed: str) -> PairAnswer:
     )
     asked = asked.model_copy(update={"proof": request_proof(key, asked)})
     body = asked.model_dump_json(by_alias=True, exclude_none=True).encode()
-    async with Exchange(place.gateway_url, _BOUNDS) as exchange:
+    learning = PinnedCertificates((), learns=True)
+    async with Exchange(place.gateway_url, _BOUNDS, learning) as exchange:
         headers = {"Content-Type": "application/json"}
         reply = await exchange.send("POST", PAIR_PATH, body=body, headers=headers)
     answer = _believed(key, asked, reply)
+    _check_certificate(place.gateway_url, answer, learning.seen)
     await asyncio.to_thread(keep, place.state_dir, answer)
     return answer
 
@@ -78,6 +81,17 @@ def _believed(key: bytes, asked: PairRequest, reply: Reply) -> PairAnswer:
     if said != (gateway_id(gateway_key), fingerprint(gateway_key)):
         raise LinkError("the gateway's answer contradicts itself")
     return answer
+
+
+def _check_certificate(url: str, answer: PairAnswer, shown: str | None) -> None:
+    """What the gateway says of its certificates was part of what the code has proved. Where it has
+    none of its own, a proxy speaks TLS, which is checked from the first greeting on."""
+    if not answer.tls_pins or shown in answer.tls_pins:
+        return
+    raise LinkError(
+        f"{url} does not show the gateway's certificate",
+        fix="use the gateway's https address, and find out who is between",
+    )
 
 
 def _reason(reply: Reply) -> str:

@@ -39,6 +39,7 @@ from taprail_terminal.gateway_link import retry_pauses_s
 from taprail_terminal.identity import Identity
 from taprail_terminal.outbox import Evidence, OutboxRow, RequestState
 from taprail_terminal.till import Till
+from taprail_terminal.tls_pins import Pins
 
 SOCKET_PATH: Final = "nfc-ws"
 NOTICE_EVENT: Final = "payment:verdict"
@@ -116,8 +117,10 @@ class PushLink:
         on_notice: OnNotice,
         open_requests: OpenRequests,
         till: Till,
+        pins: Pins | None = None,
     ) -> None:
         self._url = url
+        self._pins = pins
         self._key = gateway_key
         self._identity = identity
         self._clock = clock
@@ -143,7 +146,7 @@ class PushLink:
         while True:
             try:
                 # A session of ours, because the library forgets its own when it is cancelled.
-                async with aiohttp.ClientSession() as session, asyncio.timeout(None) as limit:
+                async with self._session() as session, asyncio.timeout(None) as limit:
                     await self._listen(session, limit)
                 pauses_s = retry_pauses_s()
             except (SocketIOError, TimeoutError, LinkError, OSError) as exc:
@@ -155,6 +158,10 @@ class PushLink:
                 self.connected = False
             _heed_cancellation()
             await asyncio.sleep(next(pauses_s))
+
+    def _session(self) -> aiohttp.ClientSession:
+        checks = None if self._pins is None else self._pins.checks
+        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=checks or True))
 
     async def _listen(self, session: aiohttp.ClientSession, limit: asyncio.Timeout) -> None:
         # The library's own reconnection would sign once and show the same nonce again.

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from taprail_common.api.base import Time, Told
 from taprail_common.succession import MAX_SUCCESSIONS
-from taprail_common.wire import SignedEnvelope, SigningTerms
+from taprail_common.wire import SignedEnvelope, SigningTerms, Word
 
 
 class Hello(Told):
@@ -27,6 +27,8 @@ class Hello(Told):
     pin_above_units: int | None = None
     successions: Annotated[tuple[SignedEnvelope, ...], Field(max_length=MAX_SUCCESSIONS)] = ()
     """By which keys this gateway's were followed, each said by the one before."""
+    tls_pins: Annotated[tuple[Word, ...], Field(max_length=2)] = ()
+    """SHA-256 of the certificates that it shows itself, now and next."""
 
 
 class Alive(Told):

@@ -15,6 +15,7 @@ from typing import Final, Self
 
 import aiohttp
 
+from taprail_common.client.pins import PinnedCertificates
 from taprail_common.errors import LinkError
 
 MAX_ANSWER_BYTES: Final = 1024 * 1024
@@ -48,11 +49,20 @@ class NotSentError(LinkError):
     code = "not_sent"
 
 
+class WrongCertificateError(NotSentError):
+    """Somebody else answers at the gateway's address, or it has another certificate."""
+
+    code = "wrong_certificate"
+
+
 class Exchange:
     """One gateway's address and connections to it: `async with`, or `open` and `close`."""
 
-    def __init__(self, url: str, bounds: Bounds | None = None) -> None:
+    def __init__(
+        self, url: str, bounds: Bounds | None = None, pins: PinnedCertificates | None = None
+    ) -> None:
         self._url = url
+        self._pins = pins
         self._bounds = bounds or Bounds()
         self._session: aiohttp.ClientSession | None = None
 
@@ -61,7 +71,9 @@ class Exchange:
         bounds = self._bounds
         self._session = aiohttp.ClientSession(
             base_url=self._url,
-            connector=aiohttp.TCPConnector(limit=bounds.connections, keepalive_timeout=60),
+            connector=aiohttp.TCPConnector(
+                limit=bounds.connections, keepalive_timeout=60, ssl=self._pins or True
+            ),
             timeout=aiohttp.ClientTimeout(total=bounds.attempt_s, sock_connect=bounds.connect_s),
             trace_configs=[_sent_trace()],
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -135,6 +147,12 @@ class Exchange:
                 trace_request_ctx=on_sent,
             ) as response:
                 yield response
+        except aiohttp.ServerFingerprintMismatch as exc:
+            raise WrongCertificateError(
+                f"{exc.host}:{exc.port} shows a certificate that is not the gateway's"
+                f" ({exc.got.hex()[:16]}…)",
+                fix="find out who answers there; if the gateway is new, pair the terminal anew",
+            ) from exc
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
             raise NotSentError(_words(exc), fix="check the network and the address") from exc
         except (TimeoutError, aiohttp.ClientError) as exc:

@@ -48,6 +48,7 @@ async def hello(request: web.Request) -> web.Response:
         "signing": _signing_terms(services.token_domain, payee).model_dump(by_alias=True),
     }
     told = await services.ledger.read(verdict_keys.told_to_terminals)
+    answer["tlsPins"] = list(services.tls_pins)
     answer["successions"] = [each.model_dump() for each in told]
     body = json.dumps(answer).encode()
     signature = sign(services.key, Domain.ANSWER, body, about=query.signed)
