@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from taprail_hwsim.cards.base import Card
@@ -77,21 +77,28 @@ class Pn532Pad(Pad):
 
     driver = "pn532"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, make: Callable[[], Pn532Simulator] = Pn532Simulator) -> None:
         self._link = folder / "pn532"
         self.port = str(self._link)
-        self._simulator = Pn532Simulator()
+        self._make = make
+        self._simulator = make()
 
     @property
     def simulator(self) -> Pn532Simulator:
         return self._simulator
+
+    def change_speed(self, baud: int) -> None:
+        """The chip listens at another line speed than its host believes."""
+        self._simulator.change_speed(baud)
 
     def unplug(self) -> None:
         self._link.unlink(missing_ok=True)
         self._simulator.stop()
 
     def plug_in(self) -> None:
-        self._simulator = Pn532Simulator().start()
+        hears, self._simulator = self._simulator.on_event, self._make()
+        self._simulator.on_event = hears
+        self._simulator.start()
         self._link.unlink(missing_ok=True)
         self._link.symlink_to(self._simulator.path)
 
@@ -119,6 +126,10 @@ class PcscPad(Pad):
 
     def plug_in(self) -> None:
         self._simulator.plug_in()
+
+    def restart_daemon(self) -> None:
+        """pcscd ends and comes back; the card stays where it is."""
+        self._simulator.restart_daemon()
 
 
 @contextlib.contextmanager

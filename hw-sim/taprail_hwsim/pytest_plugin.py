@@ -7,12 +7,15 @@ A test that needs pcscd is skipped where there is none; with CI set it fails ins
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from taprail_hwsim.faults import FAULTS, Fault
 from taprail_hwsim.pads import KINDS, Pad, PcscPad, Pn532Pad, pcsc_pad, pn532_pad
 from taprail_hwsim.pcsc import Pcscd, PcscMissingError
 
@@ -21,6 +24,7 @@ from taprail_hwsim.pcsc import Pcscd, PcscMissingError
 def pcscd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pcscd]:
     """A pcscd with a virtual reader, for all tests of this process."""
     try:
+        _need_pyscard()
         daemon = Pcscd(tmp_path_factory.mktemp("pcscd"))
         daemon.__enter__()
     except PcscMissingError as exc:
@@ -31,6 +35,11 @@ def pcscd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pcscd]:
         for name, value in daemon.environment.items():
             patch.setenv(name, value)
         yield daemon
+
+
+def _need_pyscard() -> None:
+    if importlib.util.find_spec("smartcard") is None:
+        raise PcscMissingError("no pyscard here: pip install 'taprail[pcsc]'")
 
 
 @pytest.fixture
@@ -52,3 +61,16 @@ def pad(request: pytest.FixtureRequest) -> Pad:
     """A reader of each kind, one after the other."""
     chosen: Pad = request.getfixturevalue(request.param)
     return chosen
+
+
+@pytest.fixture(params=list(FAULTS.values()), ids=list(FAULTS))
+def fault(request: pytest.FixtureRequest) -> Fault:
+    """Each fault of the vocabulary, one after the other; `fault.play(scene, card)` plays it."""
+    chosen: Fault = request.param
+    return chosen
+
+
+@pytest.fixture
+def fault_rng(request: pytest.FixtureRequest) -> random.Random:
+    """For a `Scene`: the same numbers in each run of the same test."""
+    return random.Random(request.node.nodeid)

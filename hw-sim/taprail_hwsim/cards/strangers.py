@@ -41,7 +41,7 @@ class BankCard(IsoDepCard):
         """Nothing of it is remembered between commands."""
 
 
-class _Disguise:
+class Disguise:
     """What answers is one of several cards; which one, the subclass says by `_now`."""
 
     kind = "disguise"
@@ -64,7 +64,7 @@ class _Disguise:
         return self._now.ats
 
 
-class SwappedCard(_Disguise):
+class SwappedCard(Disguise):
     """One card that turns into another after so many APDUs: the first falls silent, and what
     answers the next activation is the second."""
 

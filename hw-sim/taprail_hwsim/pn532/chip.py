@@ -123,6 +123,13 @@ class Pn532Chip:
         self._hung = True
         self._drop_work()
 
+    def change_speed(self, baud: int) -> None:
+        """Another line speed than its host believes, as a host leaves it that dies at work."""
+        if baud not in BAUD_RATES:
+            raise ValueError(f"the chip has no {baud} baud")
+        self._drop_work()
+        self._uart.baud = baud
+
     @property
     def baud(self) -> int:
         return self._uart.baud

@@ -171,6 +171,11 @@ class Pn532Simulator:
         with self._lock:
             self._chip.power_cycle()
 
+    def change_speed(self, baud: int) -> None:
+        """The chip listens at another line speed than its host believes."""
+        with self._lock:
+            self._chip.change_speed(baud)
+
     def send_noise(self, data: bytes) -> None:
         """Put bytes on the line towards the host, as a bad cable would."""
         self._write(data)
