@@ -1,10 +1,10 @@
-"""Tables of pairing, of keys that change, and of what terminals are told and say of themselves."""
+"""Tables of pairing and of keys that change. `schema` makes them part of the ledger."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Integer, String, Table, Text
+from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Integer, String, Table
 
 from taprail_gateway.ledger.schema_base import Id, metadata
 
@@ -41,24 +41,4 @@ gateway_successions: Final = Table(
     Column("signature", String(128), nullable=False, comment="by the old key, base64"),
     Column("at_ms", BigInteger, nullable=False),
     comment="By which key a gateway's key is followed; a terminal walks along",
-)
-
-terminal_reports: Final = Table(
-    "terminal_reports",
-    metadata,
-    Column("terminal_id", ForeignKey("terminals.id"), primary_key=True),
-    Column("at_ms", BigInteger, nullable=False),
-    Column("report", Text, nullable=False, comment="JSON, as the terminal has signed it"),
-    comment="What each terminal said of itself last",
-)
-
-terminal_configs: Final = Table(
-    "terminal_configs",
-    metadata,
-    Column("terminal_id", ForeignKey("terminals.id"), primary_key=True),
-    Column("revision", Integer, nullable=False),
-    Column("settings", Text, nullable=False, comment="JSON: dotted keys and their values"),
-    Column("changed_at_ms", BigInteger, nullable=False),
-    Column("changed_by", String(80), nullable=False),
-    comment="Settings that are pushed to terminals",
 )

@@ -1,4 +1,4 @@
-"""Pairing codes, keys that change, and what terminals say of themselves."""
+"""Pairing codes, and keys that change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ depends_on = None
 def upgrade() -> None:
     _pairings()
     _keys()
-    _fleet()
 
 
 def _pairings() -> None:
@@ -60,35 +59,4 @@ def _keys() -> None:
         sa.Column("at_ms", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("old_key", name=op.f("pk_gateway_successions")),
         comment="By which key a gateway's key is followed; a terminal walks along",
-    )
-
-
-def _fleet() -> None:
-    op.create_table(
-        "terminal_reports",
-        sa.Column("terminal_id", sa.String(64), nullable=False),
-        sa.Column("at_ms", sa.BigInteger(), nullable=False),
-        sa.Column(
-            "report", sa.Text(), nullable=False, comment="JSON, as the terminal has signed it"
-        ),
-        sa.ForeignKeyConstraint(
-            ["terminal_id"], ["terminals.id"], name=op.f("fk_terminal_reports_terminal_id")
-        ),
-        sa.PrimaryKeyConstraint("terminal_id", name=op.f("pk_terminal_reports")),
-        comment="What each terminal said of itself last",
-    )
-    op.create_table(
-        "terminal_configs",
-        sa.Column("terminal_id", sa.String(64), nullable=False),
-        sa.Column("revision", sa.Integer(), nullable=False),
-        sa.Column(
-            "settings", sa.Text(), nullable=False, comment="JSON: dotted keys and their values"
-        ),
-        sa.Column("changed_at_ms", sa.BigInteger(), nullable=False),
-        sa.Column("changed_by", sa.String(80), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["terminal_id"], ["terminals.id"], name=op.f("fk_terminal_configs_terminal_id")
-        ),
-        sa.PrimaryKeyConstraint("terminal_id", name=op.f("pk_terminal_configs")),
-        comment="Settings that are pushed to terminals",
     )
