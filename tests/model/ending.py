@@ -38,6 +38,7 @@ _MAY_WAIT_FOR_PROOF: Final = frozenset({PaymentState.PENDING, _LISTED})
 def settle(stage: Stage) -> list[str]:
     """End every fault, go on, and say what did not end, or ended wrongly."""
     heal(stage)
+    stage.mine()  # nodes show what was put right on chain from the next block on
     over_ms = stage.shop.ledger.read_now(lambda connection: _over_ms(connection, stage))
     while stage.clock.now_ms() < over_ms:
         stage.round()
