@@ -27,10 +27,9 @@ from taprail_terminal import key_rotation, keypad_device
 from taprail_terminal.agent import Agent, Terms
 from taprail_terminal.charge import ChargeMaker
 from taprail_terminal.config import Mode, TerminalConfig
-from taprail_terminal.console.assemble import commands_for
+from taprail_terminal.console.assemble import Console
 from taprail_terminal.console.commands import COMMAND_NAMES, Commands
 from taprail_terminal.console.log_tail import LogTail
-from taprail_terminal.console.serial_port import SerialConsole
 from taprail_terminal.control import Answer, ControlServer, Handler, amount_text
 from taprail_terminal.feedback.feedback import Feedback
 from taprail_terminal.feedback.messages import CATALOGUES, Catalogue
@@ -53,7 +52,17 @@ from taprail_terminal.trust import follow
 LOCK_FILE: Final = "agent.lock"
 
 
-class ReaderStuckError(TapRailError):
+class NewProcessError(TapRailError):
+    """This process ends, and another one takes its place at once."""
+
+
+class RestartWantedError(NewProcessError):
+    """What a technician has changed holds from the next start on."""
+
+    code = "restart"
+
+
+class ReaderStuckError(NewProcessError):
     """Nothing but a new process can bring the reader back."""
 
     code = "reader_stuck"
@@ -189,9 +198,9 @@ async def _serve(
         _log.warning("the profile could not be kept", reason=str(exc))  # a sale does not need it
     log_tail = LogTail(config.log.level)
     stack.enter_context(log_tail.attached())
-    commands = commands_for(config, parts, log_tail)
+    console = Console(config, parts, log_tail)
     control = ControlServer(
-        config.control_socket, _handlers(config, parts, commands), parts.timeline
+        config.control_socket, _handlers(config, parts, console.commands), parts.timeline
     )
     await control.start()
     stack.push_async_callback(control.stop)
@@ -216,12 +225,11 @@ async def _serve(
         parts.push.run(),
         key_rotation.watch(parts.link, parts.identity, config.key_file, parts.clock),
     ]
+    work += [*console.work(), _end_when_changed(console)]
     if SERVICE_MANAGER.watchdog_s is not None:
         work.append(SERVICE_MANAGER.feed(lambda: _is_well(parts)))
     if config.keypad.device is not None:
         work.append(_keypad(config, parts, config.keypad.device))
-    if config.console.port is not None:
-        work.append(SerialConsole(config.console.port, commands).run())
     await _all_or_first_failure(work)
 
 
@@ -250,6 +258,11 @@ async def _end_when_stuck(parts: _Parts, verdict_s: float) -> None:
     await parts.reader.stuck.wait()
     await asyncio.sleep(verdict_s)
     raise ReaderStuckError("the reader's driver hangs", fix="the terminal starts itself anew")
+
+
+async def _end_when_changed(console: Console) -> None:
+    await console.restart.wait()
+    raise RestartWantedError("a technician has changed what is read at the start")
 
 
 async def _all_or_first_failure(work: list[Coroutine[Any, Any, None]]) -> None:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 
+from taprail_common.clock import SystemClock
 from taprail_common.errors import OperatorError
 from taprail_common.logs import configure_logs
 from taprail_common.service import SERVICE_MANAGER
@@ -58,7 +59,8 @@ def run(
     from taprail_terminal.slim import import_socketio
 
     import_socketio()
-    from taprail_terminal.app import ReaderStuckError, main
+    from taprail_terminal.app import NewProcessError, main
+    from taprail_terminal.console import reset, trial
     from taprail_terminal.gateway_link import GatewayKeyChangedError
     from taprail_terminal.hardware import hardware_from
 
@@ -67,11 +69,13 @@ def run(
         "terminal.gateway_url": gateway_url,
         "log.level": log_level,
     }
+    trial.at_start(config)
     settings = load_config(config, flags=flags)
     configure_logs(json=settings.log.json_lines, level=settings.log.level)
+    reset.at_start(settings, SystemClock().now_ms())
     try:
         main(settings, hardware_from(settings), say_ready)
-    except (ReaderStuckError, GatewayKeyChangedError):
+    except (NewProcessError, GatewayKeyChangedError):
         # The same process id, so that whoever started it need not notice; all threads are new.
         os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - there is no shell in between
 

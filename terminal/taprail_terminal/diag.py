@@ -28,8 +28,9 @@ from serial.tools import list_ports
 from taprail_common.cli import EXIT_OPERATOR
 from taprail_common.errors import LinkError, OperatorError
 from taprail_terminal.console.commands import COMMAND_NAMES
+from taprail_terminal.console.conversation import NOBODY
 from taprail_terminal.console.frames import Decoder, Frame, encode
-from taprail_terminal.console.serial_port import BAUD, NOBODY
+from taprail_terminal.console.serial_port import BAUD
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, help="Look into a terminal."

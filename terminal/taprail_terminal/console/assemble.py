@@ -5,16 +5,27 @@ Answers for the joints only, so that the composition root needs to know one name
 
 from __future__ import annotations
 
-from typing import Protocol
+import asyncio
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any, Final, Protocol
 
 from taprail_common.clock import Clock
+from taprail_common.technicians import ROSTER_PATH
 from taprail_terminal.agent import Agent
 from taprail_terminal.config import TerminalConfig
+from taprail_terminal.console import trial
 from taprail_terminal.console.commands import Commands
-from taprail_terminal.console.desk import Desk
+from taprail_terminal.console.desk import Desk, Pending
+from taprail_terminal.console.journal import Journal
 from taprail_terminal.console.log_tail import LogTail
 from taprail_terminal.console.net_test import Target
+from taprail_terminal.console.reset import TECHNICIANS_FILE
 from taprail_terminal.console.selftest import Probes
+from taprail_terminal.console.serial_port import SerialConsole
+from taprail_terminal.console.socket_port import CONSOLE_SOCKET, SocketConsole
+from taprail_terminal.console.sync import keep_in_step
+from taprail_terminal.console.technicians import Technicians
 from taprail_terminal.feedback.feedback import Feedback
 from taprail_terminal.gateway_link import GatewayLink
 from taprail_terminal.identity import Identity
@@ -23,6 +34,10 @@ from taprail_terminal.probes import GatewayView, IdentityView, OutboxView, Reade
 from taprail_terminal.readers.supervisor import Reader
 from taprail_terminal.tap_log import TapLog
 from taprail_terminal.timeline import Timeline
+
+JOURNAL_FILE: Final = "journal.db"
+TRIAL_S: Final = 20.0
+_LOOK_EVERY_S: Final = 0.5
 
 
 class Parts(Protocol):
@@ -39,13 +54,51 @@ class Parts(Protocol):
     link: GatewayLink
 
 
-def commands_for(config: TerminalConfig, parts: Parts, log: LogTail) -> Commands:
-    """The commands of one terminal."""
-    return Commands(desk_for(config, parts, log))
+class Console:
+    """One terminal's console: its commands, and what runs beside the sale for it."""
+
+    def __init__(self, config: TerminalConfig, parts: Parts, log: LogTail) -> None:
+        self._config = config
+        self._desk = desk_for(config, parts, log)
+        self.commands = Commands(self._desk)
+        self.restart = self._desk.pending.restart
+        """Set when a technician's change wants the agent to start anew."""
+
+    def work(self) -> list[Coroutine[Any, Any, None]]:
+        """To be run until the agent ends."""
+        desk, port = self._desk, self._config.console.port
+        socket_file = self._config.terminal.state_dir / CONSOLE_SOCKET
+        work = [
+            SocketConsole(socket_file, self.commands).run(),
+            keep_in_step(desk.link, desk.journal, desk.technicians),
+            self._end_trial(),
+        ]
+        if port is not None:
+            work.append(SerialConsole(port, self.commands).run())
+        return work
+
+    async def _end_trial(self) -> None:
+        """A configuration has come up when the gateway knows us by it, or the agent lives on
+        without one for a while: what is wrong about us ends the agent at the first greeting."""
+        file, began_s = self._config.source, self._desk.clock.monotonic_s()
+        while file is not None and await asyncio.to_thread(trial.is_on, file):
+            await asyncio.sleep(_LOOK_EVERY_S)
+            is_old = self._desk.clock.monotonic_s() - began_s > TRIAL_S
+            if self._desk.link.greeting is not None or is_old:
+                await asyncio.to_thread(trial.came_up, file)
+        await asyncio.Event().wait()
 
 
 def desk_for(config: TerminalConfig, parts: Parts, log: LogTail) -> Desk:
     """The parts as the commands want them."""
+    folder, link = config.terminal.state_dir, parts.link
+    technicians = Technicians(
+        folder / TECHNICIANS_FILE,
+        config.gateway_key,
+        config.terminal.id,
+        partial(link.fetch, ROSTER_PATH),
+        parts.clock,
+    )
     return Desk(
         probes=_probes(config, parts),
         config=config,
@@ -56,7 +109,10 @@ def desk_for(config: TerminalConfig, parts: Parts, log: LogTail) -> Desk:
         outbox=parts.outbox,
         taps=parts.taps,
         timeline=parts.timeline,
-        link=parts.link,
+        link=link,
+        technicians=technicians,
+        journal=Journal(folder / JOURNAL_FILE),
+        pending=Pending(),
         log=log,
     )
 

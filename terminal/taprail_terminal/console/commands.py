@@ -16,15 +16,26 @@ from typing import Final
 import structlog
 
 from taprail_common.errors import TapRailError
-from taprail_terminal.console import bundle, look, queue, settings
-from taprail_terminal.console.answers import EXIT_OK, CommandResult, refused
+from taprail_terminal.console import bundle, change, look, queue, seen, settings
+from taprail_terminal.console.answers import EXIT_OK, CommandResult, facts, refused
 from taprail_terminal.console.desk import Desk
+from taprail_terminal.console.proof import Proof
 from taprail_terminal.console.selftest import SELFTEST_TIMEOUT_S
 
 _QUICK_TIMEOUT_S: Final = 5.0
 _GATEWAY_TIMEOUT_S: Final = 12.0
 _NET_TIMEOUT_S: Final = 28.0
+_CHANGE_TIMEOUT_S: Final = 20.0
 _MAX_SHOWN: Final = 40
+
+
+def _never(_args: Sequence[str]) -> bool:
+    return False
+
+
+def _always(_args: Sequence[str]) -> bool:
+    return True
+
 
 Run = Callable[[Desk, Sequence[str]], Awaitable[CommandResult]]
 
@@ -37,6 +48,8 @@ class Command:
     run: Run
     timeout_s: float = _QUICK_TIMEOUT_S
     words: str = ""
+    changes: Callable[[Sequence[str]], bool] = _never
+    """Whether it changes the terminal, given the words that follow its name."""
 
 
 class Commands:
@@ -44,6 +57,7 @@ class Commands:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._one_change = asyncio.Lock()
 
     async def run(self, text: str) -> CommandResult:
         """Carry out what a person has typed."""
@@ -53,8 +67,9 @@ class Commands:
             return refused(str(exc).lower(), "type help")
         return await self.carry_out(words)
 
-    async def carry_out(self, words: Sequence[str]) -> CommandResult:
-        """Carry out a command; bounded in time, never raises but when cancelled."""
+    async def carry_out(self, words: Sequence[str], proof: Proof | None = None) -> CommandResult:
+        """Carry out a command; bounded in time, never raises but when cancelled. What changes the
+        terminal needs a technician's proof."""
         found = find(words)
         if found is None:
             return refused(f"no command {' '.join(words)[:_MAX_SHOWN]!r}", "type help")
@@ -62,7 +77,9 @@ class Commands:
         command = COMMANDS[name]
         try:
             async with asyncio.timeout(command.timeout_s):
-                return await command.run(self._desk, args)
+                if not command.changes(args):
+                    return await command.run(self._desk, args)
+                return await self._change(command, words, args, proof)
         except TimeoutError:
             return refused(f"{name}: no answer in {command.timeout_s:g} s", "try again")
         except TapRailError as exc:
@@ -70,6 +87,27 @@ class Commands:
         except Exception:  # noqa: BLE001 - a command's bug must not end the console
             structlog.get_logger().exception("console.bug", command=name)
             return refused(f"{name}: failed inside the terminal", "see its log")
+
+    async def _change(
+        self, command: Command, words: Sequence[str], args: Sequence[str], proof: Proof | None
+    ) -> CommandResult:
+        """Written down before it is done, and what came of it after."""
+        desk = self._desk
+        who = await desk.technicians.admit(words, proof)
+        # One at a time: two imports, or a mode and a reset, would work against each other.
+        async with self._one_change:
+            told = " ".join(words)
+            seq = await desk.journal.begin(who.name, told, desk.clock.now_ms())
+            outcome = "failed"
+            try:
+                result = await command.run(desk, args)
+                outcome = "done" if result.exit_code == EXIT_OK else result.text
+            except TapRailError as exc:
+                outcome = str(exc)
+                raise
+            finally:
+                await desk.journal.end(seq, outcome)
+        return result
 
 
 def find(words: Sequence[str]) -> tuple[str, Sequence[str]] | None:
@@ -81,12 +119,25 @@ def find(words: Sequence[str]) -> tuple[str, Sequence[str]] | None:
     return None
 
 
+def _changes(summary: str, run: Run, words: str = "") -> Command:
+    return Command(summary, run, _CHANGE_TIMEOUT_S, words, _always)
+
+
 async def _help(_desk: Desk, _args: Sequence[str]) -> CommandResult:
     shown = {f"{name} {each.words}".strip(): each.summary for name, each in COMMANDS.items()}
     width = max(map(len, shown)) + 2
     lines = [f"{name:<{width}}{summary}" for name, summary in shown.items()]
     data = {name: each.summary for name, each in COMMANDS.items()}
     return CommandResult(EXIT_OK, "\n".join(lines), {"commands": data})
+
+
+async def _log_level(desk: Desk, args: Sequence[str]) -> CommandResult:
+    return await (change.log_level if args else look.log_level)(desk, args)
+
+
+async def _challenge(desk: Desk, _args: Sequence[str]) -> CommandResult:
+    nonce = desk.technicians.challenge()
+    return facts({"terminalId": desk.config.terminal.id, "nonce": nonce})
 
 
 COMMANDS: Final[dict[str, Command]] = {
@@ -109,12 +160,29 @@ COMMANDS: Final[dict[str, Command]] = {
     "clock": Command("the time, against the gateway's", look.clock, _GATEWAY_TIMEOUT_S),
     "net test": Command("each stage to the gateway", look.net, _NET_TIMEOUT_S, "[ROUNDS]"),
     "log tail": Command("the log's last lines", look.log_tail, words="[LINES]"),
-    "log level": Command("from which level on is logged", look.log_level),
+    "log level": Command(
+        "from which level on is logged", _log_level, words="[LEVEL]", changes=bool
+    ),
     "config get": Command("the configuration that runs", settings.get, words="[KEY]"),
     "config diff": Command("what the next start would change", settings.diff),
     "queue list": Command("sales without an end", queue.show_list),
     "queue show": Command("one of them", queue.show_one, words="REQUEST"),
     "queue export": Command("all of them, as evidence", queue.export),
+    "lights test": Command("light each lamp: did you see it?", seen.lights),
+    "display test": Command("show a picture: did you see it?", seen.display),
+    "buzzer test": Command("three tones: did you hear them?", seen.buzzer),
+    "technicians": Command("who may change this terminal, and since when", seen.technicians),
+    "changes": Command("what technicians changed", seen.changes, words="[LINES]"),
+    "challenge": Command("what a technician's key signs next", _challenge),
+    "reader reset": _changes("take the reader's power and open it again", change.reader_reset),
+    "config set": _changes("one value, on trial", change.config_set, "KEY VALUE"),
+    "config export": Command("the configuration's file", change.config_export),
+    "config import": _changes("a whole file, on trial", change.config_import, "TOML"),
+    "key rotate": _changes("make this terminal's next key", change.key_rotate),
+    "queue retry": _changes("post what waits again, now", change.queue_retry),
+    "mode": _changes("safe: take no cards; field: take them again", change.mode, "field|safe"),
+    "reboot": _changes("start the machine anew", change.reboot),
+    "factory-reset": _changes("forget everything, in two steps", change.factory_reset, "[CODE]"),
     "bundle": Command(
         "everything in one archive, without secrets", bundle.bundle, SELFTEST_TIMEOUT_S * 1.1
     ),

@@ -15,24 +15,14 @@ from typing import Any, Final
 import serial
 import structlog
 
-from taprail_common.errors import InputError
-from taprail_terminal.console.answers import EXIT_REFUSED, CommandResult
+from taprail_terminal.console import conversation
+from taprail_terminal.console.answers import EXIT_REFUSED
 from taprail_terminal.console.commands import Commands
-from taprail_terminal.console.frames import (
-    MAX_JSON_BYTES,
-    Decoder,
-    Frame,
-    Garbled,
-    Item,
-    Line,
-    encode,
-)
+from taprail_terminal.console.conversation import machine
+from taprail_terminal.console.frames import MAX_JSON_BYTES, Decoder, Frame, Item
 
 BAUD: Final = 115_200
 """What a Raspberry Pi's own serial console uses, and what every terminal program offers first."""
-
-NOBODY: Final = "0"
-"""Id of an answer to a request whose own id could not be read."""
 
 _READ_BYTES: Final = 4096
 _MAX_WAITING_REQUESTS: Final = 8
@@ -41,10 +31,6 @@ _MAX_WAITING_BYTES: Final = 2 * MAX_JSON_BYTES
 _STALL_S: Final = 10.0
 _FIRST_RETRY_S: Final = 0.5
 _LAST_RETRY_S: Final = 10.0
-
-# An echoing line brings our own words back as requests. Lines that begin with this are never
-# answered, so that two consoles, or one with a loop in its cable, do not talk without end.
-_SAID_BY_CONSOLE: Final = "? "
 
 
 class SerialConsole:
@@ -88,26 +74,9 @@ class SerialConsole:
     async def _answer_all(self, line: _Line) -> None:
         while True:
             item = await line.requests.get()
-            answer = await self._answer(item)
-            if answer and not line.send(answer):
+            said = await conversation.answer(self._commands, item)
+            if said and not line.send(said):
                 self._log.warning("console.answer_dropped", reason="the far end does not read")
-
-    async def _answer(self, item: Item) -> bytes:
-        match item:
-            case Garbled(reason):
-                return _machine(NOBODY, {"exitCode": EXIT_REFUSED, "data": {"error": reason}})
-            case Line(text):
-                return await self._answer_person(text)
-            case Frame(id=request_id, body={"command": str(name)}):
-                result = await self._commands.run(name)
-                return _machine(request_id, result.to_json(name))
-        return b""  # a frame without a command is an answer: ours, come back by an echo
-
-    async def _answer_person(self, text: str) -> bytes:
-        if text.startswith(_SAID_BY_CONSOLE):
-            return b""
-        result = await self._commands.run(text)
-        return _human(result)
 
 
 class _Line:
@@ -159,7 +128,7 @@ class _Line:
         except asyncio.QueueFull:
             if isinstance(item, Frame):
                 error = {"error": "busy", "whatToDo": "wait for the answers before asking more"}
-                self.send(_machine(item.id, {"exitCode": EXIT_REFUSED, "data": error}))
+                self.send(machine(item.id, {"exitCode": EXIT_REFUSED, "data": error}))
 
     def _on_writable(self) -> None:
         try:
@@ -198,17 +167,3 @@ class _Line:
 def _open(port: str) -> Any:
     # Time-outs of zero: the event loop waits, not the port. `exclusive` keeps a second program out.
     return serial.Serial(port, BAUD, timeout=0, write_timeout=0, exclusive=True)
-
-
-def _machine(request_id: str, body: dict[str, Any]) -> bytes:
-    try:
-        return encode(Frame(request_id, body))
-    except InputError as exc:
-        error = {"exitCode": EXIT_REFUSED, "data": {"error": str(exc)}}
-        return encode(Frame(request_id, error))
-
-
-def _human(result: CommandResult) -> bytes:
-    mark = _SAID_BY_CONSOLE if result.exit_code == EXIT_REFUSED else ""
-    text = (mark + result.text).replace("\n", "\r\n")
-    return f"{text}\r\n".encode()

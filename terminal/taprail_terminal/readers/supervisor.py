@@ -85,6 +85,13 @@ class Reader:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, CLOSE_LIMIT_S)
 
+    async def reset(self) -> None:
+        """Close the reader, take its power where that is wired, and open it again."""
+        await self.stop()
+        if self._reset is not None:
+            await _bounded(self._reset, RESET_LIMIT_S)
+        self.start()
+
     def arm(self, *, by_itself: bool = False) -> None:
         """Let one card be read. With `by_itself` nobody has asked for this sale, so that a card
         which was put back after its own read has to leave first."""

@@ -12,7 +12,7 @@ import pytest
 
 from taprail_common.errors import LinkError, OperatorError, PartError
 from taprail_terminal.console import selftest
-from taprail_terminal.console.commands import COMMAND_NAMES, Commands
+from taprail_terminal.console.commands import COMMANDS, Commands
 from taprail_terminal.console.machine import look_at_power
 from taprail_terminal.console.selftest import (
     CHECK_NAMES,
@@ -72,7 +72,8 @@ async def test_a_part_that_never_answers_costs_only_its_own_time(
     answers.outbox_hangs = True
     checks = await _checks(healthy_probes(tmp_path, answers))
     assert checks["queue"].detail == "no answer in 0.2 s"
-    assert {name for name, check in checks.items() if not check.ok} == {"queue"}
+    assert checks["reader"].ok
+    assert checks["gateway"].ok
 
 
 async def test_gateway_and_clock_share_one_question(tmp_path: Path) -> None:
@@ -142,17 +143,19 @@ def test_a_weak_power_supply_is_said(tmp_path: Path, flags: str | None, detail: 
 
 
 WORDS = {"reader watch": "reader watch 1", "queue show": "queue show req_1"}
-NOT_WELL = {"reader scan": 1, "queue show": 2, "net test": 1}
+NOT_WELL = {"reader scan": 1, "queue show": 2, "net test": 1, "technicians": 1}
 """Here is no reader's port, no such request, and nobody listens where the gateway should be."""
 
 
-@pytest.mark.parametrize("name", COMMAND_NAMES)
-async def test_every_command_answers_for_people_and_programs(tmp_path: Path, name: str) -> None:
-    result = await Commands(await make_desk(tmp_path)).run(WORDS.get(name, name))
-    assert result.exit_code == NOT_WELL.get(name, 0), result.text
-    assert result.text
-    assert result.text.isascii()
-    assert set(result.to_json(name)) == {"command", "exitCode", "data", "text"}
+async def test_every_command_answers_for_people_and_programs(tmp_path: Path) -> None:
+    commands = Commands(await make_desk(tmp_path))
+    for name, command in COMMANDS.items():
+        result = await commands.run(WORDS.get(name, name))
+        wanted = 2 if command.changes(()) else NOT_WELL.get(name, 0)
+        assert result.exit_code == wanted, (name, result.text)
+        assert result.text
+        assert result.text.isascii()
+        assert set(result.to_json(name)) == {"command", "exitCode", "data", "text"}
 
 
 def _break_outbox(answers: Answers) -> None:

@@ -1,0 +1,67 @@
+"""Factory reset: a terminal without memory, and with a new key that no gateway knows yet.
+
+Answers for being asked while the agent runs, and for being carried out at its next start, before
+anything is open. It may be cut off anywhere: the mark goes last, so the next start goes on, and
+ends with a terminal that starts. The configuration and the journal of changes stay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+import structlog
+from nacl.signing import SigningKey
+
+from taprail_common.errors import PartError
+from taprail_terminal.config import TerminalConfig
+from taprail_terminal.console.whole_file import remove_file, replace_file
+from taprail_terminal.outbox import Outbox
+
+_MARK: Final = "factory-reset"
+TECHNICIANS_FILE: Final = "technicians.json"
+
+_log = structlog.get_logger()
+
+
+def ask(config: TerminalConfig) -> None:
+    """Let the next start reset the terminal. Raises PartError when the disk fails."""
+    try:
+        replace_file(_mark(config), b"asked\n")
+    except OSError as exc:
+        raise PartError("disk", f"the reset cannot be noted ({exc.strerror})") from exc
+
+
+def at_start(config: TerminalConfig, now_ms: int) -> bool:
+    """Carry out what was asked for; False when nothing was, or when a payment has come between."""
+    if not _mark(config).exists():
+        return False
+    if config.outbox_file.exists() and asyncio.run(_unfinished(config, now_ms)):
+        _log.error("not reset: payments are unsent")
+        remove_file(_mark(config))
+        return False
+    for file in (config.outbox_file, config.device_file, _technicians(config)):
+        remove_file(file)
+    replace_file(config.key_file, f"{bytes(SigningKey.generate()).hex()}\n".encode())
+    remove_file(_mark(config))
+    _log.warning("the terminal was reset; pair it anew")
+    return True
+
+
+async def _unfinished(config: TerminalConfig, now_ms: int) -> int:
+    """Closing the file also empties its write-ahead log, so that one file is all there is."""
+    outbox = Outbox(config.outbox_file)
+    try:
+        await outbox.open(now_ms)
+        return len(await outbox.unfinished())
+    finally:
+        await outbox.close()
+
+
+def _mark(config: TerminalConfig) -> Path:
+    return config.terminal.state_dir / _MARK
+
+
+def _technicians(config: TerminalConfig) -> Path:
+    return config.terminal.state_dir / TECHNICIANS_FILE
