@@ -36,6 +36,7 @@ class Domain(Enum):
     QUERY = b"taprail/query/v1\n"
     ANSWER = b"taprail/answer/v1\n"
     AUDIT = b"taprail/audit/v1\n"
+    OFFLINE_POLICY = b"taprail/offline-policy/v1\n"
     TECHNICIAN = b"taprail/technician/v1\n"
     CHANGES = b"taprail/changes/v1\n"
     NEXT_KEY = b"taprail/next-key/v1\n"

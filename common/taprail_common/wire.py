@@ -188,6 +188,8 @@ class TerminalPayment(_Message):
     """What the till has asked this terminal to take through the gateway, if it did."""
     counter: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
     offline: bool = False
+    """Taken without the gateway, by the version of its policy that is named beside it."""
+    offline_version: Annotated[int, Field(gt=0, lt=2**31)] | None = None
     pin: SealedPin | None = None
 
     @property

@@ -32,6 +32,7 @@ from taprail_gateway.ledger import audit_log, card_signatures, charges, schema, 
 from taprail_gateway.ledger.alerts import raise_alerts
 from taprail_gateway.ledger.card_signatures import StoredSignature
 from taprail_gateway.ledger.prepared import Lookup, prepared
+from taprail_gateway.offline_policy import loss_text
 from taprail_gateway.pins import SOFT
 
 HIGH_AMOUNT_UNITS: Final = 1_000_000
@@ -171,6 +172,9 @@ class Acceptor:
     def elapsed_ms(self, item: AcceptItem) -> int:
         return round((self._clock.monotonic_s() - item.received_s) * 1000)
 
+    def amount_text(self, request: PaymentRequest) -> str:
+        return f"{self._rules.text(request.amount_units)} {request.currency or self.currency}"
+
     @property
     def currency(self) -> str:
         return self._rules.currency
@@ -227,6 +231,7 @@ class _Group:
     def store(self, connection: Connection) -> None:
         """Write everything; raises GuardError when a row is not as it was read."""
         self._book.store(connection)
+        self._book.offline.store(connection, self._now_ms)
         if self._payments:
             transitions.accept(connection, self._payments, self._now_ms)
             card_signatures.store(connection, self._signatures)
@@ -269,6 +274,8 @@ class _Group:
             code = None if decision.declined is None else decision.declined.reason.value
             payment_id = None if is_declined else request.payment_id
             self._tapped[charge.id] = self._book.end_charge(charge, payment_id, code)
+        if request.is_offline:
+            self._note_offline(request, decision)
         if facts.terminal is not None:
             self._book.note_terminal(facts.terminal, self._now_ms, declined=is_declined)
         if card is not None and decision.is_proved:
@@ -283,6 +290,14 @@ class _Group:
                 cards[card.uuid] = f"{risk.points} points at {request.terminal_id}: {risk.text}"
         name = card.uuid if card is not None else None
         self._entries.append(audit.entry(request, name, decision, answer.body))
+
+    def _note_offline(self, request: PaymentRequest, decision: Decision) -> None:
+        reason, loss = None, ""
+        if decision.declined is not None:
+            reason, amount = str(decision.declined.reason), self._acceptor.amount_text(request)
+            why = decision.declined.text
+            loss = loss_text(amount, request.terminal_id, request.tapped_at_ms, why)
+        self._book.offline.note(request, reason, loss, self._now_ms)
 
     def _payment_row(
         self, request: PaymentRequest, facts: Facts, auth_code: str

@@ -16,13 +16,8 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from taprail_common.money import format_amount
-from taprail_common.wire import (
-    CLOCK_SKEW_MS,
-    SIGNED_LEAST_S,
-    SIGNED_VALIDITY_S,
-    TAP_VALIDITY_MS,
-)
-from taprail_gateway import charges, fraud
+from taprail_common.wire import SIGNED_LEAST_S
+from taprail_gateway import charges, fraud, offline_policy
 from taprail_gateway.activity import UNUSED, Activity
 from taprail_gateway.card_authorization import CardAuthorization
 from taprail_gateway.fraud_settings import DEFAULTS, FraudSettings
@@ -84,6 +79,13 @@ class PaymentRequest:
     evidence: Evidence
     charge_id: str | None = None
     pin: PinTried | None = None
+    is_offline: bool = False
+    offline_version: int | None = None
+
+    @property
+    def signs(self) -> bool:
+        """Whether its card proves itself by a signature."""
+        return self.evidence.profile is Profile.SIGNED
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,7 @@ class Facts:
     card_activity: Activity = UNUSED
     terminal_activity: Activity = UNUSED
     charge: charges.Charge | None = None
+    offline: offline_policy.Standing = offline_policy.NOWHERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,18 +223,8 @@ def _first(checks: tuple[_Check, ...], case: Case) -> Decline | None:
 
 
 def _fresh(case: Case) -> Decline | None:
-    until_ms = case.request.accept_until_ms
-    if until_ms is None:
-        return None
-    if case.now_ms > until_ms:
-        return Decline(Reason.ACCEPT_UNTIL_PASSED, "The tap is too old and was not charged")
-    # A terminal whose clock is ahead would keep its taps chargeable for longer than a tap lives.
-    if (
-        until_ms - case.now_ms > TAP_VALIDITY_MS + CLOCK_SKEW_MS
-        or case.request.tapped_at_ms > case.now_ms + CLOCK_SKEW_MS
-    ):
-        return Decline(Reason.CLOCK_SKEW, "The terminal's clock is wrong")
-    return None
+    found = offline_policy.objection(case.request, case.facts.offline, case.now_ms)
+    return None if found is None else Decline(found, offline_policy.WORDS[found])
 
 
 def _known(case: Case) -> Decline | None:
@@ -269,7 +262,8 @@ def _signed(case: Case) -> Decline | None:
     if authorization is None:
         return None
     left_s = authorization.valid_before_s - case.now_ms // 1000
-    if not SIGNED_LEAST_S <= left_s <= SIGNED_VALIDITY_S + CLOCK_SKEW_MS // 1000:
+    longest_s = offline_policy.longest_s(case.request, case.facts.offline)
+    if not SIGNED_LEAST_S <= left_s <= longest_s:
         return Decline(Reason.CLOCK_SKEW, "The card has signed for another time")
     if authorization.payer != _card(case).account:
         return Decline(Reason.CARD_PROOF_INVALID, "The card has signed for another account")

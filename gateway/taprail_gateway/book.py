@@ -24,9 +24,11 @@ from taprail_gateway.charges import Charge, ending
 from taprail_gateway.ledger import activities, card_pins, charges, reservations, schema
 from taprail_gateway.ledger.card_pins import Tries
 from taprail_gateway.ledger.charges import Tapped
+from taprail_gateway.ledger.offline import OfflineTaps
 from taprail_gateway.ledger.prepared import Lookup
 from taprail_gateway.ledger.reservations import Spend
 from taprail_gateway.ledger.schema_base import literal
+from taprail_gateway.offline_policy import NOWHERE
 from taprail_gateway.pins import CardPin
 
 _c, _a, _t, _m, _s, _u = (
@@ -113,6 +115,7 @@ class Book:
         days: Mapping[str, str],
         spent_units: dict[tuple[str, str], int],
         asked: dict[str, Charge],
+        offline: OfflineTaps,
     ) -> None:
         """`days` by time zone, `spent_units` by card and day, charges by their ids."""
         self._cards = cards
@@ -120,6 +123,7 @@ class Book:
         self._days = days
         self._spent_units = spent_units
         self._asked = asked
+        self.offline = offline
         self._activities = cards.activities | terminals.activities
         self._counters: dict[str, int] = {}
         self._tries: dict[str, Tries] = {}
@@ -137,16 +141,20 @@ class Book:
         spent_units = _load_spends(connection, keys)
         named = {request.charge_id for request in requests} - {None}
         asked = charges.find_all(connection, sorted(map(str, named)))
-        return cls(cards, _load_terminals(connection, requests), days, spent_units, asked)
+        offline = OfflineTaps.load(connection, requests)
+        return cls(cards, _load_terminals(connection, requests), days, spent_units, asked, offline)
 
     def facts(self, request: PaymentRequest) -> Facts:
         """What a request is decided on, including what its group has taken so far."""
         terminal = self._terminals.by_id.get(request.terminal_id)
         terminal_use = self._use(activities.TERMINAL, request.terminal_id)
         charge = self._asked.get(request.charge_id or "")
+        offline = self.offline.standing(request) if request.is_offline else NOWHERE
         card = self._card(request)
         if card is None:
-            return Facts(None, terminal, terminal_activity=terminal_use, charge=charge)
+            return Facts(
+                None, terminal, terminal_activity=terminal_use, charge=charge, offline=offline
+            )
         return Facts(
             card,
             terminal,
@@ -155,6 +163,7 @@ class Book:
             card_activity=self._use(activities.CARD, card.uuid),
             terminal_activity=terminal_use,
             charge=charge,
+            offline=offline,
         )
 
     def end_charge(self, charge: Charge, payment_id: str | None, code: str | None) -> Tapped:

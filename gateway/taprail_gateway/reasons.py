@@ -28,4 +28,6 @@ class Reason(StrEnum):
     SINGLE_LIMIT = "single_limit"
     DAILY_LIMIT = "daily_limit"
     HIGH_FRAUD_RISK = "high_fraud_risk"
+    OFFLINE_NOT_ALLOWED = "offline_not_allowed"
+    OFFLINE_LIMIT = "offline_limit"
     INSUFFICIENT_BALANCE = "insufficient_balance"

@@ -19,12 +19,26 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
 
 from taprail_common.errors import IllegalTransitionError, OperatorError, PartError
+from taprail_terminal.offline import Exposure, OfflineNo, OfflineRefusedError
+from taprail_terminal.outbox_rows import STEPS, Evidence, OutboxCounts, OutboxRow, RequestState
+
+__all__ = [
+    "KEEP_FINISHED",
+    "KEEP_FINISHED_MS",
+    "KEEP_LEAST",
+    "MAX_UNRESOLVED",
+    "PRUNE_EVERY",
+    "Evidence",
+    "Outbox",
+    "OutboxCounts",
+    "OutboxRow",
+    "RequestState",
+]
 
 PART: Final = "outbox"
 
@@ -38,93 +52,17 @@ KEEP_LEAST: Final = 1_000
 PRUNE_EVERY: Final = 200
 """Requests between two prunings; one deletes as many rows as came since the last."""
 
-_SCHEMA: Final = """
-CREATE TABLE requests (
-  number INTEGER PRIMARY KEY,
-  request_id TEXT NOT NULL UNIQUE,
-  amount_units INTEGER NOT NULL CHECK (amount_units > 0),
-  currency TEXT NOT NULL,
-  body BLOB NOT NULL,
-  signature TEXT NOT NULL,
-  stored_at_ms INTEGER NOT NULL,
-  state TEXT NOT NULL CHECK (state IN ('stored', 'approved', 'declined', 'settled', 'failed')),
-  verdict BLOB,
-  verdict_signature TEXT,
-  verdict_at_ms INTEGER,
-  notice BLOB,
-  notice_signature TEXT,
-  finished_at_ms INTEGER,
-  CHECK ((state = 'stored') = (verdict IS NULL)),
-  CHECK ((state IN ('settled', 'failed')) = (notice IS NOT NULL))
-) STRICT;
-CREATE INDEX requests_open ON requests (number) WHERE state IN ('stored', 'approved');
-CREATE INDEX requests_finished ON requests (number) WHERE state NOT IN ('stored', 'approved');
-"""
-_SHOWN: Final = """
-ALTER TABLE requests ADD COLUMN shown_at_ms INTEGER;
-UPDATE requests SET shown_at_ms = verdict_at_ms;
-CREATE INDEX requests_unseen ON requests (number) WHERE shown_at_ms IS NULL;
-"""
-_CAME_BACK: Final = """
-ALTER TABLE requests ADD COLUMN came_back_at_ms INTEGER;
-"""
-_STEPS: Final = (_SCHEMA, _SHOWN, _CAME_BACK)
-"""The schema; a file of version n has had the first n."""
-_SCHEMA_VERSION: Final = len(_STEPS)
+_SCHEMA_VERSION: Final = len(STEPS)
 
 _SELECT: Final = (
     "SELECT request_id, amount_units, currency, body, signature, stored_at_ms, state,"
-    " came_back_at_ms IS NOT NULL"
+    " came_back_at_ms IS NOT NULL, offline"
     " FROM requests WHERE {where} ORDER BY number"
 )
 """`where` is always a text of this module; values travel as parameters."""
 
 T = TypeVar("T")
-
-
-class RequestState(StrEnum):
-    """Where a request is."""
-
-    STORED = "stored"
-    """It may have reached the gateway; nobody has said what became of it."""
-    APPROVED = "approved"
-    DECLINED = "declined"
-    SETTLED = "settled"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxRow:
-    """A request as it was sent: `body` byte for byte, `signature` over exactly that.
-
-    `came_back` marks an approved one of which staff was told that the chain has not settled it.
-    """
-
-    request_id: str
-    amount_units: int
-    currency: str
-    body: bytes
-    signature: str
-    stored_at_ms: int
-    state: RequestState = RequestState.STORED
-    came_back: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What the gateway signed."""
-
-    body: bytes
-    signature: str
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxCounts:
-    """How many requests wait for a verdict, and how many approved ones for the chain."""
-
-    unresolved: int
-    unsettled: int
-    oldest_unresolved_at_ms: int | None
+Limit = Callable[[Exposure], OfflineNo | None]
 
 
 class Outbox:
@@ -145,9 +83,17 @@ class Outbox:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown(wait=True)
 
-    async def store(self, row: OutboxRow) -> None:
-        """Put a request on the disk for good. Only then may it be sent."""
-        await self._run(lambda database: self._store(database, row))
+    async def store(self, row: OutboxRow, limit: Limit | None = None) -> None:
+        """Put a request on the disk for good. Only then may it be sent, or told to be taken.
+
+        `limit` looks at what was taken offline so far, in the transaction that adds this one.
+        Raises OfflineRefusedError, and nothing is stored, when it objects.
+        """
+        await self._run(lambda database: self._store(database, row, limit))
+
+    async def exposure(self) -> Exposure:
+        """What was taken offline and waits for the gateway, and what it has declined."""
+        return await self._run(_exposure)
 
     async def resolve(
         self, request_id: str, state: RequestState, verdict: Evidence, at_ms: int
@@ -217,18 +163,21 @@ class Outbox:
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, run)
 
-    def _store(self, database: sqlite3.Connection, row: OutboxRow) -> None:
+    def _store(self, database: sqlite3.Connection, row: OutboxRow, limit: Limit | None) -> None:
         if _counts(database).unresolved >= MAX_UNRESOLVED:
             raise PartError(PART, "too many sales are unknown", fix="connect to the gateway first")
         self._since_prune += 1
         # In the same commit: an error of either leaves nothing stored, as whoever asked is told.
         with database:
+            database.execute("BEGIN IMMEDIATE")
+            if limit is not None and (no := limit(_exposure(database))) is not None:
+                raise OfflineRefusedError(no)
             if self._since_prune >= PRUNE_EVERY:
                 _prune(database, row.stored_at_ms)
                 self._since_prune = 0
             database.execute(
                 "INSERT INTO requests (request_id, amount_units, currency, body, signature,"
-                " stored_at_ms, state) VALUES (?, ?, ?, ?, ?, ?, 'stored')",
+                " stored_at_ms, offline, state) VALUES (?, ?, ?, ?, ?, ?, ?, 'stored')",
                 (
                     row.request_id,
                     row.amount_units,
@@ -236,6 +185,7 @@ class Outbox:
                     row.body,
                     row.signature,
                     row.stored_at_ms,
+                    row.offline,
                 ),
             )
 
@@ -263,7 +213,7 @@ def _open(path: Path) -> sqlite3.Connection:
         database.execute("PRAGMA synchronous = FULL")
         database.execute("PRAGMA journal_size_limit = 4194304")
         if version < _SCHEMA_VERSION:
-            steps = "".join(_STEPS[version:])
+            steps = "".join(STEPS[version:])
             database.executescript(
                 f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;"
             )
@@ -347,8 +297,13 @@ def _mark_shown(database: sqlite3.Connection, request_id: str, at_ms: int) -> No
 def _rows(database: sqlite3.Connection, where: str, *values: str) -> list[OutboxRow]:
     cursor = database.execute(_SELECT.format(where=where), values)
     return [
-        replace(OutboxRow(*fields), state=RequestState(state), came_back=bool(came_back))
-        for *fields, state, came_back in cursor
+        replace(
+            OutboxRow(*fields),
+            state=RequestState(state),
+            came_back=bool(came_back),
+            offline=bool(offline),
+        )
+        for *fields, state, came_back, offline in cursor
     ]
 
 
@@ -360,6 +315,19 @@ def _counts(database: sqlite3.Connection) -> OutboxCounts:
         " FROM requests WHERE state IN ('stored', 'approved')"
     ).fetchone()
     return OutboxCounts(*counts)
+
+
+def _exposure(database: sqlite3.Connection) -> Exposure:
+    figures = database.execute(
+        "SELECT count(*) FILTER (WHERE state = 'stored'),"
+        " coalesce(sum(amount_units) FILTER (WHERE state = 'stored'), 0),"
+        " min(stored_at_ms) FILTER (WHERE state = 'stored'),"
+        " max(stored_at_ms) FILTER (WHERE state = 'stored'),"
+        " count(*) FILTER (WHERE state = 'declined'),"
+        " coalesce(sum(amount_units) FILTER (WHERE state = 'declined'), 0)"
+        " FROM requests WHERE offline = 1 AND state IN ('stored', 'declined')"
+    ).fetchone()
+    return Exposure(*figures)
 
 
 def _write_and_count(database: sqlite3.Connection) -> OutboxCounts:

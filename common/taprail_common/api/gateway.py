@@ -25,6 +25,8 @@ class Hello(Told):
     signing: SigningTerms | None = None
     """None from a gateway that takes no cards that sign."""
     pin_above_units: int | None = None
+    offline_revision: str | None = None
+    """Of the policy for taps without the gateway; None where there is none."""
     successions: Annotated[tuple[SignedEnvelope, ...], Field(max_length=MAX_SUCCESSIONS)] = ()
     """By which keys this gateway's were followed, each said by the one before."""
     tls_pins: Annotated[tuple[Word, ...], Field(max_length=2)] = ()

@@ -181,6 +181,8 @@ WHAT_TO_DO_WHEN_DECLINED: Final[Mapping[str, str]] = {
     "charge_unknown": "charge anew",
     "clock_skew": "set the terminal's clock",
     "currency_unsupported": "use the gateway's currency",
+    "offline_not_allowed": "ask the gateway at the tap: it allows this terminal no other",
+    "offline_limit": "ask the gateway at the tap: more waited than it allows",
     "daily_limit": "pay no more than what is left, or tomorrow",
     "high_fraud_risk": "have the gateway's operator look at the alert",
     "insufficient_balance": "top the card up",

@@ -26,6 +26,7 @@ from taprail_gateway.admin import (
     rewards,
     settings,
     setup,
+    terminal_offline,
     tls,
     tokens,
     verdict_keys,
@@ -41,6 +42,7 @@ app: Final = typer.Typer(
 )
 setup.register(app)
 app.command()(history.history)
+people.terminals.add_typer(terminal_offline.policies, name="offline")
 pairing.register(people.terminals)
 refunds.register(payments.payments, people.merchants)
 for name, group in (

@@ -121,6 +121,8 @@ def terminal_item(
         accept_until_ms=payment.accept_until_ms,
         evidence=proofs.evidence(payment),
         charge_id=payment.charge_id,
+        is_offline=payment.offline,
+        offline_version=payment.offline_version,
     )
     tap = None if payment.pin is None else payment
     return AcceptItem(wanted, body, received_s, signature=signature, tap=tap)

@@ -6,18 +6,22 @@ import json
 from typing import Final
 
 from aiohttp import web
-from sqlalchemy import bindparam, select
+from sqlalchemy import Connection, bindparam, select
 
+from taprail_common.api.base import Problem
 from taprail_common.api.gateway import Hello
 from taprail_common.clock import rfc3339
 from taprail_common.eip3009 import TokenDomain
+from taprail_common.offline_wire import POLICY_PATH, OfflinePolicy
 from taprail_common.signing import Domain, sign
 from taprail_common.wire import SIGNATURE_HEADER, SigningTerms
 from taprail_gateway import verdict_keys
 from taprail_gateway.api.context import SERVICES
+from taprail_gateway.api.errors import not_found
 from taprail_gateway.api.identify import signed_query
 from taprail_gateway.api.table import Plain
-from taprail_gateway.ledger import schema
+from taprail_gateway.ledger import offline, schema
+from taprail_gateway.offline_policy import Seller, Terms, issue, revision
 
 _t, _m = schema.terminals.c, schema.merchants.c
 _TERMINAL: Final = (
@@ -32,12 +36,16 @@ async def hello(request: web.Request) -> web.Response:
     here, with the terms that cards sign under. A revoked terminal is told so."""
     services = request.app[SERVICES]
     query = await signed_query(request)
-    status, merchant_id, merchant_name, payee = await services.ledger.read(
-        lambda connection: connection.execute(_TERMINAL, {"terminal_id": query.terminal_id}).one()
+    now_ms = services.clock.now_ms()
+    (status, merchant_id, merchant_name, payee), held = await services.ledger.read(
+        lambda connection: (
+            connection.execute(_TERMINAL, {"terminal_id": query.terminal_id}).one(),
+            _offline(connection, query.terminal_id, now_ms),
+        )
     )
     answer = {
         "gatewayId": services.gateway_id,
-        "gatewayTime": rfc3339(services.clock.now_ms()),
+        "gatewayTime": rfc3339(now_ms),
         "terminalId": query.terminal_id,
         "status": status,
         "merchantId": merchant_id,
@@ -46,6 +54,7 @@ async def hello(request: web.Request) -> web.Response:
         "decimals": services.rules.decimals,
         "pinAboveUnits": services.pins.ask_above_units,
         "signing": _signing_terms(services.token_domain, payee).model_dump(by_alias=True),
+        "offlineRevision": None if held is None else revision(*held),
     }
     told = await services.ledger.read(verdict_keys.told_to_terminals)
     answer["tlsPins"] = list(services.tls_pins)
@@ -55,6 +64,45 @@ async def hello(request: web.Request) -> web.Response:
     return web.Response(
         body=body, headers={SIGNATURE_HEADER: signature}, content_type="application/json"
     )
+
+
+async def offline_policy(request: web.Request) -> web.Response:
+    """GET /api/terminals/offline-policy: what a terminal may take without asking, signed to be
+    kept; the signature is no answer to this question, so it says itself when it was made."""
+    services = request.app[SERVICES]
+    query = await signed_query(request)
+    now_ms = services.clock.now_ms()
+    (status, merchant_id, _, payee), found = await services.ledger.read(
+        lambda connection: (
+            connection.execute(_TERMINAL, {"terminal_id": query.terminal_id}).one(),
+            _offline(connection, query.terminal_id, now_ms),
+        )
+    )
+    seller = Seller(
+        query.terminal_id,
+        merchant_id,
+        services.rules.currency,
+        _signing_terms(services.token_domain, payee),
+        services.pins.ask_above_units,
+    )
+    policy = None if found is None or status != "active" else issue(seller, *found, now_ms)
+    if policy is None:
+        raise not_found("this terminal may take nothing offline")
+    body = policy.to_json()
+    signature = sign(services.key, Domain.OFFLINE_POLICY, body)
+    return web.Response(
+        body=body, headers={SIGNATURE_HEADER: signature}, content_type="application/json"
+    )
+
+
+def _offline(
+    connection: Connection, terminal_id: str, now_ms: int
+) -> tuple[Terms, list[str]] | None:
+    """The policy that holds and the accounts of frozen cards; None without one, or when there are
+    more of these than it can name."""
+    terms = offline.policy(connection, terminal_id)
+    frozen = None if terms is None else offline.frozen_accounts(connection, now_ms)
+    return None if terms is None or frozen is None else (terms, frozen)
 
 
 def _signing_terms(token: TokenDomain, payee: str) -> SigningTerms:
@@ -75,6 +123,14 @@ ROUTES: Final = (
         "Who a terminal is here, and the gateway's proof that it is its gateway",
         hello,
         {200: Hello},
+        users=False,
+    ),
+    Plain(
+        "GET",
+        POLICY_PATH,
+        "What a terminal may take without asking, signed to be kept",
+        offline_policy,
+        {200: OfflinePolicy, 404: Problem},
         users=False,
     ),
 )

@@ -37,7 +37,7 @@ from taprail_gateway.ledger.schema_base import (
     literals,
     metadata,
 )
-from taprail_gateway.ledger.schema_cards import activity, audit_links
+from taprail_gateway.ledger.schema_cards import activity, audit_links, issuer_keys
 from taprail_gateway.ledger.schema_charges import charges, terminal_texts
 from taprail_gateway.ledger.schema_office import (
     alert_is_open,
@@ -50,6 +50,7 @@ from taprail_gateway.ledger.schema_office import (
     operator_actions,
     settings,
 )
+from taprail_gateway.ledger.schema_offline import offline_policies, offline_taps
 from taprail_gateway.ledger.schema_people import users
 from taprail_gateway.ledger.schema_pins import card_pins
 from taprail_gateway.ledger.schema_refunds import merchant_floats, refunded_sales, refunds
@@ -84,6 +85,8 @@ __all__ = [
     "metadata",
     "mint_is_open",
     "mints",
+    "offline_policies",
+    "offline_taps",
     "operator_actions",
     "payment_events",
     "payment_is_completed",
@@ -103,7 +106,7 @@ __all__ = [
     "webhook_endpoints",
 ]
 
-VERSION: Final = "0017"
+VERSION: Final = "0015"
 """Of this schema: the newest in `migrations/versions`, which a test compares."""
 
 meta: Final = Table(
@@ -136,16 +139,6 @@ terminals: Final = Table(
     Column("status", String(16), nullable=False),
     Column("created_at_ms", BigInteger, nullable=False),
     CheckConstraint(in_list("status", ["active", "revoked"]), "status"),
-)
-
-issuer_keys: Final = Table(
-    "issuer_keys",
-    metadata,
-    Column("version", Integer, primary_key=True),
-    Column("wrapped_sun_master_key", LargeBinary, nullable=False),
-    Column("wrapped_meta_read_key", LargeBinary, nullable=False),
-    Column("created_at_ms", BigInteger, nullable=False),
-    comment="The keys of the cards that this gateway issues, wrapped by the master key",
 )
 
 accounts: Final = Table(

@@ -1,4 +1,4 @@
-"""The tables of the decision in front of the queue: what is remembered of use, and the audit log.
+"""The tables beside the cards': what is remembered of use, the audit log, the issuer's keys.
 
 Part of `schema`, under whose name everybody else imports them.
 """
@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, Integer, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+)
 
 from taprail_gateway.ledger.schema_base import Id, in_list, metadata
 
@@ -42,4 +51,14 @@ audit_links: Final = Table(
     Column("digest", String(64), nullable=False, comment="SHA-256 of all of the above"),
     Column("signature", String(128), nullable=False, comment="of the digest, by the gateway's key"),
     comment="Every decision and its reasons: one link for each commit, one chain for each process",
+)
+
+issuer_keys: Final = Table(
+    "issuer_keys",
+    metadata,
+    Column("version", Integer, primary_key=True),
+    Column("wrapped_sun_master_key", LargeBinary, nullable=False),
+    Column("wrapped_meta_read_key", LargeBinary, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    comment="The keys of the cards that this gateway issues, wrapped by the master key",
 )

@@ -34,6 +34,8 @@ ENGLISH: Final[Catalogue] = {
     "settled.line": "Final on chain",
     "declined.headline": "Declined",
     "not_settled.headline": "Not settled",
+    "offline.headline": "Noted",
+    "offline.line": "Paid when online",
     "unknown.headline": "Checking…",
     "unknown.line": "Do not pay again",
     "try_again.headline": "Try again",
@@ -74,6 +76,8 @@ ENGLISH: Final[Catalogue] = {
     "reason.terminal_revoked": "Terminal is not active",
     "reason.terminal_unknown": "Terminal is not set up",
     "reason.user_frozen": "Card is frozen",
+    "reason.offline_not_allowed": "Terminal may not sell offline",
+    "reason.offline_limit": "Offline limit was passed",
     "reason.pin_required": "PIN needed. Tap again",
     "reason.pin_wrong": "Wrong PIN. Tap again",
     "reason.pin_wrong.left": "Wrong PIN. {left} left. Tap again",
@@ -84,6 +88,12 @@ ENGLISH: Final[Catalogue] = {
     "reason.card_signature_wrong": "Card is faulty",
     "reason.not_our_card": "Card is not for this terminal",
     "reason.signing_not_ready": "No such cards right now",
+    "reason.offline_count": "Cannot pay now. No connection",
+    "reason.offline_age": "Cannot pay now. No connection",
+    "reason.offline_expired": "Cannot pay now. No connection",
+    "reason.offline_clock": "Cannot pay now. Clock is wrong",
+    "reason.offline_policy": "Cannot pay now. No connection",
+    "reason.offline_frozen": "Card is frozen",
     # Why a card has to be tapped again.
     "reason.pin_missing": "No PIN. Not charged",
     "reason.card_changed": "Card was swapped. Hold one still",
@@ -94,6 +104,7 @@ ENGLISH: Final[Catalogue] = {
     # Why an approved sale comes back.
     "reason.not_settled": "Ask staff",
     "reason.payment_failed": "Transfer failed. Ask staff",
+    "reason.offline_loss": "Offline sale not paid. Ask staff",
     # The self-test's picture.
     "test.headline": "Display",
     "test.line": "Self-test running",

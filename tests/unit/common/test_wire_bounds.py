@@ -136,6 +136,8 @@ MESSAGES: Final[dict[type[BaseModel], dict[str, Values]]] = {
         "counter": optional(number(0, 2**32 - 1)),
         "chargeId": optional(IDENTIFIER),
         "offline": ([True, False, ABSENT], [None, 0, 1, "true", []]),
+        "offlineVersion": optional(number(1, 2**31 - 1)),
+        "pin": optional((["A" * 406 + "=="], ["", "A" * 408, "A" * 405 + "==", *NOT_TEXT])),
     },
     AppPayment: {
         "cardUuid": IDENTIFIER,
@@ -157,6 +159,7 @@ MESSAGES: Final[dict[type[BaseModel], dict[str, Values]]] = {
         "reason": optional(text(300)),
         "reasonCode": optional((["a", "a_1" * 13], ["", "a" * 41, "A", "a b", "a\n", 5])),
         "leftUnits": optional(([0, 2**53 - 1], [-1, 2**53, 5.5, "x", []])),
+        "pinTriesLeft": optional(([0, 9], [-1, 10, 5.5, "x", []])),
     },
     PaymentNotice: {
         "terminalId": IDENTIFIER,

@@ -14,6 +14,7 @@ import pytest
 
 from taprail_common.errors import IllegalTransitionError, OperatorError, PartError
 from taprail_terminal import outbox as outbox_module
+from taprail_terminal import outbox_rows
 from taprail_terminal.outbox import Evidence, Outbox, OutboxRow, RequestState
 
 NOW_MS = 1_700_000_000_000
@@ -100,7 +101,7 @@ async def test_a_file_of_the_first_version_is_taken_over(path: Path) -> None:
     """Its verdicts were shown, as far as anybody knows; what is open stays open."""
     path.parent.mkdir()
     with closing(sqlite3.connect(path)) as database:
-        database.executescript(outbox_module._STEPS[0] + "PRAGMA user_version = 1;")
+        database.executescript(outbox_rows.STEPS[0] + "PRAGMA user_version = 1;")
         for number, state, verdict in ((1, "stored", None), (2, "approved", b"yes")):
             database.execute(
                 "INSERT INTO requests (request_id, amount_units, currency, body, signature,"

@@ -16,6 +16,7 @@ from taprail_terminal.feedback import sounds
 from taprail_terminal.feedback.lights import LIGHT_COUNT, OFF, ON, TEST_LIGHTS, Lights, Pattern
 from taprail_terminal.feedback.messages import CATALOGUES, ENGLISH, reason_text
 from taprail_terminal.feedback.scene import Icon, Scene, scene
+from taprail_terminal.offline import LOSS, OfflineNo
 from taprail_terminal.sale import (
     CARD_CHANGED,
     NOT_SETTLED,
@@ -150,6 +151,8 @@ def test_every_reason_has_words_and_no_words_are_without_a_reason() -> None:
         UNKNOWN_CARD.code,
         *signing,
         *again,
+        *OfflineNo,
+        LOSS,
     ]
     catalogued = {key.split(".")[1] for key in ENGLISH if key.startswith("reason.")}
     assert catalogued == set(codes)
