@@ -302,6 +302,27 @@ async def test_an_unbound_payment_forgets_its_transaction_and_keeps_its_authoriz
     assert ledger.read_now(queries.check_invariants) == []
 
 
+async def test_nothing_is_rejected_before_all_that_was_signed_has_ended(
+    ledger: Ledger, registry: Registry
+) -> None:
+    (payment,) = accept(ledger, registry, "r1")
+    bind(ledger, [payment], valid_before_s=900)
+    step(ledger, PaymentEvent.UNBIND, [payment])
+
+    def reject(final_time_s: int) -> None:
+        ledger.write_now(
+            lambda c: transitions.apply(
+                c, PaymentEvent.REJECT, [payment], NOW_MS, final_time_s=final_time_s
+            )
+        )
+
+    with pytest.raises(GuardError, match="reject"):
+        reject(899)
+    assert state_of(ledger, payment) is PaymentState.PENDING
+    reject(900)
+    assert state_of(ledger, payment) is PaymentState.FAILED
+
+
 async def test_a_transaction_is_final_once(ledger: Ledger, registry: Registry) -> None:
     transaction = bind(ledger, accept(ledger, registry, "r1"))
 
