@@ -3,6 +3,7 @@
     days    settlement through every crash point and every fault of the proxy, in each seed
     chaos   the whole stack; its faults, kills, reorgs … are dealt over the seeds, each alone
     attacks requests by someone who means ill: thousands in each seed, and none may be accepted
+    taps    taps with faults of hands, cards, readers and wires: no double, no lost, no wrong green
     clients apps and terminals that connect, subscribe and vanish: memory stays flat
     model   the state machine over ledger and loops, beside the others with what they leave over
 
@@ -32,11 +33,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tests.soak import attacks, chaos, clients, days, model
+from tests.soak import attacks, chaos, clients, days, model, taps
 from tests.soak.campaign import Campaign, Found, Means
 from tests.support.postgres_server import NoPostgresError, PostgresServer
 
-NAMES: Final = ("days", "chaos", "attacks", "clients", "model")
+NAMES: Final = ("days", "chaos", "attacks", "taps", "clients", "model")
 BESIDE: Final = "model"
 """It computes while the others wait for blocks."""
 _AT_ONCE: Final = 2
@@ -47,6 +48,7 @@ PLANNED_MINUTES: Final = 60.0
 PLANNED_SEEDS: Final = 20
 PLANNED_STEPS: Final = 100_000
 PLANNED_ATTACKS: Final = 100_000
+PLANNED_TAPS: Final = 10_000
 PLANNED_CLIENTS: Final = 100_000
 _SEEDS: Final = 1_000_000
 _SHORTEST_TURN_MINUTES: Final = 0.1
@@ -149,6 +151,7 @@ def main(
             "days": days.Days(means),
             "chaos": chaos.Chaos(first_seed, means),
             "attacks": attacks.run,
+            "taps": taps.run,
             "clients": clients.run,
             "model": model.run,
         }
@@ -175,6 +178,8 @@ def _planned(chosen: set[str], means: Means) -> Counter[str]:
         plan |= chaos.planned(PLANNED_SEEDS, means)
     if "attacks" in chosen:
         plan[attacks.ATTACKS] = PLANNED_ATTACKS
+    if "taps" in chosen:
+        plan[taps.TAPS] = PLANNED_TAPS
     if "clients" in chosen:
         plan[clients.CLIENTS] = PLANNED_CLIENTS
     if "model" in chosen:

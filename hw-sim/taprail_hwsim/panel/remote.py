@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,8 @@ class RemotePanel:
         self._edges: dict[str, deque[Edge]] = defaultdict(lambda: deque(maxlen=EDGES_KEPT))
         self.lamps: deque[Lamp] = deque(maxlen=EDGES_KEPT)
         self.frame_at_s = 0.0
+        self.on_edge: Callable[[str, Edge], None] | None = None
+        """Called with the name of a light or the buzzer at each change."""
         self._socket = PanelSocket(
             path, on_command=self._command, on_data=self._data, on_pin=self._pin
         )
@@ -79,6 +81,9 @@ class RemotePanel:
         if name is None:
             return  # a pin that no part of the panel is wired to
         frequency = None if frequency_hz == NO_FREQUENCY else frequency_hz
-        self._edges[name].append(Edge(at_s, duty, frequency))
+        edge = Edge(at_s, duty, frequency)
+        self._edges[name].append(edge)
+        if self.on_edge is not None:
+            self.on_edge(name, edge)
         if name != BUZZER:
             self.lamps.append(Lamp(at_s, name, duty))
