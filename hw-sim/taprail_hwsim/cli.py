@@ -111,6 +111,7 @@ def up(
         rf_delay_ms=rf_delay_ms,
         fixed_amount=fixed_amount,
         webhooks=True,
+        gateway_wire=True,
     )
     _run(run_until_stopped(options, _print_json if as_json else _print_welcome))
 
@@ -122,6 +123,10 @@ def tap(
     tear_after_apdus: Annotated[
         int | None, typer.Option(min=0, help="Tear the card away after so many commands.")
     ] = None,
+    fault: Annotated[
+        str | None, typer.Option(help="What goes wrong around it, see `taprail-sim faults`.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same fault.")] = 0,
     settle: Annotated[
         bool, typer.Option("--settle", help="Wait until the transfer is final.")
     ] = False,
@@ -135,6 +140,8 @@ def tap(
             card=card,
             amount=amount,
             tear_after_apdus=tear_after_apdus,
+            fault=fault,
+            seed=seed,
             settle=settle,
         )
     )
@@ -144,6 +151,14 @@ def tap(
         _print_tap(result)
     if result.get("outcome") != "approved":
         raise typer.Exit(1)
+
+
+@app.command()
+def faults(as_json: AsJson = False) -> None:
+    """Say what can go wrong around a tap: see `tap --fault`."""
+    from taprail_hwsim.fault_list import list_faults
+
+    list_faults(as_json=as_json)
 
 
 @app.command()

@@ -11,23 +11,30 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from taprail_gateway.config import GatewaySettings
 from taprail_hwsim import world as worlds
-from taprail_hwsim.anvil import AnvilOptions
 from taprail_hwsim.dev_chain import MULTICALL3_ADDRESS, DevChain
 from taprail_hwsim.event_log import Event, EventLog, command
+from taprail_hwsim.gateway_wire import GatewayWire
 from taprail_hwsim.null_modem import NullModem
+from taprail_hwsim.pads import Pn532Pad
 from taprail_hwsim.panel.remote import RemotePanel
 from taprail_hwsim.pn532 import Pn532Simulator
 from taprail_hwsim.process import Program, ProgramError
 from taprail_hwsim.published import Published
 from taprail_hwsim.rpc_proxy import RpcProxy
+from taprail_hwsim.stack_parts import (
+    chain_there,
+    own_chain,
+    run_tool,
+    stop_program,
+    taprail_command,
+)
 from taprail_hwsim.state_lock import locked
 
 # BCM numbers; the same as the terminal's own defaults, written out because the panel is wired so.
@@ -76,6 +83,8 @@ class StackOptions:
     """Contracts to use on a chain of our own instead of the lean ones."""
     webhooks: bool = False
     """Whether merchants' servers on this machine may be told of payments."""
+    gateway_wire: bool = False
+    """Whether a wire that can fail lies between terminal and gateway: `Stack.wire`."""
     proxy_seed: int | None = None
     """With a seed, a fault-injecting proxy stands between gateway and node: `Stack.proxy`."""
 
@@ -97,7 +106,10 @@ class Stack:
         self._exit = AsyncExitStack()
         self._on_pad = b""
         self._again_at_s: dict[bytes, float] = {}
-        self.reader = Pn532Simulator(rf_delay_ms=options.rf_delay_ms)
+        self.wire: GatewayWire | None = None
+        self.powered = asyncio.Event()
+        """Cleared while the terminal's power is cut on purpose."""
+        self.pad = Pn532Pad(self.state_dir, lambda: Pn532Simulator(rf_delay_ms=options.rf_delay_ms))
         self._modem = NullModem(self.state_dir / "console-device", self.console_path)
         self.panel = RemotePanel(self.state_dir / "panel.sock", PINS)
         self.log = EventLog(self.control_socket)
@@ -111,6 +123,11 @@ class Stack:
             ],
             self.state_dir / "terminal.log",
         )
+
+    @property
+    def reader(self) -> Pn532Simulator:
+        """What is plugged in now."""
+        return self.pad.simulator
 
     @property
     def gateway(self) -> Program:
@@ -149,16 +166,19 @@ class Stack:
             self.proxy = await self._exit.enter_async_context(proxy)
         await self._find_or_make_world()
         for number, gateway in enumerate(self.gateways):
-            self._exit.push_async_callback(_stop, gateway)
+            self._exit.push_async_callback(stop_program, gateway)
             await self.start_gateway(None if number else self.options.crash_gateway, number)
         if not self.options.with_terminal:
             return
-        self._exit.enter_context(self.reader)
+        self.pad.plug_in()
+        self._exit.callback(self.pad.unplug)
         self._exit.enter_context(self._modem)
+        if self.options.gateway_wire:
+            self.wire = await self._exit.enter_async_context(GatewayWire(self.gateway_url))
         self._write_terminal_config()
         await self.panel.start()
         self._exit.push_async_callback(self.panel.close)
-        self._exit.push_async_callback(_stop, self.terminal)
+        self._exit.push_async_callback(stop_program, self.terminal)
         await self.start_terminal()
 
     async def start_gateway(self, crash: str | None = None, number: int = 0) -> None:
@@ -171,10 +191,17 @@ class Stack:
     async def start_terminal(self, crash: str | None = None) -> None:
         """Start it, follow what it says, and wait until its reader is open."""
         await self.terminal.start({"TAPRAIL_CRASH": crash or ""})
+        self.powered.set()
         mark = self.log.position
         await self.log.follow()
         self._exit.push_async_callback(self.log.close)
         await self.log.wait_for("view", since=mark, where=lambda e: e.get("phase") not in _STARTING)
+
+    async def cut_power(self) -> None:
+        """The terminal's power goes, and comes back."""
+        self.powered.clear()
+        await self.terminal.kill()
+        await self.start_terminal()
 
     # --- at the counter -------------------------------------------------------------------------
 
@@ -287,11 +314,11 @@ class Stack:
         if world_file.exists():
             self.world = worlds.load(world_file)
         else:
-            await _run(taprail_command("admin", "--config", str(self.gateway_config), "init"))
+            await run_tool(taprail_command("admin", "--config", str(self.gateway_config), "init"))
             worlds.make_device_key(self.device_key)
             self.world = worlds.provision(settings, self.device_key)
             for _ in range(1, self.options.lanes):
-                await _run(
+                await run_tool(
                     taprail_command("admin", "--config", str(self.gateway_config), "lane", "add")
                 )
             for lane in worlds.lanes(settings):
@@ -345,14 +372,14 @@ merchant_id = "{worlds.MERCHANT_ID}"
 currency = "{self.chain.token_symbol()}"
 decimals = {self.chain.token_decimals()}
 state_dir = "terminal"
-gateway_url = "{self.gateway_url}"
+gateway_url = "{self.wire.url if self.wire else self.gateway_url}"
 gateway_public_key = "{self.world.gateway_public_key}"
 verdict_timeout_ms = {self.options.verdict_timeout_ms}
 {price}
 
 [reader]
 driver = "pn532"
-port = "{self.reader.path}"
+port = "{self.pad.port}"
 
 [lights]
 pins = [{", ".join(str(pin) for name, pin in PINS.items() if name != "buzzer")}]
@@ -364,37 +391,7 @@ port = "{self._modem.near}"
         )
 
 
-@asynccontextmanager
-async def _chain(options: StackOptions, state_dir: Path) -> AsyncIterator[DevChain]:
+def _chain(options: StackOptions, state_dir: Path) -> AbstractAsyncContextManager[DevChain]:
     if options.rpc_url is not None:
-        if options.token is None:
-            raise ProgramError("a chain that is there needs its token too: --token 0x…")
-        yield DevChain.attach(options.rpc_url, options.token, options.multicall)
-        return
-    token_file = state_dir / "token"
-    known = token_file.read_text() if token_file.exists() else None
-    anvil = AnvilOptions(block_time_s=options.block_time_s, state_path=state_dir / "chain.json")
-    async with DevChain(anvil, token_address=known, published=options.published) as chain:
-        if known is None:
-            token_file.write_text(chain.deploy_token())
-        yield chain
-
-
-def taprail_command(*arguments: str) -> list[str]:
-    """The command line of `taprail` with arguments."""
-    # The interpreter's own scripts folder: the simulator may not be on anybody's PATH.
-    return [str(Path(sys.executable).parent / "taprail"), *arguments]
-
-
-async def _run(arguments: list[str]) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    output, _ = await process.communicate()
-    if process.returncode != 0:
-        raise ProgramError(f"{' '.join(arguments)} failed: {output.decode(errors='replace')}")
-
-
-async def _stop(program: Program) -> None:
-    if program.is_running:
-        await program.stop()
+        return chain_there(options.rpc_url, options.token, options.multicall)
+    return own_chain(state_dir, options.block_time_s, options.published)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from taprail_hwsim.event_log import TerminalSilentError, command
+from taprail_hwsim.fault_tap import known, tap_with_fault
 from taprail_hwsim.process import ProgramError
 from taprail_hwsim.stack import Stack, StackOptions
 
@@ -65,7 +66,7 @@ async def _until_stopped_or_ended(stack: Stack, stopped: asyncio.Event) -> None:
     waits = {
         asyncio.create_task(stopped.wait()): None,
         asyncio.create_task(stack.gateway.ended()): stack.gateway,
-        asyncio.create_task(stack.terminal.ended()): stack.terminal,
+        asyncio.create_task(_terminal_ended(stack)): stack.terminal,
     }
     done, rest = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for task in rest:
@@ -74,6 +75,15 @@ async def _until_stopped_or_ended(stack: Stack, stopped: asyncio.Event) -> None:
         program = waits[task]
         if program is not None:
             raise ProgramError(program.obituary(task.result()))
+
+
+async def _terminal_ended(stack: Stack) -> int:
+    """Wait until it ends, and not because its power was cut by a fault that was asked for."""
+    while True:
+        code = await stack.terminal.ended()
+        if stack.powered.is_set():
+            return code
+        await stack.powered.wait()
 
 
 class _Table:
@@ -100,7 +110,14 @@ class _Table:
             return {"ok": False, "error": str(exc)}
 
     async def _tap(
-        self, *, card: str, amount: str | None, tear_after_apdus: int | None, settle: bool
+        self,
+        *,
+        card: str,
+        amount: str | None,
+        tear_after_apdus: int | None,
+        settle: bool,
+        fault: str | None = None,
+        seed: int = 0,
     ) -> dict[str, Any]:
         names = self._stack.cards.names()
         if card not in names:
@@ -109,7 +126,10 @@ class _Table:
             raise SimulatorError("the terminal asks for nothing: give an --amount")
         mark = self._stack.log.position
         async with self._hand:
-            event = await self._stack.tap(card, amount, tear_after_apdus=tear_after_apdus)
+            if fault is None:
+                event = await self._stack.tap(card, amount, tear_after_apdus=tear_after_apdus)
+            else:
+                event = await tap_with_fault(self._stack, card, amount, known(fault), seed)
         result = {"event": event.name, **event.fields}
         if settle and event.get("outcome") == "approved":
             settled = await self._stack.settled(event.get("request"), _SETTLE_TIMEOUT_S)

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, func, select
 from taprail_gateway.ledger import schema
 from taprail_gateway.settle.settings import SettlementSettings
 from taprail_hwsim.dev_chain import DevChain
-from taprail_hwsim.stack import taprail_command
+from taprail_hwsim.stack_parts import taprail_command
 from taprail_hwsim.world import MERCHANT_ACCOUNT
 from tests.bench.market import Market, open_market
 from tests.bench.scenario import Bench, BenchError, Results

@@ -152,6 +152,15 @@ async def test_a_tap_from_another_window(up: Up) -> None:
     assert (code, declined["outcome"]) == (1, "declined")
 
 
+async def test_a_tap_with_faults_around_it_is_charged_in_the_end(up: Up) -> None:
+    listed = await asyncio.to_thread(run, "taprail-sim", "faults", "--json")
+    known = json.loads(listed.stdout)
+    for card, fault in (("frank", "replies_lost"), ("heidi", "unplugged"), ("ivan", "power_cut")):
+        assert known[fault]["about"]
+        code, tapped = await up.tap(card, "--amount", "1.10", "--fault", fault, "--seed", "3")
+        assert (code, tapped["outcome"]) == (0, "approved"), fault
+
+
 async def test_an_apps_payment_from_another_window(up: Up) -> None:
     pay = ("taprail-sim", "pay", "--json", "--state-dir", up.where["stateDir"])
     done = await asyncio.to_thread(run, *pay, "judy", "--amount", "2.50", "--settle")

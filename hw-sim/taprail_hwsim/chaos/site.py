@@ -27,7 +27,8 @@ from taprail_hwsim import world as worlds
 from taprail_hwsim.chaos.judge import Books
 from taprail_hwsim.process import ProgramError
 from taprail_hwsim.rpc_proxy import RpcProxy
-from taprail_hwsim.stack import LANE_FUNDS_WEI, Stack, taprail_command
+from taprail_hwsim.stack import LANE_FUNDS_WEI, Stack
+from taprail_hwsim.stack_parts import taprail_command
 from taprail_hwsim.transfers import Transfer, read_transfers
 
 RESTART_PAUSE_S: Final = 0.5
