@@ -2,9 +2,9 @@
 
 Answers for what is inside the seal and how it is opened. The key is the X25519 form of the
 gateway's Ed25519 key, which every terminal knows already, so there is nothing to hand out and
-nothing to forge. Request and card are inside, so that a block that was caught opens for nothing else; it has
-one length, so that it does not tell how long a PIN is. Whether the PIN is right is the gateway's
-matter. Sources: libsodium, "Sealed boxes" and "Ed25519 to Curve25519".
+nothing to forge. Request and card are inside, so that a block that was caught opens for nothing
+else; it has one length, so that it does not tell how long a PIN is. Whether the PIN is right is the
+gateway's matter. Sources: libsodium, "Sealed boxes" and "Ed25519 to Curve25519".
 """
 
 from __future__ import annotations

@@ -130,6 +130,7 @@ _KINDS: Final[Mapping[int, type[ApiError]]] = {
 _CODES: Final[Mapping[int, str]] = {404: "not_found"}
 
 WHAT_TO_DO: Final[Mapping[str, str]] = {
+    "pairing_refused": "make a new code: taprail admin terminal pair",
     "bad_request": "correct the field that is named",
     "bad_signature": "sign the very bytes that are sent, with the key that is registered",
     "body_timeout": "ask again; the line is slow",
