@@ -8,6 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
+from taprail_common.api.base import Problem
 from taprail_common.errors import InputError
 from taprail_common.fleet_wire import KEY_PATH, KeyNoted, NextKey
 from taprail_common.ids import check_identifier
@@ -55,7 +56,7 @@ ROUTES: Final = (
         KEY_PATH,
         "Announce the key that a terminal goes over to",
         announce,
-        {200: KeyNoted},
+        {200: KeyNoted, 409: Problem},
         bodies=(NextKey,),
         users=False,
     ),
