@@ -51,8 +51,11 @@ class Step:
     def __init__(self, points_until_held: int | None) -> None:
         self._points_left = points_until_held
         self._may_go_on = asyncio.Event()
-        self._may_go_on.set()
         self._turn: asyncio.Future[None] | None = None
+
+    async def begun(self) -> None:
+        """Wait for the first turn: what ran before it could not be held."""
+        await self._may_go_on.wait()
 
     async def passed(self) -> None:
         """Go on, or wait here with all that belongs to this step until it is let go."""
@@ -259,7 +262,12 @@ class Gateway:
         step, self.hold_after = Step(self.hold_after), None
         context = copy_context()
         context.run(_step.set, step)
-        return step, self._loop.create_task(begin(), context=context)
+
+        async def begun() -> Any:
+            await step.begun()
+            return await begin()
+
+        return step, self._loop.create_task(begun(), context=context)
 
     def _cancel(self, loop: str) -> None:
         _step, task = self._held.pop(loop)

@@ -90,6 +90,45 @@ def test_a_confirmer_that_sleeps_writes_nothing_after_its_lease(run: Machine, po
     run.holds()
 
 
+@pytest.mark.parametrize("points", range(0, 14, 2))
+def test_a_confirmer_that_sleeps_in_a_reorg_takes_nothing_back_after_its_lease(
+    run: Machine, points: int
+) -> None:
+    run.on_stage()
+    run.start_gateway()
+    first, second = run.on.gateways
+    run.sell_and_send(card=0, count=3)
+    run.works(2)
+    run.reorg(depth=2, keep=False, most=None)
+    first.hold_after = points
+    first.confirm()
+    run.wait(LEASE_S + 1)
+    second.keep()
+    first.confirm()
+    run.on.bury()
+    run.holds()
+
+
+@pytest.mark.parametrize("points", range(0, 14, 2))
+def test_a_rescuer_that_sleeps_makes_nothing_dearer_after_its_lease(
+    run: Machine, points: int
+) -> None:
+    run.on_stage()
+    run.start_gateway()
+    first, second = run.on.gateways
+    run.sell_and_send(card=0, count=1)
+    run.spike_base_fee(gwei=30)
+    run.works(1)
+    run.mine(seconds=1, most=0)
+    first.hold_after = points
+    first.confirm()
+    run.wait(LEASE_S + 1)
+    second.keep()
+    first.confirm()
+    run.on.bury()
+    run.holds()
+
+
 @pytest.mark.parametrize("points", range(0, 22, 2))
 def test_a_kill_at_any_point_of_sending_leaves_no_gap(run: Machine, points: int) -> None:
     run.on_stage(per_transaction=2)
