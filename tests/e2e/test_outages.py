@@ -66,6 +66,7 @@ async def test_a_reader_that_hangs_and_comes_back_serves_the_armed_sale(
     since = stack.log.position
     stack.reader.hang()
     await stack.log.wait_for("view", since=since, where=_has("phase", "out_of_service"))
+    since = stack.log.position
     stack.reader.power_cycle()
     await stack.log.wait_for("view", since=since, where=_has("phase", "ready"))
     assert (await stack.tap("ivan")).get("outcome") == "approved"
