@@ -110,6 +110,26 @@ def test_a_confirmer_that_sleeps_in_a_reorg_takes_nothing_back_after_its_lease(
 
 
 @pytest.mark.parametrize("points", range(0, 14, 2))
+def test_a_confirmer_that_sleeps_reopens_nothing_after_its_lease(run: Machine, points: int) -> None:
+    run.on_stage()
+    run.start_gateway()
+    first, second = run.on.gateways
+    run.sell_and_send(card=0, count=1)
+    run.works(2)
+    run.mine(seconds=1, most=0)
+    shown = run.on.chain.world.nonces
+    shown[run.on.lanes[0]] -= 1  # a node that has lied before, or does now
+    first.hold_after = points
+    first.confirm()
+    run.wait(LEASE_S + 1)
+    second.keep()
+    first.confirm()
+    shown[run.on.lanes[0]] += 1
+    run.on.bury()
+    run.holds()
+
+
+@pytest.mark.parametrize("points", range(0, 14, 2))
 def test_a_rescuer_that_sleeps_makes_nothing_dearer_after_its_lease(
     run: Machine, points: int
 ) -> None:
