@@ -299,6 +299,7 @@ class Push:
 
     async def _welcome(self, sid: str, who: Listener, past: Past) -> None:
         place = str(self._pump.place)
+        past = past.up_to(self._pump.place)  # else they would be told it again by the next place
         missed = past.since(who.cursor)
         is_resumed = bool(missed) or past.is_whole
         if who.user is not None:

@@ -52,6 +52,10 @@ class Past:
     steps: list[News]
     is_whole: bool
 
+    def up_to(self, place: Cursor) -> Past:
+        """Without what this place does not cover yet, and will come from there."""
+        return Past([step for step in self.steps if place.covers(step.seq)], self.is_whole)
+
     def since(self, cursor: Cursor | None) -> list[News]:
         """What somebody with this cursor has missed; empty when that cannot be told in full."""
         if cursor is None:
