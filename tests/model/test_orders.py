@@ -180,6 +180,19 @@ def test_a_proof_waits_until_no_reorg_can_undo_it(run: Machine) -> None:
     run.holds()
 
 
+def test_a_burn_proves_nothing_until_no_reorg_can_undo_it(run: Machine) -> None:
+    run.on_stage(per_transaction=1)
+    run.sell_and_send(card=0, count=1)
+    run.leave_out(rounds=5)  # until it is on the list for review
+    for _ in range(12):
+        run.mine(seconds=12, most=0)  # what was signed has ended long ago, and nobody has looked
+    run.holder(does=Holder.BURNS, which=0)
+    run.mine(seconds=2, most=0)
+    run.works(1)
+    run.reorg(depth=3, keep=False, most=0)
+    run.holds()
+
+
 def test_a_refused_payment_fails_only_when_its_trials_have_ended(run: Machine) -> None:
     run.on_stage()
     run.sell(card=0, units=10, priority=0, count=1)

@@ -8,7 +8,7 @@ when they are not tried again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -21,10 +21,12 @@ from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.queries import BoundPayment, OpenTransaction
 from taprail_gateway.settle import judge
 from taprail_gateway.settle.chain import Chain
+from taprail_gateway.settle.executions import Fate
 from taprail_gateway.settle.fates import FateReader
 from taprail_gateway.settle.judge import Facts, Judgement, Step
 from taprail_gateway.settle.live import LiveSettings
 from taprail_gateway.settle.record import Outcome, Recorder
+from taprail_gateway.settle.replies import Block
 from taprail_gateway.settle.view import HeldLane, View
 
 # Payments of one list and one lane that a pass looks at; who is left out comes first in the next.
@@ -89,12 +91,14 @@ class Reviewer:
         if not payments:
             return
         facts = await self.fates.read(payments, view.block, now_s)
-        proof_s = await self._proof_time_s(view)
+        proof = await self._proof_block(view)
+        proof_s = proof.time_s if proof is not None else 0
+        lately = await self._burnt_after(proof, payments, facts)
         outcomes = []
         for held, part in listed:
             outcome = Outcome(view.block, held.lease, final_time_s=proof_s)
             for payment in part:
-                is_proven = payment.signed_until_s <= proof_s
+                is_proven = payment.signed_until_s <= proof_s and payment.id not in lately
                 outcome.verdicts.add(payment, decide(payment, facts[payment.id], is_proven))
             outcomes.append(outcome)
         await self.record.write(outcomes)
@@ -105,16 +109,27 @@ class Reviewer:
         self._offsets[name, lane] = offset + len(page) if len(page) == _MAX_LISTED else 0
         return page
 
-    async def _proof_time_s(self, view: View) -> int:
-        """The time of the newest block that is deep enough to prove a failure by; 0: none is."""
+    async def _proof_block(self, view: View) -> Block | None:
+        """The newest block that is deep enough to prove a failure by; None: there is none yet."""
         if self.live.now.confirmations == "finalized":
-            return view.block.time_s
+            return view.block
         number = view.block.number - judge.PROOF_DEPTH
         if number < 0:
-            return 0
+            return None
         block = await self.chain.block(number)
         crash("confirm.proof_read")
-        return block.time_s
+        return block
+
+    async def _burnt_after(
+        self, proof: Block | None, payments: Sequence[BoundPayment], facts: Mapping[str, Facts]
+    ) -> set[str]:
+        """Those that were burnt in blocks that may still be taken back, and the burn with them."""
+        burnt = [payment for payment in payments if facts[payment.id].fate is Fate.BURNT]
+        if proof is None or not burnt:
+            return set()
+        pairs = [(payment.payer, payment.id) for payment in burnt]
+        states = await self.chain.authorizations_spent(pairs, proof.number)
+        return {payment.id for payment, spent in zip(burnt, states, strict=True) if not spent}
 
     async def overdue(self, view: View, now_ms: int) -> None:
         """Put what was bound too long ago on the list for review."""
