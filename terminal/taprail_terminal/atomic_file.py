@@ -1,9 +1,14 @@
-"""Small JSON files that a power cut leaves whole: the old one or the new one."""
+"""Files that are either the old one or the new one, whole, whenever the power goes.
+
+Answers for writing beside, syncing, renaming, and syncing the folder, in this order; and for small
+JSON files that are kept so.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,23 +18,32 @@ from taprail_common.signing import sync_folder
 _MAX_BYTES: Final = 64 * 1024
 
 
+def replace_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Let the file hold this; raises OSError, and then the old one is there as it was."""
+    beside = path.with_name(path.name + ".new")
+    try:
+        _write(beside, data, mode)
+    except OSError:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
+    beside.replace(path)
+    sync_folder(path.parent)
+
+
+def remove_file(path: Path) -> None:
+    """Let there be no such file, for good; raises OSError."""
+    path.unlink(missing_ok=True)
+    if path.parent.is_dir():
+        sync_folder(path.parent)
+
+
 def write_json(path: Path, content: object) -> None:
     """Replace a file, readable by its owner alone; raises PartError, and then the old one stays."""
-    write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """The same with any text."""
-    new = path.with_name(path.name + ".new")
+    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-        sync_folder(path.parent)
+        replace_file(path, text.encode())
     except OSError as exc:
         raise PartError(
             "disk", f"{path} cannot be written ({exc.strerror})", fix="check the disk"
@@ -51,3 +65,11 @@ def read_json(path: Path) -> Any:
         return json.loads(content)
     except ValueError as exc:
         raise InputError(path.name, "is damaged") from exc
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,6 +1,6 @@
 """Goes over to the terminal's next key, once there is one: announced first, then put in place.
 
-The next key lies beside the one in use (`device.key.next`), made by whoever wants the change. The
+The next key lies beside the one in use (`<key_file>.next`), made by whoever wants the change. The
 gateway takes both from when it was told until the next one was used for the first time, so there is
 no moment at which the terminal cannot pay. Each step is one whole file or one whole answer; cut off
 anywhere, the terminal starts with the old key and goes on from there, or with the new one.
@@ -9,6 +9,7 @@ anywhere, the terminal starts with the old key and goes on from there, or with t
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,8 @@ from taprail_common.clock import Clock
 from taprail_common.crash import crash
 from taprail_common.errors import LinkError, OperatorError, PartError, SignatureError
 from taprail_common.fleet_wire import KEY_PATH, NextKey
-from taprail_common.signing import Domain, create_key_file, load_key_file, sync_folder
+from taprail_common.signing import Domain, load_key_file, sync_folder
+from taprail_terminal.atomic_file import replace_file
 from taprail_terminal.gateway_link import GatewayLink
 from taprail_terminal.identity import Identity
 
@@ -36,9 +38,14 @@ def next_key_file(key_file: Path) -> Path:
 
 
 def make_next_key(key_file: Path) -> SigningKey:
-    """Make the key that comes next, or give the one that was made before."""
+    """Make the key that comes next, or give the one that was made before: that one may have been
+    announced. One that is damaged was not. Raises OSError when none can be written."""
     path = next_key_file(key_file)
-    return load_key_file(path, _WHAT) if path.exists() else create_key_file(path)
+    if path.exists():
+        with suppress(OperatorError):
+            return load_key_file(path, _WHAT)
+    replace_file(path, f"{bytes(SigningKey.generate()).hex()}\n".encode())
+    return load_key_file(path, _WHAT)
 
 
 async def change_over(link: GatewayLink, identity: Identity, key_file: Path, now_ms: int) -> None:

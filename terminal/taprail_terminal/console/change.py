@@ -9,22 +9,17 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
-from nacl.signing import SigningKey
-
 from taprail_common.errors import InputError, OperatorError, PartError
-from taprail_common.signing import fingerprint, load_key_file, public_key_text
+from taprail_common.signing import fingerprint, public_key_text
 from taprail_terminal.console import reset, trial
 from taprail_terminal.console.answers import EXIT_OK, CommandResult, facts, refused
 from taprail_terminal.console.config_edit import with_value
 from taprail_terminal.console.desk import Desk
 from taprail_terminal.console.log_tail import LEVELS
 from taprail_terminal.console.settings import flat, source_of, without_password
-from taprail_terminal.console.whole_file import replace_file
-from taprail_terminal.key_rotation import next_key_file
+from taprail_terminal.key_rotation import make_next_key
 from taprail_terminal.sale import Phase, ReaderLost
 
 _ANSWER_LEAVES_S: Final = 0.5
@@ -123,7 +118,7 @@ async def _put_on_trial(desk: Desk, text: str) -> CommandResult:
 async def key_rotate(desk: Desk, _args: Args) -> CommandResult:
     """Make the next key. The one in use goes on until the gateway has been told of the next."""
     try:
-        key = await asyncio.to_thread(_next_key, next_key_file(desk.config.key_file))
+        key = await asyncio.to_thread(make_next_key, desk.config.key_file)
     except OSError as exc:
         raise PartError("disk", f"no key can be written ({exc.strerror})") from exc
     return facts(
@@ -133,15 +128,6 @@ async def key_rotate(desk: Desk, _args: Args) -> CommandResult:
             "inUse": desk.identity.fingerprint,
         }
     )
-
-
-def _next_key(file: Path) -> SigningKey:
-    """One that lies there already may have been announced: it stays. One that is torn was not."""
-    if file.exists():
-        with suppress(OperatorError):
-            return load_key_file(file, "next device key")
-    replace_file(file, f"{bytes(SigningKey.generate()).hex()}\n".encode())
-    return load_key_file(file, "next device key")
 
 
 async def reboot(_desk: Desk, _args: Args) -> CommandResult:

@@ -15,8 +15,8 @@ import structlog
 from nacl.signing import SigningKey
 
 from taprail_common.errors import PartError
+from taprail_terminal.atomic_file import remove_file, replace_file
 from taprail_terminal.config import TerminalConfig
-from taprail_terminal.console.whole_file import remove_file, replace_file
 from taprail_terminal.outbox import Outbox
 
 _MARK: Final = "factory-reset"

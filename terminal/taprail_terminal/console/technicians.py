@@ -29,8 +29,8 @@ from taprail_common.errors import (
 from taprail_common.signing import Domain, gateway_id, parse_public_key, verify
 from taprail_common.technicians import ABOUT_ROSTER, Roster, Technician
 from taprail_common.wire import parse
+from taprail_terminal.atomic_file import replace_file
 from taprail_terminal.console.proof import Proof
-from taprail_terminal.console.whole_file import replace_file
 from taprail_terminal.outbox import Evidence
 
 MAX_AGE_MS: Final = 7 * 24 * 3600 * 1000

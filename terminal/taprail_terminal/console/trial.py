@@ -16,8 +16,8 @@ from typing import Final
 import structlog
 
 from taprail_common.errors import OperatorError
+from taprail_terminal.atomic_file import remove_file, replace_file
 from taprail_terminal.config import TerminalConfig, load_config
-from taprail_terminal.console.whole_file import remove_file, replace_file
 
 _NEW: Final = b"new\n"
 _TRIED: Final = b"tried\n"

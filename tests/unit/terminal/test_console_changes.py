@@ -15,17 +15,17 @@ from nacl.signing import SigningKey
 from taprail_common.errors import LinkError
 from taprail_common.signing import Domain, gateway_id, public_key_text, sign
 from taprail_common.technicians import ABOUT_ROSTER, Roster, Technician
+from taprail_terminal import atomic_file
 from taprail_terminal.config import load_config
-from taprail_terminal.console import reset, trial, whole_file
+from taprail_terminal.console import reset, trial
 from taprail_terminal.console.answers import CommandResult
-from taprail_terminal.console.change import _next_key
 from taprail_terminal.console.commands import Commands
 from taprail_terminal.console.config_edit import with_value
 from taprail_terminal.console.desk import Desk
 from taprail_terminal.console.proof import Proof, prove
 from taprail_terminal.console.technicians import MAX_AGE_MS, Technicians
 from taprail_terminal.identity import Identity
-from taprail_terminal.key_rotation import next_key_file
+from taprail_terminal.key_rotation import make_next_key, next_key_file
 from taprail_terminal.outbox import Evidence, RequestState
 from taprail_terminal.sale import ReaderBack
 from tests.support.console_probes import make_desk
@@ -215,7 +215,7 @@ class Mains:
             (os, "fsync"),
             (Path, "replace"),
             (Path, "unlink"),
-            (whole_file, "sync_folder"),
+            (atomic_file, "sync_folder"),
         ):
             patch.setattr(owner, name, self._counted(getattr(owner, name)))
 
@@ -339,8 +339,9 @@ def test_a_rotation_that_is_cut_off_leaves_the_key_in_use(
         assert desk.config.key_file.read_bytes() == own
         assert not beside.exists() or len(beside.read_bytes()) == 65
 
-    cut_everywhere(monkeypatch, lambda: _next_key(beside), check)
-    assert bytes(_next_key(beside)) == bytes(_next_key(beside))
+    cut_everywhere(monkeypatch, lambda: make_next_key(desk.config.key_file), check)
+    made = make_next_key(desk.config.key_file)
+    assert bytes(make_next_key(desk.config.key_file)) == bytes(made)
 
 
 def test_words_that_are_no_words_are_refused() -> None:
