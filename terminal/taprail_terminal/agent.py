@@ -295,9 +295,9 @@ class Agent:
                 why = f"{UNREADABLE}: {detail}" if detail else UNREADABLE
                 self._timeline.tell("try_again", at_s=at_s, reason=why)
                 self.report(CardUnreadable(why))
-            case Lies():
+            case Lies(unseen):
                 self._timeline.tell("card_lies", at_s=at_s)
-                self.report(CardLies())
+                self.report(CardLies(unseen))
             case Gone():
                 self._timeline.tell("card_removed", at_s=at_s)
                 self.report(CardRemoved())

@@ -150,9 +150,16 @@ _PLAIN_KINDS: Final[dict[type[Event], Kind]] = {
 }
 
 
+def _is_about_the_card(state: Checkout) -> bool:
+    """Whether what is shown is the result of the card that lies there. What is late is not."""
+    return state.card_present and state.phase in RESULT_SHOWN and not state.late
+
+
 def _kind(state: Checkout, event: Event) -> Kind:
-    if isinstance(event, TimeUp) and state.card_present and state.phase in RESULT_SHOWN:
+    if isinstance(event, TimeUp) and _is_about_the_card(state):
         return Kind.LEFT_BEHIND
+    if isinstance(event, CardLies) and event.unseen:
+        return Kind.LIES_UNSEEN
     if isinstance(event, CardRead) and event.needs_pin:
         return Kind.READ_FOR_PIN
     if not isinstance(event, Result):
@@ -325,13 +332,12 @@ def _span_s(state: Checkout) -> float | None:
         return PIN_S
     if state.phase not in RESULT_SHOWN or state.left_behind:
         return None
-    return LEFT_BEHIND_S if state.card_present else SHOWN_S
+    return LEFT_BEHIND_S if _is_about_the_card(state) else SHOWN_S
 
 
 def _stretch(state: Checkout) -> tuple[object, ...]:
     """What the clock runs for: when any of this changes, it starts anew."""
-    lies_there = state.card_present and state.phase in RESULT_SHOWN
-    return state.phase, state.sale, lies_there
+    return state.phase, state.sale, _is_about_the_card(state)
 
 
 def _effects(before: Checkout, after: Checkout, event: Event) -> tuple[Effect, ...]:

@@ -158,7 +158,10 @@ class CardRejected:
 
 @dataclass(frozen=True, slots=True)
 class CardLies:
-    """One lies there that nobody has put there for this sale, and is not read."""
+    """One lies there that nobody has put there for this sale, and is not read. `unseen`: it came
+    while the reader was away, so that nobody knows whose it is."""
+
+    unseen: bool = False
 
 
 @dataclass(frozen=True, slots=True)

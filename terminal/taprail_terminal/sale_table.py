@@ -28,6 +28,8 @@ class Kind(StrEnum):
     UNREADABLE = "unreadable"
     REJECTED = "rejected"
     LIES = "lies"
+    LIES_UNSEEN = "lies_unseen"
+    """The same, and whose it is nobody knows."""
     REMOVED = "removed"
     NOT_SENT = "not_sent"
     YES = "yes"
@@ -54,6 +56,8 @@ _SHOWN: Final[dict[Kind, Phase | None]] = {
     _K.TYPED: REST,
     _K.CANCEL: REST,
     _K.CARD: _P.READING,
+    # Whoever has put it there must not take for theirs what stands on the display.
+    _K.LIES_UNSEEN: REST,
     _K.TIME_UP: REST,
 }
 
@@ -92,7 +96,10 @@ TRANSITIONS: Final[dict[Phase, dict[Kind, Phase | None]]] = {
 """Every step between phases. What is neither here nor in REMARKS raises and changes nothing."""
 
 REMARKS: Final = frozenset(
-    {_K.LIES, _K.REMOVED, _K.LATE, _K.LEFT_BEHIND, _K.READER_LOST, _K.READER_BACK, _K.TYPED}
+    {
+        *(_K.LIES, _K.LIES_UNSEEN, _K.REMOVED, _K.LATE, _K.LEFT_BEHIND),
+        *(_K.READER_LOST, _K.READER_BACK, _K.TYPED),
+    }
 )
 """May happen at any time; where the table has no step for one, it is noted and the phase stays."""
 

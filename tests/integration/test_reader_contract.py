@@ -161,7 +161,7 @@ async def test_a_card_that_lies_there_when_the_reader_opens_has_to_leave_first(p
     await asyncio.to_thread(_until_found, pad)
     async with opened(pad) as bench:
         bench.reader.arm(by_itself=True)
-        await bench.expect(Lies)
+        assert await bench.expect(Lies) == [Lies(unseen=True)]
         await bench.stays_quiet(0.3)
         assert card.counter == 0
         pad.lift()

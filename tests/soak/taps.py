@@ -26,7 +26,8 @@ from tests.support.tap_shop import Book, counters, tap_all
 
 TAPS: Final = "taps"
 A_SEED: Final = 500
-_PN532_COUNTERS: Final = 4
+_PN532_COUNTERS: Final = 9
+"""A tap is mostly waiting: for hands, for a reader that comes back."""
 _MOST_TURNED_AWAY: Final = 0.02
 
 

@@ -239,11 +239,15 @@ class TapCounter:
 
     # --- taps ---------------------------------------------------------------------------------
 
+    def can_meet(self, name: str) -> bool:
+        """Whether this can be played before this counter's reader."""
+        return name == CLEAN or FAULTS[name].fits(self._scene)
+
     async def tap(self, name: str) -> None:
         """One tap, clean or with a fault, judged when the terminal is at rest again."""
+        if not self.can_meet(name):
+            name = CLEAN
         fault = FAULTS.get(name)
-        if fault is None or not fault.fits(self._scene):
-            name, fault = CLEAN, None
         before, greens = self._charges(), self._onlooker.greens
         card = self._cards[0]
         self._cards.rotate(-1)
@@ -326,13 +330,13 @@ async def tap_all(
     dealt: list[str] = []
     while len(dealt) < taps:
         dealt += rng.sample(deck, len(deck))
-    left = iter(dealt[:taps])
+    left = dealt[:taps]
 
     async def work(counter: TapCounter) -> None:
-        for name in left:
-            if not goes_on():
-                return
-            await counter.tap(name)
+        while left and goes_on():
+            # The first that this counter can meet; what nobody can is tapped cleanly in the end.
+            fitting = (at for at, name in enumerate(left) if counter.can_meet(name))
+            await counter.tap(left.pop(next(fitting, 0)))
 
     async with asyncio.TaskGroup() as group:
         for counter in made:

@@ -88,7 +88,9 @@ class Unreadable:
 @dataclass(frozen=True, slots=True)
 class Lies:
     """A card lies there that nobody has put there for this sale: it is not read, and `Gone` tells
-    when it has left."""
+    when it has left. `unseen`: it was there when the reader was opened."""
+
+    unseen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,7 @@ class Poller:
             occupied = self._occupied()
             self._post(Opened(description))
             if occupied:  # and who knows whether it has paid already
-                self._see_off()
+                self._see_off(Lies(unseen=True))
             while not self._stopping:
                 self._turn()
         finally:
@@ -164,7 +166,7 @@ class Poller:
             return
         self._resting = False
         if self._put_back():
-            self._see_off()
+            self._see_off(Lies())
             return
         card = self._call(self._driver.wait_for_card)
         if card is None or not self._may_read():
@@ -192,9 +194,9 @@ class Poller:
         last = self._last_read
         return by_itself and last is not None and self._departure(last) is None
 
-    def _see_off(self) -> None:
+    def _see_off(self, lies: Lies) -> None:
         self._resting = False
-        self._post(Lies())
+        self._post(lies)
         self._wait_until_empty()
         self._last_left_s = time.monotonic()
         self._post(Gone())

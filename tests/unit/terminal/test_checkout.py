@@ -65,6 +65,7 @@ EVENTS: dict[str, Event] = {
     "unrd": CardUnreadable("noise"),
     "rej": CardRejected("a bank card"),
     "lies": CardLies(),
+    "unsn": CardLies(unseen=True),
     "gone": CardRemoved(),
     "nost": NotSent("r1", "disk"),
     "yes": YES,
@@ -85,19 +86,19 @@ EVENTS: dict[str, Event] = {
 # The product of a till's phases and all events: the phase after it, "=" when it stays, "-" when it
 # cannot happen. Written by hand, not derived from the table under test.
 GRID = """
-               arm  canc card read torn unrd rej  lies gone nost yes  no   late stld time lost back undo redo rpin pin  left type
-idle           RDY  -    -    -    -    -    -    =    =    =    =    =    APP  =    =    OOS  =    DEC  SET  -    -    -    =
-ready          -    IDL  RDG  -    -    -    -    =    =    =    =    =    APP  =    =    OOS  =    DEC  SET  -    -    -    -
-reading        -    -    -    WAI  TRY  TRY  REF  =    =    =    =    =    =    =    =    OOS  =    =    =    PIN  -    -    -
-pin            -    IDL  -    -    -    -    -    =    =    =    =    =    =    =    TRY  =    =    =    =    -    WAI  TRY  =
-waiting        -    -    -    -    -    -    -    =    =    TRY  APP  DEC  =    =    UNK  =    =    =    =    -    -    -    =
-approved       RDY  IDL  -    -    -    -    -    =    =    =    =    =    =    SET  IDL  =    =    =    =    -    -    -    IDL
-settled        RDY  IDL  -    -    -    -    -    =    =    =    =    =    =    =    IDL  =    =    =    =    -    -    -    IDL
-declined       RDY  IDL  -    -    -    -    -    =    =    =    =    =    =    =    IDL  =    =    =    =    -    -    -    IDL
-unknown        RDY  -    -    -    -    -    -    =    =    DEC  APP  DEC  =    =    =    =    =    =    =    -    -    -    =
-try_again      -    IDL  RDG  -    -    -    -    =    =    =    =    =    =    =    RDY  =    =    =    =    -    -    -    -
-card_refused   -    IDL  RDG  -    -    -    -    =    =    =    =    =    =    =    RDY  =    =    =    =    -    -    -    -
-out_of_service -    =    -    -    -    -    -    =    =    =    =    =    APP  =    =    =    IDL  DEC  SET  -    -    -    =
+               arm  canc card read torn unrd rej  lies unsn gone nost yes  no   late stld time lost back undo redo rpin pin  left type
+idle           RDY  -    -    -    -    -    -    =    =    =    =    =    =    APP  =    =    OOS  =    DEC  SET  -    -    -    =
+ready          -    IDL  RDG  -    -    -    -    =    =    =    =    =    =    APP  =    =    OOS  =    DEC  SET  -    -    -    -
+reading        -    -    -    WAI  TRY  TRY  REF  =    =    =    =    =    =    =    =    =    OOS  =    =    =    PIN  -    -    -
+pin            -    IDL  -    -    -    -    -    =    =    =    =    =    =    =    =    TRY  =    =    =    =    -    WAI  TRY  =
+waiting        -    -    -    -    -    -    -    =    =    =    TRY  APP  DEC  =    =    UNK  =    =    =    =    -    -    -    =
+approved       RDY  IDL  -    -    -    -    -    =    IDL  =    =    =    =    =    SET  IDL  =    =    =    =    -    -    -    IDL
+settled        RDY  IDL  -    -    -    -    -    =    IDL  =    =    =    =    =    =    IDL  =    =    =    =    -    -    -    IDL
+declined       RDY  IDL  -    -    -    -    -    =    IDL  =    =    =    =    =    =    IDL  =    =    =    =    -    -    -    IDL
+unknown        RDY  -    -    -    -    -    -    =    =    =    DEC  APP  DEC  =    =    =    =    =    =    =    -    -    -    =
+try_again      -    IDL  RDG  -    -    -    -    =    RDY  =    =    =    =    =    =    RDY  =    =    =    =    -    -    -    -
+card_refused   -    IDL  RDG  -    -    -    -    =    RDY  =    =    =    =    =    =    RDY  =    =    =    =    -    -    -    -
+out_of_service -    =    -    -    -    -    -    =    =    =    =    =    =    APP  =    =    =    IDL  DEC  SET  -    -    -    =
 """  # noqa: E501
 SHORT = {
     "IDL": Phase.IDLE,
@@ -400,6 +401,24 @@ def test_a_card_left_on_the_pad_is_asked_away_and_nothing_is_read_of_it() -> Non
     assert step(left, TimeUp(), LATER) == (left, ())  # reminded of once
     away = walk(left, CardRemoved(), now_s=LATER)
     assert (away.view.left_behind, away.deadline_s) == (False, LATER + SHOWN_S)
+
+
+def test_no_earlier_green_stands_above_a_card_that_came_while_the_reader_was_away() -> None:
+    approved = fixed(CardSensed(), CardRead("r1"), YES, CardRemoved(), ReaderLost("cable"))
+    assert approved.phase is Phase.APPROVED  # who paid may read it on
+    found = walk(approved, ReaderBack(), CardLies(unseen=True))
+    assert (found.phase, found.view.card_present) == (Phase.READY, True)
+
+
+def test_ones_own_result_stays_above_a_card_that_was_put_back() -> None:
+    put_back = fixed(CardSensed(), CardRead("r1"), YES, CardRemoved(), CardLies())
+    assert (put_back.phase, put_back.view.card_present) == (Phase.APPROVED, True)
+
+
+def test_a_late_result_makes_room_whatever_lies_there() -> None:
+    lies = walk(start(unresolved=(OLD,)), ReaderBack(), CardLies(unseen=True), OLD_YES)
+    assert (lies.phase, lies.late, lies.deadline_s) == (Phase.APPROVED, True, SHOWN_S)
+    assert walk(lies, TimeUp(), now_s=SHOWN_S).phase is Phase.IDLE
 
 
 def test_a_card_that_leaves_does_not_give_the_gateway_more_time() -> None:

@@ -64,6 +64,7 @@ EVENTS: tuple[Event, ...] = (
     CardUnreadable("noise"),
     CardRejected("a bank card"),
     CardLies(),
+    CardLies(unseen=True),
     CardRemoved(),
     NotSent("r1", "disk"),
     *(Result(name, approved) for name in ("r1", "r0") for approved in (True, False)),
