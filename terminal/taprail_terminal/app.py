@@ -103,7 +103,7 @@ class _Parts:
         self.outbox = Outbox(config.outbox_file)
         self.store = DeviceStore(config.device_file)
         self.taps = TapLog(self.store, self.timeline, clock)
-        pins = Pins(table.state_dir)
+        self.pins = pins = Pins(table.state_dir)
         self.link = GatewayLink(
             Expected(
                 table.gateway_url,

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -33,6 +34,7 @@ from taprail_common.errors import InputError, LinkError, OperatorError, Signatur
 from taprail_common.signing import Domain, gateway_id, verify
 from taprail_common.succession import successor
 from taprail_common.wire import (
+    CLOCK_SKEW_MS,
     MAX_BODY_BYTES,
     SIGNATURE_HEADER,
     Verdict,
@@ -54,6 +56,12 @@ _BOUNDS: Final = Bounds(ATTEMPT_LIMIT_S, CONNECT_LIMIT_S, 4, MAX_BODY_BYTES)
 
 _ANOTHER_KEY: Final = (
     "compare [terminal] gateway_public_key with what `taprail admin init` prints at the gateway"
+)
+
+_UNAUTHENTICATED: Final = 401
+_NOT_KNOWN: Final = (
+    "is this terminal registered there with this key? `key fingerprint`, and at the gateway"
+    " `taprail admin terminal list`"
 )
 
 _log = structlog.get_logger()
@@ -91,6 +99,22 @@ class Expected:
     former_key: VerifyKey | None = None
     """The gateway's key before it changed, which has signed verdicts on requests of then."""
     former_until_ms: int = 0
+
+
+class ClockSkewError(LinkError):
+    """The gateway takes nothing from a clock that is so far off."""
+
+    code = "clock_skew"
+
+    def __init__(self, offset_ms: int) -> None:
+        side = "behind" if offset_ms > 0 else "ahead of"
+        super().__init__(
+            f"the gateway refuses what is not of now: this clock is {abs(offset_ms) // 1000} s"
+            f" {side} its own",
+            fix="set the time: timedatectl set-ntp true",
+        )
+        self.offset_ms = offset_ms
+        """The gateway's clock minus ours, as it says without a signature: for people only."""
 
 
 class GatewayKeyChangedError(LinkError):
@@ -178,6 +202,7 @@ class GatewayLink:
         query = self._identity.query("GET", HELLO_PATH, started_ms)
         try:
             reply, shown = await self._say_hello(query)
+            _doubt_clock(reply, self._clock.now_ms())
             evidence = _evidence(reply)
             await self._check_key(query.signed, evidence)
             hello = parse(Hello, evidence.body)
@@ -316,8 +341,26 @@ def _evidence(reply: Reply) -> Evidence:
     """Body and signature of an answer; its status is not signed and decides nothing."""
     signature = reply.headers.get(SIGNATURE_HEADER)
     if signature is None:
-        raise LinkError(f"the gateway answered {reply.status} without a signature")
+        raise LinkError(
+            f"the gateway answered {reply.status} without a signature",
+            fix=_NOT_KNOWN if reply.status == _UNAUTHENTICATED else "",
+        )
     return Evidence(reply.body, signature)
+
+
+def _doubt_clock(reply: Reply, now_ms: int) -> None:
+    """Raise ClockSkewError where an answer is unsigned and dated far from now: a gateway refuses a
+    question that is not fresh, and cannot say so to whom it does not believe. Nobody has signed the
+    date, so it is shown to people and never reckoned with."""
+    if reply.status != _UNAUTHENTICATED or SIGNATURE_HEADER in reply.headers:
+        return
+    try:
+        there = parsedate_to_datetime(reply.headers.get("Date", ""))
+        offset_ms = round(there.timestamp() * 1000) - now_ms
+    except (ValueError, OverflowError):
+        return
+    if abs(offset_ms) > CLOCK_SKEW_MS:
+        raise ClockSkewError(offset_ms)
 
 
 def origin(url: str) -> str:

@@ -9,17 +9,26 @@ from dataclasses import dataclass
 from typing import Final
 
 from taprail_common.clock import Clock
-from taprail_common.errors import PartError
 from taprail_terminal.agent import Agent
 from taprail_terminal.console.selftest import GatewayHello, LastTap, OutboxStats
-from taprail_terminal.feedback.parts import PartHealth, broken, healthy
+from taprail_terminal.feedback.parts import PartHealth, healthy
 from taprail_terminal.gateway_link import GatewayLink
 from taprail_terminal.identity import Identity
 from taprail_terminal.outbox import Outbox
+from taprail_terminal.readers.ladder import Sign
 from taprail_terminal.readers.supervisor import Reader
 from taprail_terminal.tap_log import TapLog
 
-_HUNG: Final = "its chip hangs: take its power away for ten seconds, or wire [reader] reset_pin"
+_CHIP: Final = (
+    "give its chip a new start: reader reset, or take its power away for ten seconds; if that does"
+    " not help, check its wires"
+)
+_READER_FIXES: Final = {
+    Sign.ABSENT: "plug it in, or correct [reader] port: reader scan lists the ports",
+    Sign.FAILED: _CHIP,
+    Sign.HUNG: _CHIP,
+}
+_NOT_OPENED: Final = "wait a moment; after mode safe: mode field"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +40,9 @@ class ReaderView:
     def health(self) -> PartHealth:
         if self.reader.trouble is None:
             return healthy("reader", self.reader.description or "works")
-        fix = _HUNG if "hangs" in self.reader.trouble else "check its cable and power"
-        return broken(PartError("reader", self.reader.trouble, fix=fix))
+        sign = self.reader.sign
+        fix = _NOT_OPENED if sign is None else _READER_FIXES.get(sign, _CHIP)
+        return PartHealth("reader", ok=False, detail=self.reader.trouble, fix=fix)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ def look_at_power(throttled_file: Path) -> PartHealth:
     """What a Raspberry Pi's firmware says of its supply; other machines say nothing."""
     try:
         flags = int(throttled_file.read_text().strip(), 16)
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return healthy("power", "not measured on this machine")
     if flags & (_UNDER_VOLTAGE_NOW | _UNDER_VOLTAGE_SEEN):
         when = "now" if flags & _UNDER_VOLTAGE_NOW else "since the last start"

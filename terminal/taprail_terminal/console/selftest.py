@@ -8,8 +8,6 @@ so that it can be pointed at anything that has these parts.
 from __future__ import annotations
 
 import asyncio
-import os
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +18,8 @@ from typing import Any, Final, Protocol
 from taprail_common.errors import TapRailError
 from taprail_common.wire import CLOCK_SKEW_MS
 from taprail_terminal.console import net_test
+from taprail_terminal.console.aside import aside
+from taprail_terminal.console.disk import look_at_disk
 from taprail_terminal.console.machine import (
     MachineFiles,
     look_at_buttons,
@@ -28,17 +28,16 @@ from taprail_terminal.console.machine import (
     look_at_temperature,
 )
 from taprail_terminal.feedback.parts import PartHealth
+from taprail_terminal.gateway_link import ClockSkewError
 
 _LOCAL_TIMEOUT_S: Final = 5.0
 _GATEWAY_TIMEOUT_S: Final = 10.0
+_TLS_TIMEOUT_S: Final = _GATEWAY_TIMEOUT_S + 2 * net_test.STAGE_LIMIT_S
 SELFTEST_TIMEOUT_S: Final = 25.0
 """All checks run side by side; a technician has an answer within 30 s."""
 
 # A tap with a clock further off is refused; at a third of that somebody should look.
 CLOCK_WARNING_MS: Final = CLOCK_SKEW_MS // 3
-
-# The outbox, the logs of a week and an update together.
-_MIN_FREE_BYTES: Final = 100 * 1024 * 1024
 
 # A sale that nobody has answered for longer than this is not a slow network any more.
 _UNRESOLVED_WARNING_MS: Final = 5 * 60 * 1000
@@ -212,6 +211,7 @@ _WIRES: Final = "check its wires, then restart the terminal"
 _NETWORK: Final = "check the network cable or Wi-Fi, and [terminal] gateway_url"
 _KEY: Final = "restore the key file from its backup, or pair the terminal anew"
 _CARD: Final = "check the SD card; keep the state directory, it holds sales"
+_REFERENCE: Final = "it is compared with the gateway's: put that right first"
 
 
 def _looks(
@@ -223,15 +223,20 @@ def _looks(
         return _judge_gateway(await asyncio.shield(hello))
 
     async def clock() -> PartHealth:
-        return _judge_clock((await asyncio.shield(hello)).clock_offset_ms)
+        return await _look_at_clock(hello)
+
+    async def tls() -> PartHealth:
+        # A greeting may tell of the certificate that holds now.
+        await asyncio.wait({hello}, timeout=_GATEWAY_TIMEOUT_S)
+        return await net_test.tls(probes.target)
 
     return (
         *_looks_at_parts(probes),
         ("network", partial(net_test.network, probes.target), local, _NETWORK),
         ("dns", partial(net_test.dns, probes.target), local, _NETWORK),
-        ("tls", partial(net_test.tls, probes.target), local, _NETWORK),
+        ("tls", tls, _TLS_TIMEOUT_S, _NETWORK),
         ("gateway", gateway, remote, _NETWORK),
-        ("clock", clock, remote, "it is checked against the gateway: put that right first"),
+        ("clock", clock, remote, _REFERENCE),
         *_looks_at_machine(probes),
     )
 
@@ -244,7 +249,7 @@ def _looks_at_parts(probes: Probes) -> tuple[tuple[str, Look, float, str], ...]:
         return look_at_cards(probes.sale.outcomes())
 
     async def buttons() -> PartHealth:
-        return await asyncio.to_thread(look_at_buttons, probes.keypad)
+        return await aside("buttons", partial(look_at_buttons, probes.keypad))
 
     limit_s = _LOCAL_TIMEOUT_S
     return (
@@ -261,19 +266,19 @@ def _looks_at_machine(probes: Probes) -> tuple[tuple[str, Look, float, str], ...
     machine = probes.machine
 
     async def key() -> PartHealth:
-        return _good("key", await asyncio.to_thread(probes.identity.fingerprint))
+        return _good("key", await aside("key", probes.identity.fingerprint))
 
     async def queue() -> PartHealth:
         return _judge_queue(await probes.outbox.check())
 
     async def disk() -> PartHealth:
-        return await asyncio.to_thread(_look_at_disk, probes.state_dir)
+        return await aside("disk", partial(look_at_disk, probes.state_dir))
 
     async def power() -> PartHealth:
-        return await asyncio.to_thread(look_at_power, machine.throttled)
+        return await aside("power", partial(look_at_power, machine.throttled))
 
     async def temperature() -> PartHealth:
-        return await asyncio.to_thread(look_at_temperature, machine.temperature)
+        return await aside("temperature", partial(look_at_temperature, machine.temperature))
 
     limit_s = _LOCAL_TIMEOUT_S
     return (
@@ -315,6 +320,17 @@ def _judge_gateway(hello: GatewayHello) -> PartHealth:
     return PartHealth("gateway", ok=False, detail=f"terminal is {hello.terminal_status}", fix=fix)
 
 
+async def _look_at_clock(hello: asyncio.Future[GatewayHello]) -> PartHealth:
+    try:
+        offset_ms = (await asyncio.shield(hello)).clock_offset_ms
+    except ClockSkewError as exc:
+        offset_ms = exc.offset_ms
+    except TapRailError:  # told in its own row
+        detail = "not known: the gateway has not told the time"
+        return PartHealth("clock", ok=False, detail=detail, fix=_REFERENCE)
+    return _judge_clock(offset_ms)
+
+
 def _judge_clock(offset_ms: int) -> PartHealth:
     detail = f"{offset_ms:+d} ms from the gateway's"
     if abs(offset_ms) <= CLOCK_WARNING_MS:
@@ -332,21 +348,6 @@ def _judge_queue(stats: OutboxStats) -> PartHealth:
         return _good("queue", detail)
     fix = "bring the gateway back in reach; until then nobody knows whether these were paid"
     return PartHealth("queue", ok=False, detail=detail, fix=fix)
-
-
-def _look_at_disk(state_dir: Path) -> PartHealth:
-    """Write, sync and delete a file: a failing SD card turns read-only first."""
-    with tempfile.TemporaryFile(dir=state_dir) as file:
-        file.write(b"taprail")
-        file.flush()
-        os.fsync(file.fileno())
-    stats = os.statvfs(state_dir)
-    free_bytes = stats.f_bavail * stats.f_frsize
-    detail = f"{free_bytes // 2**20} MiB free"
-    if free_bytes >= _MIN_FREE_BYTES:
-        return _good("disk", detail)
-    fix = f"make room on the disk of {state_dir}"
-    return PartHealth("disk", ok=False, detail=detail, fix=fix)
 
 
 def _good(name: str, detail: str) -> PartHealth:

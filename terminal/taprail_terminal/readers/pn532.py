@@ -71,6 +71,9 @@ _ANSWER_BYTES: Final = 15
 # nfcpy hands the path to a shell, so nothing that a shell would read differently.
 _PORT: Final = re.compile(r"/[A-Za-z0-9/._:+-]{1,200}")
 
+# How nfcpy says that the line is there and nobody answers on it: in work, and at opening.
+_SILENT: Final = frozenset({errno.EIO, errno.ETIMEDOUT, errno.ENODEV})
+
 # How nfcpy fails when the line is dead or noisy: it indexes into short frames and asserts.
 _FAULTS: Final = (
     OSError,
@@ -296,6 +299,8 @@ def _card_faults() -> Iterator[None]:
 
 
 def _part_error(exc: BaseException) -> PartError:
+    if isinstance(exc, OSError) and exc.errno in _SILENT:
+        return PartError(PART, "its chip does not answer", fix="take its power for a moment")
     return PartError(
         PART, f"does not answer as it should ({type(exc).__name__})", fix="check its cable"
     )

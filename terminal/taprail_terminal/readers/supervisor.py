@@ -72,6 +72,8 @@ class Reader:
         """The reader's name and version while it works."""
         self.trouble: str | None = "not opened yet"
         """Why it does not work, in one line."""
+        self.sign: Sign | None = None
+        """What kind of trouble that is; None: it was not opened, or is not meant to be."""
 
     def start(self) -> None:
         """Begin to open the reader."""
@@ -117,7 +119,7 @@ class Reader:
                 rung = Rung.RF_CYCLE  # the mild remedies were tried within the run
             self._rung = next_rung(rung, sign)
             _log.warning("reader lost", reason=reason, next=self._rung.value)
-            self.description, self.trouble = None, reason
+            self.description, self.trouble, self.sign = None, reason, sign
             self._on_report(Lost(reason), time.monotonic())
             await asyncio.sleep(pause_s(tries))
             tries += 1
@@ -146,7 +148,7 @@ class Reader:
             try:
                 poller.run()
             except PartError as exc:
-                ends.append((_sign_of(driver), str(exc)))
+                ends.append(_judged(driver, exc))
             except Exception as exc:  # noqa: BLE001 - a driver's bug must cost this run only
                 ends.append((Sign.FAILED, f"reader: failed unexpectedly ({exc!r})"))
             if not loop.is_closed():
@@ -178,7 +180,7 @@ class Reader:
         if poller is not self._poller:
             return  # a run that was given up says something late
         if isinstance(report, Opened):
-            self.description, self.trouble = report.description, None
+            self.description, self.trouble, self.sign = report.description, None, None
             _log.info("reader open", reader=report.description)
         if isinstance(report, Sensed):
             self._sensed += 1
@@ -203,13 +205,14 @@ async def _ended_or_hung(poller: Poller, ended: asyncio.Event) -> bool:
             return True
 
 
-def _sign_of(driver: Driver) -> Sign:
-    """Whether a reader that failed is there at all. Called in the thread of its run."""
+def _judged(driver: Driver, failure: PartError) -> tuple[Sign, str]:
+    """Whether a reader that failed is there at all, and why it failed. Called in the thread of its
+    run."""
     try:
         driver.check()
-    except OperatorError:
-        return Sign.ABSENT
-    return Sign.FAILED
+    except OperatorError as exc:
+        return Sign.ABSENT, exc.message
+    return Sign.FAILED, failure.message
 
 
 async def _bounded(work: Callable[[], None], limit_s: float) -> None:

@@ -106,7 +106,7 @@ async def test_round_trips_are_told_as_percentiles(tmp_path: Path) -> None:
     desk = await make_desk(tmp_path)
     server = await asyncio.start_server(lambda _r, w: w.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    target = Target("127.0.0.1", port, None)
+    target = Target("127.0.0.1", port, is_tls=False)
     desk = replace(desk, probes=replace(desk.probes, target=target))
     async with server:
         result = await Commands(desk).run("net test 5")

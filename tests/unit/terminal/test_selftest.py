@@ -123,7 +123,7 @@ async def test_a_state_directory_that_cannot_be_written_is_said(tmp_path: Path) 
     probes = replace(healthy_probes(tmp_path), state_dir=tmp_path / "gone")
     check = (await _checks(probes))["disk"]
     assert not check.ok
-    assert check.what_to_do == "check the SD card"
+    assert check.what_to_do == f"check {tmp_path}/gone and the SD card"
 
 
 @pytest.mark.parametrize(
