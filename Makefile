@@ -1,8 +1,10 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak postgres redis pcsc lint format bench contracts lock clean
+.PHONY: help demo test soak postgres redis pcsc lint format bench contracts lock install install-files uninstall clean
 export PYTHON ?= python3
 BIN := .venv/bin
 MINUTES ?= 60
+PREFIX ?= /opt/taprail
+EXTRAS ?= terminal,gateway
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1mmake %-10s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +37,21 @@ contracts: .venv/.ready build/node/.ready ## compile the Solidity sources into t
 
 lock: .venv/.ready ## write .ci/constraints.txt from what .venv holds now
 	$(BIN)/python -m pip freeze --exclude-editable > .ci/constraints.txt
+
+install install-files uninstall: export PREFIX := $(PREFIX)
+install install-files uninstall: export EXTRAS := $(EXTRAS)
+install install-files uninstall: export DESTDIR := $(DESTDIR)
+
+install: ## as root: program, units, rules; EXTRAS=terminal,gateway PREFIX=/opt/taprail DESTDIR=
+	@systemd/install program
+	@systemd/install files
+	@systemd/install activate
+
+install-files:
+	@systemd/install files
+
+uninstall: ## as root: take them off again; data, keys and configuration stay
+	@systemd/install remove
 
 clean: ## remove everything that make has made
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

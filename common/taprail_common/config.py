@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,11 @@ from taprail_common.errors import ConfigError, OperatorError
 
 ENVIRONMENT_PREFIX: Final = "TAPRAIL_SET_"
 """`TAPRAIL_SET_GATEWAY__PORT=8080` sets `port` in the table `[gateway]`."""
+
+CREDENTIAL_PREFIX: Final = "credential:"
+"""A file named so is one that systemd hands over (systemd.exec(5), LoadCredential=)."""
+_CREDENTIALS_VARIABLE: Final = "CREDENTIALS_DIRECTORY"
+_CREDENTIAL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 
 class Settings(BaseModel):
@@ -60,9 +66,37 @@ def load_settings(
         raise ConfigError(str(path), [_problem(model, error) for error in exc.errors()]) from None
 
 
-def resolve(config_file: Path, path: Path) -> Path:
-    """A path of the configuration, relative to the file that names it."""
+def resolve(config_file: Path, path: Path, *, environment: Mapping[str, str] | None = None) -> Path:
+    """A path of the configuration, relative to the file that names it; or a credential of systemd.
+
+    Raises OperatorError for a credential that was not handed over.
+    """
+    text = str(path)
+    if text.startswith(CREDENTIAL_PREFIX):
+        known = os.environ if environment is None else environment
+        return _credential(text.removeprefix(CREDENTIAL_PREFIX), known)
     return path if path.is_absolute() else (config_file.parent / path).resolve()
+
+
+def _credential(name: str, environment: Mapping[str, str]) -> Path:
+    if _CREDENTIAL_NAME.fullmatch(name) is None:
+        raise OperatorError(
+            f"{name[:40]!r} cannot be a credential's name",
+            fix=f'write "{CREDENTIAL_PREFIX}NAME", with the NAME that LoadCredential= has',
+        )
+    folder = environment.get(_CREDENTIALS_VARIABLE)
+    if not folder:
+        raise OperatorError(
+            f"the configuration names the credential {name}, and systemd has handed over none",
+            fix=f"run this as a unit that has LoadCredential={name}",
+        )
+    file = Path(folder) / name
+    if not file.exists():
+        raise OperatorError(
+            f"systemd has not handed over the credential {name}",
+            fix=f"put it at /etc/credstore/{name}, and see that the unit has LoadCredential={name}",
+        )
+    return file
 
 
 def _read(path: Path) -> dict[str, Any]:

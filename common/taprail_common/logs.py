@@ -1,5 +1,8 @@
 """Log plumbing: one line an event, JSON for machines or colour for people, and no secret in it.
 
+Where the stream is the journal's, each line begins with its priority, as sd-daemon(3) says, so that
+`journalctl -p warning` finds what it should.
+
 Values under a name that means a secret are dropped, and so is anything that looks like a private
 key or a token, wherever it stands: a log is the first thing that is sent around.
 """
@@ -7,9 +10,10 @@ key or a token, wherever it stands: a log is the first thing that is sent around
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, TextIO
 
 import structlog
@@ -24,6 +28,10 @@ _SECRET_TEXT: Final = re.compile(
 )
 _HIDDEN: Final = "[hidden]"
 
+_PRIORITIES: Final = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
+"""Of syslog(3); what has no level is information."""
+_INFO: Final = 6
+
 
 def configure_logs(*, json: bool, level: str = "info", stream: TextIO | None = None) -> None:
     """Send structlog and the standard library's loggers to one stream (stderr)."""
@@ -37,6 +45,8 @@ def configure_logs(*, json: bool, level: str = "info", stream: TextIO | None = N
             exception_formatter=structlog.dev.plain_traceback,
         )
     )
+    if _is_journal(out, os.environ):
+        renderer = _Prioritized(renderer)
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -83,6 +93,26 @@ def _clean(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_clean(item) for item in value]
     return value
+
+
+class _Prioritized:
+    """Renders an event behind its priority; the journal takes it off again."""
+
+    def __init__(self, render: Any) -> None:
+        self._render = render
+
+    def __call__(self, logger: object, method: str, event: MutableMapping[str, Any]) -> str:
+        priority = _PRIORITIES.get(str(event.get("level")), _INFO)
+        return f"<{priority}>{self._render(logger, method, event)}"
+
+
+def _is_journal(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """Whether systemd has tied this stream to the journal (systemd.exec(5), $JOURNAL_STREAM)."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # no file at all, as in tests
+        return False
+    return environment.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def _level(name: str) -> int:

@@ -55,3 +55,28 @@ def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path) -> None:
     config = tmp_path / "conf" / "x.toml"
     assert resolve(config, Path("ledger.db")) == (tmp_path / "conf" / "ledger.db").resolve()
     assert resolve(config, Path("/var/ledger.db")) == Path("/var/ledger.db")
+
+
+def test_a_credential_is_the_file_that_systemd_has_handed_over(tmp_path: Path) -> None:
+    (tmp_path / "taprail.master.key").write_text("k")
+    environment = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    named = Path("credential:taprail.master.key")
+    config = Path("/etc/taprail/gateway.toml")
+    assert resolve(config, named, environment=environment) == tmp_path / "taprail.master.key"
+
+
+@pytest.mark.parametrize(
+    ("name", "has_folder", "says"),
+    [
+        ("taprail.master.key", False, "handed over none: run this as a unit that has LoadCred"),
+        ("taprail.master.key", True, "put it at /etc/credstore/taprail.master.key"),
+        ("../device.key", True, "cannot be a credential's name"),
+        ("", True, "cannot be a credential's name"),
+    ],
+)
+def test_a_credential_that_is_not_there_says_what_to_do(
+    tmp_path: Path, name: str, has_folder: bool, says: str
+) -> None:
+    environment = {"CREDENTIALS_DIRECTORY": str(tmp_path)} if has_folder else {}
+    with pytest.raises(OperatorError, match=says):
+        resolve(tmp_path / "x.toml", Path(f"credential:{name}"), environment=environment)

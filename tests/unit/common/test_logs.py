@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import os
+from pathlib import Path
 
 import pytest
 import structlog
@@ -71,3 +73,27 @@ def _fail_with(uid: bytes, text: str) -> None:
     assert uid
     assert text
     raise ValueError(KEY)
+
+
+def test_each_line_has_its_priority_where_the_stream_is_the_journals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "stream").open("w+") as stream:
+        status = os.fstat(stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+        configure_logs(json=True, stream=stream)
+        structlog.get_logger().error("first")
+        structlog.get_logger().info("second")
+        logging.getLogger("some.library").warning("third")
+        stream.seek(0)
+        lines = stream.read().splitlines()
+    assert [line[:3] for line in lines] == ["<3>", "<6>", "<4>"]
+    assert json.loads(lines[0][3:])["event"] == "first"
+
+
+def test_no_priority_where_the_stream_is_another(
+    log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOURNAL_STREAM", "1:2")  # of whoever started us: our stream was redirected
+    structlog.get_logger().info("plain")
+    assert json.loads(log.getvalue())["event"] == "plain"
