@@ -7,6 +7,9 @@ when there is no network. Changes are signed by the terminal.
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 from pydantic import Field
@@ -21,6 +24,9 @@ ABOUT_ROSTER: Final = b"technicians"
 
 MAX_TECHNICIANS: Final = 40
 """So many fit into an answer; a merchant has a few."""
+MAX_COPY_AGE_MS: Final = 7 * 24 * 3600 * 1000
+"""How long a terminal believes its own copy: who is revoked meanwhile may still change what is out
+of reach."""
 MAX_CHANGES: Final = 20
 MAX_COMMAND: Final = 200
 
@@ -66,3 +72,9 @@ class ChangesKept(Request):
 
     journal: Identifier
     up_to: int
+
+
+def revision(technicians: Sequence[Technician]) -> str:
+    """Names a list: two of the same revision let in the same people."""
+    people = sorted([each.name, each.public_key] for each in technicians)
+    return hashlib.sha256(json.dumps(people).encode()).hexdigest()[:16]

@@ -27,6 +27,8 @@ class Hello(Told):
     pin_above_units: int | None = None
     offline_revision: str | None = None
     """Of the policy for taps without the gateway; None where there is none."""
+    technicians_revision: str | None = None
+    """Of the list of technicians; a terminal that has another one asks for it."""
     successions: Annotated[tuple[SignedEnvelope, ...], Field(max_length=MAX_SUCCESSIONS)] = ()
     """By which keys this gateway's were followed, each said by the one before."""
     tls_pins: Annotated[tuple[Word, ...], Field(max_length=2)] = ()

@@ -26,6 +26,7 @@ from taprail_gateway.admin import (
     rewards,
     settings,
     setup,
+    technicians,
     terminal_offline,
     tls,
     tokens,
@@ -44,12 +45,14 @@ setup.register(app)
 app.command()(history.history)
 people.terminals.add_typer(terminal_offline.policies, name="offline")
 pairing.register(people.terminals)
+technicians.register(people.terminals)
 refunds.register(payments.payments, people.merchants)
 for name, group in (
     ("user", people.users),
     ("token", tokens.tokens),
     ("merchant", people.merchants),
     ("terminal", people.terminals),
+    ("technician", technicians.technicians),
     ("card", cards.cards),
     ("key", keys.keys),
     ("verdict-key", verdict_keys.keys),

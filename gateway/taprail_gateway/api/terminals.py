@@ -14,8 +14,9 @@ from taprail_common.clock import rfc3339
 from taprail_common.eip3009 import TokenDomain
 from taprail_common.offline_wire import POLICY_PATH, OfflinePolicy
 from taprail_common.signing import Domain, sign
+from taprail_common.technicians import revision as roster_revision
 from taprail_common.wire import SIGNATURE_HEADER, SigningTerms
-from taprail_gateway import verdict_keys
+from taprail_gateway import technicians, verdict_keys
 from taprail_gateway.api.context import SERVICES
 from taprail_gateway.api.errors import not_found
 from taprail_gateway.api.identify import signed_query
@@ -56,7 +57,13 @@ async def hello(request: web.Request) -> web.Response:
         "signing": _signing_terms(services.token_domain, payee).model_dump(by_alias=True),
         "offlineRevision": None if held is None else revision(*held),
     }
-    told = await services.ledger.read(verdict_keys.told_to_terminals)
+    told, people = await services.ledger.read(
+        lambda connection: (
+            verdict_keys.told_to_terminals(connection),
+            technicians.roster(connection),
+        )
+    )
+    answer["techniciansRevision"] = roster_revision(people)
     answer["tlsPins"] = list(services.tls_pins)
     answer["successions"] = [each.model_dump() for each in told]
     body = json.dumps(answer).encode()

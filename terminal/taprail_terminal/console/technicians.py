@@ -27,14 +27,13 @@ from taprail_common.errors import (
     TapRailError,
 )
 from taprail_common.signing import Domain, gateway_id, parse_public_key, verify
-from taprail_common.technicians import ABOUT_ROSTER, Roster, Technician
+from taprail_common.technicians import ABOUT_ROSTER, MAX_COPY_AGE_MS, Roster, Technician, revision
 from taprail_common.wire import parse
 from taprail_terminal.atomic_file import replace_file
 from taprail_terminal.console.proof import Proof
 from taprail_terminal.outbox import Evidence
 
-MAX_AGE_MS: Final = 7 * 24 * 3600 * 1000
-"""How long the copy is good for: who is revoked meanwhile may still change what is out of reach."""
+MAX_AGE_MS: Final = MAX_COPY_AGE_MS
 FETCH_LIMIT_S: Final = 3.0
 NONCE_LIMIT_S: Final = 120.0
 MAX_NONCES: Final = 16
@@ -102,6 +101,11 @@ class Technicians:
             _log.warning("the list of technicians was not taken", reason=str(exc))
             return False
         return True
+
+    async def has(self, told: str | None) -> bool:
+        """Whether our copy is of the revision that the gateway has told, if it has told any."""
+        roster = await asyncio.to_thread(self._stored)
+        return told is None or (roster is not None and revision(roster.technicians) == told)
 
     async def age_ms(self) -> int | None:
         """How old the copy is; None when there is none."""
