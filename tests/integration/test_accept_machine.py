@@ -8,7 +8,6 @@ not give back.
 
 from __future__ import annotations
 
-import atexit
 import json
 import shutil
 import tempfile
@@ -40,10 +39,11 @@ from taprail_gateway.accept import AcceptItem, Acceptor, Answer
 from taprail_gateway.authorize import Evidence, PaymentRequest, Profile, Rules
 from taprail_gateway.estimate import SettlementEstimate
 from taprail_gateway.fraud_settings import FraudSettings
-from taprail_gateway.ledger import migrate, schema, transitions
+from taprail_gateway.ledger import schema, transitions
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.invariants import check_invariants
 from taprail_gateway.ledger.transitions import Confirmed
+from tests.support.empty_ledger import empty_ledger
 from tests.support.ledger_fixtures import seed_registry
 from tests.support.ledger_payments import bound
 from tests.support.manual_clock import ManualClock
@@ -107,19 +107,6 @@ class Told:
     answer: Answer
 
 
-_empty: dict[str, Path] = {}
-
-
-def empty_ledger() -> Path:
-    """A migrated ledger to be copied, made once."""
-    if "path" not in _empty:
-        path = Path(tempfile.mkdtemp(prefix="taprail-machine-")) / "ledger.db"
-        atexit.register(shutil.rmtree, path.parent)
-        migrate.upgrade(f"sqlite:///{path}")
-        _empty["path"] = path
-    return _empty["path"]
-
-
 class AcceptMachine(RuleBasedStateMachine):
     open_sales: Bundle[Sale] = Bundle("open_sales")
     bound_sales: Bundle[Sale] = Bundle("bound_sales")
@@ -128,9 +115,8 @@ class AcceptMachine(RuleBasedStateMachine):
     @initialize()
     def open(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="taprail-machine-"))
-        shutil.copy(empty_ledger(), self.folder / "ledger.db")
         self.clock = ManualClock()
-        self.ledger = Ledger.open(f"sqlite:///{self.folder / 'ledger.db'}", clock=self.clock)
+        self.ledger = Ledger.open(empty_ledger(self.folder), clock=self.clock)
         self.people = seed_registry(
             self.ledger,
             cards=len(ZONES),

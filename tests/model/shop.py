@@ -19,11 +19,12 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from taprail_common.ids import payment_id
 from taprail_gateway.custody import Custody
-from taprail_gateway.ledger import migrate, schema, transitions
+from taprail_gateway.ledger import schema, transitions
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.master_keys import KeyRing
 from tests.model.gateway import ModelLedger, Process, open_ledger
 from tests.model.world import World
+from tests.support.empty_ledger import template
 from tests.support.ledger_fixtures import DAY, NOW_MS, Registry, SeededCard, seed_registry
 from tests.support.manual_clock import ManualClock
 
@@ -140,8 +141,8 @@ def _template(lanes: int) -> tuple[Path, Registry]:
     folder = _folder()
     _kept.append(folder)  # for as long as this process runs
     path = Path(folder.name) / "template.db"
+    shutil.copy(template(), path)
     url = f"sqlite:///{path}"
-    migrate.upgrade(url)
     ledger = Ledger.open(url, clock=ManualClock())
     seeded = seed_registry(ledger, cards=CARDS, daily_limit_units=DAILY_LIMIT_UNITS)
     registry = ledger.write_now(lambda connection: _own_keys(connection, seeded, lanes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -73,11 +74,19 @@ class Admin:
         ledger.dispose()
 
 
-@pytest.fixture
-def admin(tmp_path: Path) -> Admin:
-    admin = Admin(tmp_path)
+@pytest.fixture(scope="session")
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state of a gateway with a user and a merchant, to be copied."""
+    admin = Admin(tmp_path_factory.mktemp("furnished"))
     admin("init")
     admin.claim()
     admin("user", "add", "alice")
     admin("merchant", "add", "kiosk", "--account", ACCOUNT)
+    return admin.settings.gateway.state_dir
+
+
+@pytest.fixture
+def admin(tmp_path: Path, furnished: Path) -> Admin:
+    admin = Admin(tmp_path)
+    shutil.copytree(furnished, admin.settings.gateway.state_dir)
     return admin

@@ -51,6 +51,7 @@ from taprail_gateway.settle.settings import SettlementSettings
 from taprail_gateway.tokens import Scope, TokenKey, Tokens
 from taprail_gateway.wakeups import Wakeups
 from taprail_hwsim.cards.ntag424 import Ntag424
+from tests.support.empty_ledger import empty_ledger
 
 MERCHANT = "kiosk"
 TERMINAL = "counter-1"
@@ -231,7 +232,7 @@ async def running_gateway(
     push: PushSettings | None = None,
 ) -> AsyncIterator[TestGateway]:
     """A gateway on an ephemeral port; user alice (customer), bob (merchant), olga (operator)."""
-    url = ledger_url or f"sqlite:///{folder / 'ledger.db'}"
+    url = ledger_url or empty_ledger(folder)
     rules = Rules("TUSD", 6, accept_uid_cards, fraud)
     async with _serving(_build(folder, url, rules, push)) as gateway:
         yield gateway
@@ -280,7 +281,7 @@ def _build(
     folder: Path, ledger_url: str, rules: Rules, push_settings: PushSettings | None
 ) -> TestGateway:
     clock = SteppingClock()
-    ledger = Ledger.open(ledger_url, clock=clock, migrate=True)
+    ledger = Ledger.open(ledger_url, clock=clock)
     create_master_key(folder / "master.key")
     custody = Custody.load(folder / "master.key")
     ledger.write_now(custody.attach)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from taprail_common.ids import payment_id
 from taprail_gateway.ledger import leases, migrate, schema
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.ledger.leases import Lease
+from tests.support.empty_ledger import empty_ledger
 from tests.support.postgres_server import NoPostgresError, PostgresServer
 
 PAYEE = "0x" + "aa" * 20
@@ -76,14 +76,6 @@ on_postgres = pytest.mark.parametrize("ledger_engine", ["postgresql"])
 
 
 @pytest.fixture(scope="session")
-def empty_ledger_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated ledger to be copied: a migration takes longer than most tests."""
-    path = tmp_path_factory.mktemp("ledger") / "empty.db"
-    migrate.upgrade(f"sqlite:///{path}")
-    return path
-
-
-@pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A running server, shared: whoever stops it starts it again."""
     try:
@@ -118,10 +110,8 @@ def ledger_url(ledger_engine: str, request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def sqlite_ledger_url(empty_ledger_file: Path, tmp_path: Path) -> str:
-    path = tmp_path / "ledger.db"
-    shutil.copy(empty_ledger_file, path)
-    return f"sqlite:///{path}"
+def sqlite_ledger_url(tmp_path: Path) -> str:
+    return empty_ledger(tmp_path)
 
 
 @pytest.fixture
