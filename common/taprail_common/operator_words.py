@@ -27,7 +27,8 @@ WORDS: Final[Mapping[str, str]] = {
     "pin_blocked": "too many wrong PINs: `card pin unlock` gives new tries",
     # The shop.
     "terminal_unknown": "`terminal add` makes it known",
-    "terminal_revoked": "the terminal was revoked for good: pair it anew under another id",
+    "terminal_frozen": "`terminal unfreeze` takes its payments again",
+    "terminal_revoked": "the terminal was revoked for good: `terminal pair` lets a device in anew",
     "invalid_merchant": "the terminal is another merchant's, or the merchant is closed",
     "currency_unsupported": "the terminal is set up for another currency than this gateway's",
     # Limits and money.

@@ -288,6 +288,8 @@ def _profile(case: Case) -> Decline | None:
 def _terminal(case: Case) -> Decline | None:
     if case.facts.terminal is None:
         return Decline(Reason.TERMINAL_UNKNOWN, "The terminal is not known here")
+    if case.facts.terminal.status == "frozen":
+        return Decline(Reason.TERMINAL_FROZEN, "The terminal is frozen")
     if case.facts.terminal.status != "active":
         return Decline(Reason.TERMINAL_REVOKED, "The terminal was revoked")
     return None

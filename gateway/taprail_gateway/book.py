@@ -55,7 +55,10 @@ _CARD_COLUMNS: Final = (
     schema.users.c.frozen_at_ms,
     _c.day_of,
 )
-_TERMINAL_COLUMNS: Final = (_t.id, _t.status, _t.merchant_id, _m.status, _m.account)
+_TERMINAL_COLUMNS: Final = (
+    *(_t.id, schema.terminal_status, _t.merchant_id),
+    *(_m.status, _m.account),
+)
 _CARDS: Final = (
     select(
         *_CARD_COLUMNS,

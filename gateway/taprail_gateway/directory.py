@@ -1,10 +1,10 @@
 """Who may speak to the gateway: terminals' public keys and users' roles, cached.
 
-A terminal's key changes seldom, and is remembered for seconds. Whether a terminal was
-revoked, or a card or its owner frozen, is decided in the commit that accepts a payment. A user is
-remembered for an instant only: whoever was frozen, here or in another process, is shut out of all
-else that soon. Somebody unknown is looked up every time: whoever was added a moment ago is known at
-the next tap. So nothing here has to be told of a change.
+A terminal's key changes seldom, and is remembered for seconds. Whether a terminal was revoked, or a
+card or its owner frozen, is decided in the commit that accepts a payment. A user or a token is
+remembered for an instant only: whoever was frozen, or had it revoked, here or in another process,
+is shut out of all else that soon. Somebody unknown is looked up every time: whoever was added a
+moment ago is known at the next tap. So nothing here has to be told of a change.
 
 The rows of cards, merchants, terminals and balances are not cached on purpose. A commit reads them
 by a fixed number of statements for all its requests together: a twentieth of what accepting costs,
@@ -23,7 +23,7 @@ from sqlalchemy import bindparam, select
 from taprail_common.errors import SignatureError
 from taprail_common.signing import Domain, verify
 from taprail_gateway import terminal_keys
-from taprail_gateway.ledger import schema
+from taprail_gateway.ledger import issued_tokens, schema
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.remembered import CacheUse, Remembered
 from taprail_gateway.terminal_keys import TerminalKeys
@@ -41,7 +41,7 @@ as that until the key of a device that was replaced is nobody's any more."""
 
 USER_GOOD_FOR_S: Final = 0.5
 """How long a user is remembered: two reads a second for one who asks without end, and as long as
-that until somebody frozen is shut out."""
+that until somebody frozen is shut out. A token likewise."""
 
 SCOPES_OF_ROLE: Final[Mapping[str, frozenset[Scope]]] = {
     "customer": frozenset({Scope.CUSTOMER}),
@@ -81,6 +81,7 @@ class Directory:
         self._clock = ledger.clock
         self._keys: Remembered[tuple[TerminalKeys, float]] = Remembered(_CACHED)
         self._users: Remembered[tuple[User, float]] = Remembered(_CACHED)
+        self._revoked: Remembered[tuple[bool, float]] = Remembered(_CACHED)
 
     @property
     def use(self) -> dict[str, CacheUse]:
@@ -139,9 +140,22 @@ class Directory:
         self._keys.drop(terminal_id)
 
     async def bearer(self, claims: Claims) -> User | None:
-        """Whom a token names, with what both it and the role allow; None for no such user."""
+        """Whom a token names, with what both it and the role allow; None for no such user.
+
+        SignatureError when the token was revoked.
+        """
+        if claims.token_id is not None and await self._is_revoked(claims.token_id):
+            raise SignatureError("the token was revoked", code="token_revoked")
         user = await self.user(claims.user_id)
         return None if user is None else replace(user, scopes=user.scopes & claims.scopes)
+
+    async def _is_revoked(self, token_id: str) -> bool:
+        now_s = self._clock.monotonic_s()
+        found = self._revoked.get(token_id)
+        if found is not None and now_s - found[1] < USER_GOOD_FOR_S:
+            return found[0]
+        look = partial(issued_tokens.is_revoked, token_id=token_id)
+        return self._revoked.put(token_id, (await self._ledger.read(look), now_s))[0]
 
     async def user(self, user_id: str) -> User | None:
         """A user with all that their role allows, frozen or not; None for no such user."""
@@ -161,3 +175,11 @@ class Directory:
     def forget(self, user_id: str) -> None:
         """Look a user up at the next request: something of them was changed here."""
         self._users.drop(user_id)
+
+    def look_again(self, whose: str) -> None:
+        """The same for a user or a token by how sockets name them (`user:…`, `token:…`)."""
+        kind, _, name = whose.partition(":")
+        if kind == "user":
+            self.forget(name)
+        elif kind == "token":
+            self._revoked.drop(name)

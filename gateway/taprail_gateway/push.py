@@ -170,10 +170,8 @@ class Push:
         self._server.send_to([sid for sid, who in mine.items() if who and who.is_till], event, body)
 
     def shut_out(self, whose: str, why: str) -> None:
-        """Close all sockets of a terminal or a user (`Listener.room`) at once."""
-        kind, _, name = whose.partition(":")
-        if kind == "user":
-            self._services.directory.forget(name)
+        """Close all sockets of a terminal, a user or a token (`Listener.shut_out_as`) at once."""
+        self._services.directory.look_again(whose)
         for sid in self._present.of(whose):
             self._server.hang_up(sid, why)
 
@@ -323,9 +321,10 @@ class Push:
         return [word for purse in who.rooms for word in self._words.of_balance(news, purse)]
 
     def _close_expired(self) -> None:
-        """A socket lives no longer than the token that opened it."""
-        now_s = self._services.clock.now_ms() / 1000
-        for sid in self._present.where(lambda who: who.has_expired(now_s)):
+        """A socket lives no longer than the token that opened it, and that token's secret."""
+        tokens, now_s = self._services.tokens, self._services.clock.now_ms() / 1000
+        tokens.look()
+        for sid in self._present.where(lambda who: not who.may_stay(tokens, now_s)):
             self._refuse(sid, "connect", "The token has expired", {})
             self._server.hang_up(sid, "its token has expired")
 

@@ -25,12 +25,13 @@ from taprail_gateway.api.identify import is_fresh
 from taprail_gateway.directory import User
 from taprail_gateway.ledger import schema
 from taprail_gateway.push_cursor import Cursor
+from taprail_gateway.tokens import Claims, Tokens
 
 _NONCE: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _MAX_NONCES: Final = 20_000
 """Connects within a minute, far more than terminals there are; beyond it, connects are refused."""
 
-_STATUS: Final = select(schema.terminals.c.status).where(schema.terminals.c.id == bindparam("id"))
+_STATUS: Final = select(schema.terminal_status).where(schema.terminals.c.id == bindparam("id"))
 
 
 def payer_room(user_id: str) -> str:
@@ -47,19 +48,25 @@ def payee_room(user_id: str | None) -> str:
 class Listener:
     """Who is at the other end of a socket: exactly one of the two.
 
-    The cursor is the place that they were at when they were connected last; a token holds until
-    some second.
+    The cursor is the place that they were at when they were connected last; the claims are those of
+    the token that opened the socket.
     """
 
     terminal_id: str | None = None
     user: User | None = None
     cursor: Cursor | None = None
-    until_s: int | None = None
+    claims: Claims | None = None
 
     @property
     def room(self) -> str:
         """Where all sockets of the same one are."""
         return f"terminal:{self.terminal_id}" if self.user is None else f"user:{self.user.id}"
+
+    @property
+    def shut_out_as(self) -> list[str]:
+        """By which names the socket can be closed: that of the one, and that of their token."""
+        token_id = None if self.claims is None else self.claims.token_id
+        return [self.room] if token_id is None else [self.room, f"token:{token_id}"]
 
     @property
     def rooms(self) -> list[str]:
@@ -75,14 +82,14 @@ class Listener:
     def is_operator(self) -> bool:
         return self.user is not None and self.user.is_operator
 
+    def may_stay(self, tokens: Tokens, now_s: float) -> bool:
+        """Whether what opened the socket still holds; a terminal's signature does."""
+        return self.claims is None or tokens.holds(self.claims, now_s)
+
     @property
     def is_till(self) -> bool:
         """Whether they act as more than a customer."""
         return self.user is not None and (self.user.is_merchant or self.user.is_operator)
-
-    def has_expired(self, now_s: float) -> bool:
-        """Whether the token that opened the socket holds no longer."""
-        return self.until_s is not None and self.until_s <= now_s
 
 
 class PushAuth:
@@ -103,12 +110,12 @@ class PushAuth:
             raise Refused("No authentication token provided")
         try:
             claims = self._services.tokens.check(token)
+            user = await self._services.directory.bearer(claims)
         except SignatureError as exc:
             raise Refused("Authentication failed") from exc
-        user = await self._services.directory.bearer(claims)
         if user is None or user.is_frozen:
             raise Refused("Authentication failed")
-        return Listener(user=user, cursor=cursor, until_s=claims.until_s)
+        return Listener(user=user, cursor=cursor, claims=claims)
 
     async def _terminal(self, given: Mapping[str, object]) -> str:
         terminal_id, timestamp, nonce, signature = (

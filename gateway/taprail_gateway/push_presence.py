@@ -26,25 +26,24 @@ class Present:
     def add(self, sid: str, who: Listener) -> list[str]:
         """Note a socket; gives all sockets of the same one, the oldest first."""
         self._who[sid] = who
-        mine = self._of.setdefault(who.room, {})
-        mine[sid] = None
-        return list(mine)
+        for name in who.shut_out_as:
+            self._of.setdefault(name, {})[sid] = None
+        return list(self._of[who.room])
 
     def remove(self, sid: str) -> None:
         """The socket is gone."""
         who = self._who.pop(sid, None)
-        if who is not None:
-            mine = self._of[who.room]
-            del mine[sid]
-            if not mine:
-                del self._of[who.room]
+        for name in () if who is None else who.shut_out_as:
+            del self._of[name][sid]
+            if not self._of[name]:
+                del self._of[name]
 
     def get(self, sid: str) -> Listener | None:
         """Who is at a socket; None when nobody is (any more)."""
         return self._who.get(sid)
 
     def of(self, whose: str) -> list[str]:
-        """The sockets of a terminal or a user (`Listener.room`)."""
+        """The sockets of a terminal, a user or a token (`Listener.shut_out_as`)."""
         return list(self._of.get(whose, ()))
 
     def where(self, holds: Callable[[Listener], bool]) -> list[str]:

@@ -1,5 +1,5 @@
-"""Looks into the ledger for what rings no bell here: new alerts, terminals that were revoked, users
-who were frozen.
+"""Looks into the ledger for what rings no bell here: new alerts, terminals that were revoked or
+frozen, users who were frozen, tokens that were revoked.
 
 A command in another process may do each. All are looked for at a steady pace, by queries that
 cost the same however long the past is; who is shut out by a gateway is looked for at once.
@@ -16,13 +16,13 @@ from typing import Final
 import structlog
 from sqlalchemy import Connection, bindparam, func, select
 
-from taprail_gateway.ledger import schema
+from taprail_gateway.ledger import issued_tokens, schema
 from taprail_gateway.ledger.alerts import Alert
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.wakeups import Listener
 
 LOOK_EVERY_MS: Final = 500
-"""The longest that a revoked terminal hears what it should not, beside the time of a read."""
+"""The longest that who is shut out hears what they should not, beside the time of a read."""
 
 _RETRY_S: Final = 0.5
 
@@ -31,7 +31,8 @@ _LATE: Final = 100
 """Numbers that may yet come behind the newest: writers on PostgreSQL commit out of turn."""
 
 _LATE_MS: Final = 10_000
-"""How much later than its time a freeze may become visible, clocks and transactions considered."""
+"""How much later than its time it may become visible that somebody was shut out, clocks and
+transactions considered."""
 
 _a, _t = schema.alerts.c, schema.terminals.c
 _NEWEST: Final = select(func.max(_a.id))
@@ -42,7 +43,7 @@ _RAISED: Final = (
     .limit(_LATE + _MOST)
 )
 _ACTIVE: Final = select(_t.id).where(
-    _t.id.in_(bindparam("ids", expanding=True)), _t.status == "active"
+    _t.id.in_(bindparam("ids", expanding=True)), schema.terminal_status == "active"
 )
 
 _u = schema.users.c
@@ -95,13 +96,12 @@ class Watch:
             self._told = set(range(self._newest - _LATE, self._newest + 1))
         connected = list(self._terminals())
         since_ms = self._ledger.clock.now_ms() - _LATE_MS
-        raised, active, frozen = await self._ledger.read(
+        raised, active, shut_out = await self._ledger.read(
             partial(_changes, after=self._newest - _LATE, connected=connected, since_ms=since_ms)
         )
-        for user_id in frozen:
-            self._on_shut_out(f"user:{user_id}", "frozen")
-        for terminal_id in set(connected) - active:
-            self._on_shut_out(f"terminal:{terminal_id}", "revoked")
+        shut_out += [f"terminal:{terminal_id}" for terminal_id in set(connected) - active]
+        for whose in shut_out:
+            self._on_shut_out(whose, "shut out")
         for alert in raised:
             if alert.id not in self._told:
                 self._told.add(alert.id)
@@ -117,8 +117,11 @@ def _newest(connection: Connection) -> int:
 def _changes(
     connection: Connection, *, after: int, connected: list[str], since_ms: int
 ) -> tuple[list[Alert], set[str], list[str]]:
-    """The alerts after a number, which of the terminals may stay, and who was frozen lately."""
+    """The alerts after a number, which of the terminals may stay, and who was shut out lately."""
     active = set(connection.scalars(_ACTIVE, {"ids": connected})) if connected else set()
     raised = connection.execute(_RAISED, {"after": after}).mappings()
     alerts = [Alert(**{**row, "needs_review": bool(row["needs_review"])}) for row in raised]
-    return alerts, active, list(connection.scalars(_FROZEN, {"since_ms": since_ms}))
+    frozen = connection.scalars(_FROZEN, {"since_ms": since_ms})
+    revoked = issued_tokens.revoked_since(connection, since_ms)
+    shut_out = [*(f"user:{each}" for each in frozen), *(f"token:{each}" for each in revoked)]
+    return alerts, active, shut_out

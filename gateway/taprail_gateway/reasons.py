@@ -19,6 +19,7 @@ class Reason(StrEnum):
     CARD_REPLAYED = "card_replayed"
     CARD_PROFILE_DISABLED = "card_profile_disabled"
     TERMINAL_UNKNOWN = "terminal_unknown"
+    TERMINAL_FROZEN = "terminal_frozen"
     TERMINAL_REVOKED = "terminal_revoked"
     INVALID_MERCHANT = "invalid_merchant"
     CARD_FROZEN = "card_frozen"

@@ -47,10 +47,11 @@ def keys_of(connection: Connection, terminal_id: str) -> TerminalKeys | None:
 
 def announce(connection: Connection, terminal_id: str, public_key: str, by: By) -> None:
     """Take note of the key that comes next; another one that was to come is forgotten."""
-    row = connection.execute(select(_t.status, _t.public_key).where(_t.id == terminal_id)).one()
-    if row.status != "active":
-        raise OperatorError("the terminal is revoked", code="wrong_state")
-    if row.public_key == public_key:  # it was used already; only the answer had been lost
+    stands = select(schema.terminal_status, _t.public_key).where(_t.id == terminal_id)
+    status, known = connection.execute(stands).one()
+    if status != "active":
+        raise OperatorError(f"the terminal is {status}", code="wrong_state")
+    if known == public_key:  # it was used already; only the answer had been lost
         return
     connection.execute(delete(terminal_next_keys).where(_n.terminal_id == terminal_id))
     connection.execute(

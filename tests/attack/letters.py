@@ -60,6 +60,7 @@ class Expected:
 
 AFTER_THE_PROOF: Final = frozenset(
     {
+        "terminal_frozen",
         "terminal_revoked",
         "invalid_merchant",
         "charge_unknown",

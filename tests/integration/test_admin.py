@@ -224,6 +224,32 @@ def test_a_token_is_good_for_no_more_than_its_user(admin: Admin) -> None:
         admin("token", "issue", "--user", "alice", "--scope", "operator")
 
 
+def test_a_token_is_listed_by_its_id_and_revoked_by_it(admin: Admin) -> None:
+    made = [admin.json("token", "issue", "--user", "alice") for _ in range(2)]
+    first, second = (each["id"] for each in made)
+    claims = jwt.decode(made[0]["token"], options={"verify_signature": False})
+    assert claims["jti"] == first
+    listed = admin.json("token", "list", "--user", "alice")
+    assert {each["id"]: each["status"] for each in listed} == {first: "active", second: "active"}
+    assert not any(each["token"] in admin("token", "list", "--all") for each in made)
+    admin("token", "revoke", first, "--reason", "phone stolen")
+    assert [each["id"] for each in admin.json("token", "list")] == [second]
+    both = {each["id"]: each["status"] for each in admin.json("token", "list", "--all")}
+    assert both == {first: "revoked", second: "active"}
+    with pytest.raises(TapRailError, match="no token 'tok_x' was issued here"):
+        admin("token", "revoke", "tok_x")
+
+
+def test_a_terminal_is_frozen_thawed_and_revoked_for_good(admin: Admin) -> None:
+    key = SigningKey.generate().verify_key.encode().hex()
+    admin("terminal", "add", "counter-1", "--merchant", "kiosk", "--public-key", key)
+    for command, status in (("freeze", "frozen"), ("unfreeze", "active"), ("revoke", "revoked")):
+        assert admin.json("terminal", command, "counter-1", "--reason", "x")["status"] == status
+        assert [each["status"] for each in admin.json("terminal", "list")] == [status]
+    with pytest.raises(TapRailError, match="revoked for good"):
+        admin("terminal", "unfreeze", "counter-1")
+
+
 def test_a_rotated_secret_signs_and_the_former_one_verifies_until_it_is_retired(
     admin: Admin,
 ) -> None:

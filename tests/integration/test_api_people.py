@@ -63,7 +63,7 @@ async def test_merchants_see_what_is_theirs_and_may_revoke_their_terminals(
     assert (await bob("PATCH", f"/api/merchants/{MERCHANT}", {"status": "closed"}))[0] == 403
     status, body = await bob("PATCH", f"/api/terminals/{TERMINAL}", {"status": "revoked"})
     assert (status, body["terminal"]["status"]) == (200, "revoked")
-    assert (await bob("PATCH", f"/api/terminals/{TERMINAL}", {"status": "active"}))[0] == 400
+    assert (await bob("PATCH", f"/api/terminals/{TERMINAL}", {"status": "active"}))[0] == 403
     assert (await Desk(gateway, "alice")("GET", "/api/terminals"))[0] == 403
     declined = await gateway.pay(gateway.card())
     assert declined.json["reasonCode"] == "terminal_revoked"

@@ -16,6 +16,7 @@ from taprail_gateway import push_watch, registry
 from taprail_gateway.ledger import schema, transitions
 from taprail_gateway.ledger.alerts import Level, raise_alert
 from taprail_gateway.push_cursor import Cursor
+from taprail_gateway.tokens import TokenKey
 from tests.support.gateway_fixtures import TERMINAL, TestCard, TestGateway, running_gateway
 from tests.support.push_clients import (
     TX_HASH,
@@ -309,6 +310,15 @@ async def test_a_socket_lives_no_longer_than_its_token(gateway: TestGateway) -> 
         async with asyncio.timeout(WAIT_S):
             await alice.client.wait()
     assert gateway.push.presence().connections == 0
+
+
+async def test_a_socket_lives_no_longer_than_its_tokens_secret(gateway: TestGateway) -> None:
+    async with connected(gateway, user_auth(gateway, "alice")) as alice:
+        await alice.next()
+        gateway.services.tokens.use([TokenKey.shared(b"n" * 32, "new")])
+        assert (await alice.next())[0] == "error"
+        async with asyncio.timeout(WAIT_S):
+            await alice.client.wait()
 
 
 async def test_everybody_is_told_when_the_gateway_closes(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ class Hello(Told):
     gateway_id: str
     gateway_time: Time
     terminal_id: str
-    status: Literal["active", "revoked"]
+    status: Literal["active", "frozen", "revoked"]
     merchant_id: str
     merchant_name: str
     currency: str

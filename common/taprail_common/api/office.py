@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import AliasChoices, Field
 
 from taprail_common.api.base import AfterId, Answer, Part, Request, Time, Why
+from taprail_common.api.fleet import TerminalHealth
 from taprail_common.api.payments import Limit
 from taprail_common.money import MAX_AMOUNT_UNITS
 from taprail_common.wire import AmountUnits, Identifier, Timestamp
@@ -155,9 +156,9 @@ class NewTerminal(Request):
 
 
 class TerminalChange(Why):
-    """A revoked terminal stays so."""
+    """Nothing is taken of a frozen terminal until an operator thaws it; a revoked one stays so."""
 
-    status: Literal["revoked"]
+    status: Literal["active", "frozen", "revoked"]
 
 
 class TerminalPart(Part):
@@ -167,8 +168,10 @@ class TerminalPart(Part):
     merchant_id: str
     name: str
     public_key: str
-    status: Literal["active", "revoked"]
+    status: Literal["active", "frozen", "revoked"]
     created_at: Created
+    health: TerminalHealth | None = None
+    """Left out where a terminal is only just added or changed."""
 
 
 class NewCard(Request):

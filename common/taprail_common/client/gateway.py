@@ -275,7 +275,7 @@ class GatewayClient:
         return await self._get("/api/terminals", TerminalList, _after(after))
 
     async def change_terminal(self, terminal_id: str, change: TerminalChange) -> TerminalAnswer:
-        """Revoke a terminal."""
+        """Freeze a terminal, thaw it, or revoke it for good."""
         return await self._do("PATCH", f"/api/terminals/{terminal_id}", TerminalAnswer, change)
 
     # --- one request --------------------------------------------------------------------------

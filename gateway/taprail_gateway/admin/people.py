@@ -8,7 +8,7 @@ import typer
 from sqlalchemy import Connection, Table, select
 
 from taprail_common.signing import fingerprint, parse_public_key
-from taprail_gateway import registry, user_life
+from taprail_gateway import registry, terminal_life, user_life
 from taprail_gateway.admin import output
 from taprail_gateway.admin.queue import MayReason
 from taprail_gateway.admin.session import Json, session_of
@@ -125,19 +125,37 @@ def list_terminals(context: typer.Context, as_json: Json = False) -> None:
         "fingerprint": "key",
         "status": "status",
     }
-    stored = ("id", "merchant_id", "name", "public_key", "status")
+    stored = ("id", "merchant_id", "name", "public_key", "status", "frozen_at_ms")
     rows = session_of(context).read(lambda connection: _rows(connection, schema.terminals, stored))
     for row in rows:
+        if row.pop("frozen_at_ms") is not None and row["status"] == "active":
+            row["status"] = "frozen"
         row["fingerprint"] = fingerprint(parse_public_key(row["public_key"]))
     output.listing(rows, as_json=as_json, columns=columns, what="terminal")
 
 
+@terminals.command("freeze")
+def freeze_terminal(
+    context: typer.Context, terminal_id: str, reason: MayReason = None, as_json: Json = False
+) -> None:
+    """Take nothing of a terminal for now, beginning with its next tap."""
+    _set_terminal_status(context, terminal_id, "frozen", reason, as_json=as_json)
+
+
+@terminals.command("unfreeze")
+def unfreeze_terminal(
+    context: typer.Context, terminal_id: str, reason: MayReason = None, as_json: Json = False
+) -> None:
+    """Take payments of a frozen terminal again."""
+    _set_terminal_status(context, terminal_id, "active", reason, as_json=as_json)
+
+
 @terminals.command("revoke")
-def revoke_terminal(context: typer.Context, terminal_id: str, as_json: Json = False) -> None:
-    """Take no more payments of a terminal, beginning with its next tap."""
-    session_of(context).write(lambda connection: registry.revoke_terminal(connection, terminal_id))
-    data = {"id": terminal_id, "status": "revoked"}
-    output.done(data, f"terminal {terminal_id} revoked", as_json=as_json)
+def revoke_terminal(
+    context: typer.Context, terminal_id: str, reason: MayReason = None, as_json: Json = False
+) -> None:
+    """Take no more payments of a terminal, beginning with its next tap, for good."""
+    _set_terminal_status(context, terminal_id, "revoked", reason, as_json=as_json)
 
 
 def _set_status(
@@ -148,6 +166,16 @@ def _set_status(
     session.write(lambda connection: user_life.set_status(connection, user_id, status, by))
     data = {"id": user_id, "status": status}
     output.done(data, f"user {user_id} is {status}", as_json=as_json)
+
+
+def _set_terminal_status(
+    context: typer.Context, terminal_id: str, status: str, reason: str | None, *, as_json: bool
+) -> None:
+    session = session_of(context)
+    by = session.by(reason)
+    session.write(lambda connection: terminal_life.set_status(connection, terminal_id, status, by))
+    data = {"id": terminal_id, "status": status}
+    output.done(data, f"terminal {terminal_id} is {status}", as_json=as_json)
 
 
 def _rows(connection: Connection, table: Table, names: Any) -> list[dict[str, Any]]:

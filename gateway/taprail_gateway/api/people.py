@@ -27,8 +27,9 @@ from taprail_common.api.office import (
     UserChange,
     UserList,
 )
-from taprail_gateway import registry, user_life
-from taprail_gateway.api.errors import not_found
+from taprail_gateway import registry, terminal_life, user_life
+from taprail_gateway.api.errors import HttpError, not_found
+from taprail_gateway.api.fleet import with_health
 from taprail_gateway.api.table import OPERATORS, Call, Route
 from taprail_gateway.ledger import actions, directory_list
 from taprail_gateway.ledger.directory_list import MERCHANTS, TERMINALS, USERS, Kind, Looker, Row
@@ -159,12 +160,15 @@ async def change_merchant(call: Call[MerchantChange, Empty]) -> MerchantAnswer:
 
 async def terminals(call: Call[Empty, PageQuery]) -> TerminalList:
     """GET /api/terminals."""
-    return TerminalList.model_validate({"terminals": await page_of(call, TERMINALS)})
+    return TerminalList.model_validate(
+        {"terminals": await with_health(call.services, await page_of(call, TERMINALS))}
+    )
 
 
 async def terminal(call: Call[Empty, Empty]) -> TerminalAnswer:
     """GET /api/terminals/{id}."""
-    return TerminalAnswer.model_validate({"terminal": await one_of(call, TERMINALS, call.id)})
+    [row] = await with_health(call.services, [await one_of(call, TERMINALS, call.id)])
+    return TerminalAnswer.model_validate({"terminal": row})
 
 
 async def add_terminal(call: Call[NewTerminal, Empty]) -> TerminalAdded:
@@ -183,11 +187,19 @@ async def add_terminal(call: Call[NewTerminal, Empty]) -> TerminalAdded:
 
 
 async def change_terminal(call: Call[TerminalChange, Empty]) -> TerminalAnswer:
-    """PATCH /api/terminals/{id}: a merchant may revoke a terminal of their own, too."""
+    """PATCH /api/terminals/{id}: from its next tap on. A merchant may freeze or revoke a terminal
+    of their own; only operators thaw one, since it may be them who froze it."""
+    await one_of(call, TERMINALS, call.id)
     status = call.body.status
-    before = (await one_of(call, TERMINALS, call.id))["status"]
-    change = partial(registry.revoke_terminal, terminal_id=call.id)
-    await on_record(call, "revoke-terminal", call.id, change, before=before, after=status)
+    if status == "active" and not call.bearer.is_operator:
+        raise HttpError(403, "scope", "only operators may do this", field="Authorization")
+    set_status = partial(
+        terminal_life.set_status,
+        terminal_id=call.id,
+        status=status,
+        by=call.by(call.body.reason),
+    )
+    await call.services.ledger.write(set_status)
     call.services.wakeups.access.ring()
     return TerminalAnswer.model_validate({"terminal": await one_of(call, TERMINALS, call.id)})
 
@@ -287,11 +299,11 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
     Route(
         "PATCH",
         "/api/terminals/{id}",
-        "Revoke a terminal",
+        "Freeze a terminal, thaw it, or revoke it for good",
         change_terminal,
         TerminalAnswer,
         scopes=SELLERS,
         body=TerminalChange,
-        refusals=_NO_SUCH,
+        refusals={**_NO_SUCH, 409: "it was revoked for good"},
     ),
 )

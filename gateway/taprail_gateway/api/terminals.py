@@ -26,7 +26,7 @@ from taprail_gateway.offline_policy import Seller, Terms, issue, revision
 
 _t, _m = schema.terminals.c, schema.merchants.c
 _TERMINAL: Final = (
-    select(_t.status, _t.merchant_id, _m.name, _m.account)
+    select(schema.terminal_status, _t.merchant_id, _m.name, _m.account)
     .join_from(schema.terminals, schema.merchants, _t.merchant_id == _m.id)
     .where(_t.id == bindparam("terminal_id"))
 )

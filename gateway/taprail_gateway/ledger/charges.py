@@ -22,7 +22,13 @@ from taprail_gateway.charges import Asked, Charge, ending, event_body, event_of
 from taprail_gateway.ledger import outbox, webhooks
 from taprail_gateway.ledger.errors import GuardError
 from taprail_gateway.ledger.prepared import Lookup, Prepared
-from taprail_gateway.ledger.schema import charges, merchants, terminal_texts, terminals
+from taprail_gateway.ledger.schema import (
+    charges,
+    merchants,
+    terminal_status,
+    terminal_texts,
+    terminals,
+)
 from taprail_gateway.ledger.schema_charges import charge_is_open
 from taprail_gateway.ledger.upserts import Insert, Upsert
 
@@ -53,6 +59,12 @@ class TerminalClosedError(TapRailError):
     code = "terminal_revoked"
 
 
+class TerminalFrozenError(TerminalClosedError):
+    """The terminal takes no payments for now."""
+
+    code = "terminal_frozen"
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A terminal and whose it is."""
@@ -60,21 +72,23 @@ class Place:
     terminal_id: str
     merchant_id: str
     user_id: str | None
-    is_active: bool
+    status: str
+    """The terminal's, if its merchant's is `active`."""
 
 
 def place(connection: Connection, terminal_id: str) -> Place | None:
     """A terminal; None for no such one."""
     t, m = terminals.c, merchants.c
     found = connection.execute(
-        select(t.id, t.merchant_id, m.user_id, t.status, m.status)
+        select(t.id, t.merchant_id, m.user_id, terminal_status, m.status)
         .join_from(terminals, merchants, t.merchant_id == m.id)
         .where(t.id == terminal_id)
     ).one_or_none()
     if found is None:
         return None
     name, merchant_id, user_id, status, merchant_status = found
-    return Place(name, merchant_id, user_id, status == merchant_status == "active")
+    is_open = merchant_status == "active"
+    return Place(name, merchant_id, user_id, status if is_open else merchant_status)
 
 
 # --- made -----------------------------------------------------------------------------------------
@@ -94,7 +108,9 @@ def make(
     before = _made_before(connection, at.terminal_id, asked, key)
     if before is not None:
         return before, False
-    if not at.is_active:
+    if at.status == "frozen":
+        raise TerminalFrozenError("the terminal is frozen")
+    if at.status != "active":
         raise TerminalClosedError("the terminal takes no payments any more")
     if open_of(connection, at.terminal_id) is not None:
         raise TerminalBusyError("the terminal has another charge; cancel it or wait for its end")

@@ -8,7 +8,14 @@ from typing import Any, Final
 
 from sqlalchemy import Column, ColumnElement, Connection, FromClause, case, false, or_, select
 
-from taprail_gateway.ledger.schema import accounts, cards, merchants, terminals, users
+from taprail_gateway.ledger.schema import (
+    accounts,
+    cards,
+    merchants,
+    terminal_status,
+    terminals,
+    users,
+)
 
 Row = Mapping[str, Any]
 
@@ -48,9 +55,9 @@ MERCHANTS: Final = Kind(
 )
 TERMINALS: Final = Kind(
     terminals.join(merchants, terminals.c.merchant_id == merchants.c.id),
-    tuple(
-        terminals.c[name]
-        for name in ("id", "merchant_id", "name", "public_key", "status", "created_at_ms")
+    (
+        *(terminals.c[name] for name in ("id", "merchant_id", "name", "public_key")),
+        *(terminal_status.label("status"), terminals.c.created_at_ms),
     ),
     terminals.c.id,
     None,

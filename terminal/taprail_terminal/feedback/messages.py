@@ -73,6 +73,7 @@ ENGLISH: Final[Catalogue] = {
     "reason.invalid_merchant": "Merchant is not set up",
     "reason.single_limit": "Over the limit for one payment",
     "reason.single_limit.left": "At most {left} per payment",
+    "reason.terminal_frozen": "Terminal is frozen",
     "reason.terminal_revoked": "Terminal is not active",
     "reason.terminal_unknown": "Terminal is not set up",
     "reason.user_frozen": "Card is frozen",

@@ -60,6 +60,7 @@ VIETNAMESE: Final[Mapping[str, str]] = {
     "reason.invalid_merchant": "Cửa hàng chưa sẵn sàng",
     "reason.single_limit": "Vượt hạn mức một lần",
     "reason.single_limit.left": "Mỗi lần tối đa {left}",
+    "reason.terminal_frozen": "Máy đang bị khóa",
     "reason.terminal_revoked": "Máy đã bị thu hồi",
     "reason.terminal_unknown": "Máy chưa được cài đặt",
     "reason.user_frozen": "Thẻ đang bị khóa",

@@ -57,6 +57,46 @@ def test_the_first_secret_signs_and_all_verify(tmp_path: Path) -> None:
     assert refused(Tokens.load(file_of(tmp_path, f"2026-08:{NEW}")), old) == "token_invalid"
 
 
+def test_secrets_that_change_are_taken_up_and_what_a_retired_one_proved_holds_no_more(
+    tmp_path: Path,
+) -> None:
+    path = file_of(tmp_path, OLD)
+    tokens = Tokens.load(path)
+    old = issued(tokens)
+    proved, now_s = tokens.check(old), time.time()
+    file_of(tmp_path, f"b:{NEW}", f"a:{OLD}")
+    assert "kid" not in jwt.get_unverified_header(issued(tokens)), "nobody has looked yet"
+    tokens.look()
+    new = issued(tokens)
+    assert jwt.get_unverified_header(new)["kid"] == "b"
+    assert {tokens.check(token).user_id for token in (old, new)} == {"alice"}
+    assert tokens.holds(tokens.check(new), now_s)
+    assert not tokens.holds(tokens.check(new), now_s + 86_401)
+    path.write_text("short\n")
+    tokens.look()
+    assert tokens.check(new).user_id == "alice", "what cannot be used changes nothing"
+    path.unlink()
+    tokens.look()
+    assert tokens.check(old).user_id == "alice"
+    file_of(tmp_path, f"b:{NEW}")
+    tokens.look()
+    assert refused(tokens, old) == "token_invalid"
+    assert not tokens.holds(proved, now_s)
+
+
+@pytest.mark.parametrize(
+    ("given", "token_id"),
+    [("tok_1", "tok_1"), ("8d2b2f1e-7c1a-4b41-a3b5-0c0f6f6e7a11",) * 2, ("a b", None), ("", None)],
+)
+def test_a_token_is_known_by_its_id_if_it_has_one_of_our_form(
+    given: str, token_id: str | None
+) -> None:
+    tokens = Tokens([TokenKey.shared(OLD.encode())])
+    assert tokens.check(jwt.encode(claims(jti=given), OLD)).token_id == token_id
+    assert tokens.check(issued(tokens)).token_id is None
+    assert tokens.check(issued(tokens, token_id="tok_2")).token_id == "tok_2"
+
+
 def test_a_key_id_leads_to_its_key_alone(tmp_path: Path) -> None:
     tokens = Tokens.load(file_of(tmp_path, f"a:{NEW}", f"b:{OLD}"))
     for key_id, secret, is_good in (("a", NEW, True), ("b", NEW, False), ("c", NEW, False)):
