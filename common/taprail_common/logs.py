@@ -10,13 +10,14 @@ key or a token, wherever it stands: a log is the first thing that is sent around
 from __future__ import annotations
 
 import logging
-import os
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any, Final, TextIO
 
 import structlog
+
+from taprail_common.service import SERVICE_MANAGER, ServiceManager
 
 _SECRET_NAMES: Final = frozenset(
     {"key", "pin", "token", "jwt", "secret", "password", "uid", "authorization", "private_key"}
@@ -33,7 +34,13 @@ _PRIORITIES: Final = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug
 _INFO: Final = 6
 
 
-def configure_logs(*, json: bool, level: str = "info", stream: TextIO | None = None) -> None:
+def configure_logs(
+    *,
+    json: bool,
+    level: str = "info",
+    stream: TextIO | None = None,
+    manager: ServiceManager = SERVICE_MANAGER,
+) -> None:
     """Send structlog and the standard library's loggers to one stream (stderr)."""
     out = stream or sys.stderr
     renderer: Any = (
@@ -45,7 +52,7 @@ def configure_logs(*, json: bool, level: str = "info", stream: TextIO | None = N
             exception_formatter=structlog.dev.plain_traceback,
         )
     )
-    if _is_journal(out, os.environ):
+    if manager.is_journal(out):
         renderer = _Prioritized(renderer)
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -104,15 +111,6 @@ class _Prioritized:
     def __call__(self, logger: object, method: str, event: MutableMapping[str, Any]) -> str:
         priority = _PRIORITIES.get(str(event.get("level")), _INFO)
         return f"<{priority}>{self._render(logger, method, event)}"
-
-
-def _is_journal(stream: TextIO, environment: Mapping[str, str]) -> bool:
-    """Whether systemd has tied this stream to the journal (systemd.exec(5), $JOURNAL_STREAM)."""
-    try:
-        status = os.fstat(stream.fileno())
-    except (OSError, ValueError):  # no file at all, as in tests
-        return False
-    return environment.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def _level(name: str) -> int:

@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TextIO
 
 import structlog
 
@@ -28,23 +28,39 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class ServiceManager:
-    """Whoever started this service; `address` is where it listens, None when nobody does."""
+    """Whoever started this service; `address` is where it listens, None when nobody does.
+    `journal` names the file that is tied to the journal."""
 
     address: str | None = None
     watchdog_s: float | None = None
+    journal: str | None = None
 
     @classmethod
     def named_in(cls, environment: Mapping[str, str]) -> ServiceManager:
-        """As systemd says it to what it starts (sd_notify(3), sd_watchdog_enabled(3))."""
+        """As systemd says it to what it starts (sd_notify(3), sd_watchdog_enabled(3), and
+        systemd.exec(5) for $JOURNAL_STREAM)."""
         limit_us = environment.get("WATCHDOG_USEC", "")
         is_for_us = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         is_watched = limit_us.isdigit() and int(limit_us) > 0 and is_for_us
         watchdog_s = int(limit_us) / _US_PER_S if is_watched else None
-        return cls(environment.get("NOTIFY_SOCKET") or None, watchdog_s)
+        journal = environment.get("JOURNAL_STREAM")
+        return cls(environment.get("NOTIFY_SOCKET") or None, watchdog_s, journal)
+
+    def is_journal(self, stream: TextIO) -> bool:
+        """Whether what is written to this stream goes to the journal."""
+        try:
+            status = os.fstat(stream.fileno())
+        except (OSError, ValueError):  # no file at all, as in tests
+            return False
+        return self.journal == f"{status.st_dev}:{status.st_ino}"
 
     def ready(self) -> None:
         """Work can begin."""
         self._tell("READY=1")
+
+    def status(self, text: str) -> None:
+        """What `systemctl status` says of us, in one line."""
+        self._tell("STATUS=" + " ".join(text.split()))
 
     def stopping(self) -> None:
         """We are on our way out."""

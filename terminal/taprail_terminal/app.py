@@ -23,7 +23,7 @@ from taprail_common.errors import OperatorError, PartError, TapRailError
 from taprail_common.money import parse_amount
 from taprail_common.service import SERVICE_MANAGER
 from taprail_common.signing import gateway_id
-from taprail_terminal import key_rotation, keypad_device
+from taprail_terminal import key_rotation, keypad_device, safe_mode
 from taprail_terminal.agent import Agent, Terms
 from taprail_terminal.charge import ChargeMaker
 from taprail_terminal.config import Mode, TerminalConfig
@@ -72,22 +72,35 @@ class ReaderStuckError(NewProcessError):
 _log = structlog.get_logger()
 
 
-def main(config: TerminalConfig, hardware: Hardware, on_ready: Callable[[], None]) -> None:
+def main(
+    config: TerminalConfig,
+    hardware: Hardware,
+    on_ready: Callable[[], None],
+    *,
+    is_safe: bool = False,
+) -> None:
     """Run until SIGTERM or SIGINT. Raises OperatorError with what to do."""
-    asyncio.run(_until_signal(run(config, hardware, on_ready)))
+    asyncio.run(_until_signal(run(config, hardware, on_ready, is_safe=is_safe)))
 
 
-async def run(config: TerminalConfig, hardware: Hardware, on_ready: Callable[[], None]) -> None:
+async def run(
+    config: TerminalConfig,
+    hardware: Hardware,
+    on_ready: Callable[[], None],
+    *,
+    is_safe: bool = False,
+) -> None:
     """Run one terminal until cancelled. Raises OperatorError when it cannot go on.
 
-    `on_ready` is called when tills and technicians are answered and the reader is being opened.
+    `on_ready` is called when tills and technicians are answered and the reader is being opened, or,
+    with `is_safe`, is left alone.
     """
     clock = SystemClock()
     identity = Identity.load(config.terminal.id, config.key_file)
     async with AsyncExitStack() as stack:
         stack.enter_context(_only_agent(config.terminal.state_dir))
         parts = await _Parts.make(config, hardware, identity, clock, stack)
-        await _serve(config, parts, stack, on_ready)
+        await _serve(config, parts, stack, on_ready, is_safe=is_safe)
 
 
 class _Parts:
@@ -188,7 +201,12 @@ def _feedback(hardware: Hardware, agent: Agent, words: Catalogue) -> Feedback:
 
 
 async def _serve(
-    config: TerminalConfig, parts: _Parts, stack: AsyncExitStack, on_ready: Callable[[], None]
+    config: TerminalConfig,
+    parts: _Parts,
+    stack: AsyncExitStack,
+    on_ready: Callable[[], None],
+    *,
+    is_safe: bool,
 ) -> None:
     agent, table = parts.agent, config.terminal
     profile = {"terminal": table.id, "merchant": table.merchant_id, "gateway": table.gateway_url}
@@ -214,7 +232,10 @@ async def _serve(
         interrupted=interrupted,
     )
     stack.push_async_callback(agent.stop)
-    parts.reader.start()
+    if is_safe:
+        safe_mode.begin(parts.reader, agent)
+    else:
+        parts.reader.start()
     stack.push_async_callback(parts.reader.stop)
     _log.info("terminal started", terminal=table.id, interrupted=len(interrupted))
     on_ready()
@@ -226,6 +247,8 @@ async def _serve(
         key_rotation.watch(parts.link, parts.identity, config.key_file, parts.clock),
     ]
     work += [*console.work(), _end_when_changed(console)]
+    if is_safe:
+        work.append(safe_mode.end(parts.reader))
     if SERVICE_MANAGER.watchdog_s is not None:
         work.append(SERVICE_MANAGER.feed(lambda: _is_well(parts)))
     if config.keypad.device is not None:

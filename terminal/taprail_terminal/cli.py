@@ -13,7 +13,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 from rich.console import Console
@@ -24,6 +24,9 @@ from taprail_common.logs import configure_logs
 from taprail_common.service import SERVICE_MANAGER
 from taprail_terminal.config import TerminalConfig, load_config, place_of
 from taprail_terminal.identity import Identity
+
+if TYPE_CHECKING:  # other commands need not wait for it
+    from taprail_terminal.safe_mode import Starts
 
 app = typer.Typer(
     add_completion=False,
@@ -63,6 +66,8 @@ def run(
     from taprail_terminal.console import reset, trial
     from taprail_terminal.gateway_link import GatewayKeyChangedError
     from taprail_terminal.hardware import hardware_from
+    from taprail_terminal.safe_mode import SafeModeOverError, Starts
+    from taprail_terminal.service_needed import shown_when_it_fails
 
     flags = {
         "reader.port": reader_port,
@@ -70,14 +75,35 @@ def run(
         "log.level": log_level,
     }
     trial.at_start(config)
-    settings = load_config(config, flags=flags)
-    configure_logs(json=settings.log.json_lines, level=settings.log.level)
-    reset.at_start(settings, SystemClock().now_ms())
-    try:
-        main(settings, hardware_from(settings), say_ready)
-    except (NewProcessError, GatewayKeyChangedError):
-        # The same process id, so that whoever started it need not notice; all threads are new.
-        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - there is no shell in between
+    with shown_when_it_fails(config):
+        settings = load_config(config, flags=flags)
+        configure_logs(json=settings.log.json_lines, level=settings.log.level)
+        starts = Starts(settings.terminal.state_dir)
+        is_safe = starts.begin()
+        reset.at_start(settings, SystemClock().now_ms())
+        hardware = hardware_from(settings, needs_reader=not is_safe)
+        try:
+            main(settings, hardware, lambda: _come_up(starts, is_safe), is_safe=is_safe)
+        except (NewProcessError, GatewayKeyChangedError):
+            starts.came_up()
+            _start_anew()
+        except SafeModeOverError:
+            _start_anew()
+        starts.came_up()  # it was told to stop, and did
+
+
+def _come_up(starts: Starts, is_safe: bool) -> None:
+    from taprail_terminal.safe_mode import STEADY_S
+
+    say_ready()
+    loop = asyncio.get_running_loop()
+    if not is_safe:
+        loop.call_later(STEADY_S, loop.run_in_executor, None, starts.came_up)
+
+
+def _start_anew() -> NoReturn:
+    """The same process id, so that whoever started it need not notice; all threads are new."""
+    os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - there is no shell in between
 
 
 def say_ready() -> None:

@@ -29,10 +29,11 @@ class Hardware:
     """Takes the reader's power for a moment, where that is possible."""
 
 
-def hardware_from(config: TerminalConfig) -> Hardware:
+def hardware_from(config: TerminalConfig, *, needs_reader: bool = True) -> Hardware:
     """The parts that the configuration names. Raises OperatorError when one cannot be."""
     reader, lights, display = config.reader, config.lights, config.display
-    make_driver(reader.driver, reader.port).check()
+    if needs_reader:
+        make_driver(reader.driver, reader.port).check()
     return Hardware(
         reader=lambda: make_driver(reader.driver, reader.port),
         signals=lambda: open_signals(lights.driver, lights.pins, lights.buzzer_pin),

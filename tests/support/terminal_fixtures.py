@@ -151,18 +151,21 @@ class AgentProcess:
         self.watcher: ControlLine
 
     async def status(self) -> dict[str, Any]:
+        return await self.ask("status")
+
+    async def arm(self, amount: str) -> dict[str, Any]:
+        return await self.ask("arm", amount=amount)
+
+    async def ask(self, command: str, **details: Any) -> dict[str, Any]:
         line = await ControlLine.open(self.config)
         try:
-            return await line.ask("status")
+            return await line.ask(command, **details)
         finally:
             line.close()
 
-    async def arm(self, amount: str) -> dict[str, Any]:
-        line = await ControlLine.open(self.config)
-        try:
-            return await line.ask("arm", amount=amount)
-        finally:
-            line.close()
+    async def watch(self) -> None:
+        """From here on; once more when the agent has begun anew."""
+        self.watcher = await asyncio.wait_for(_watching(self), EVENT_LIMIT_S)
 
     async def until_status(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The first status that fits, looked for at each event."""
@@ -177,13 +180,21 @@ class AgentProcess:
 @asynccontextmanager
 async def agent(config_file: Path, crash: str = "") -> AsyncIterator[AgentProcess]:
     """Start the agent, wait until it is reached, and end it."""
+    command = [str(TAPRAIL), "terminal", "run", "--config", str(config_file)]
+    async with started(command, config_file, crash) as running:
+        yield running
+
+
+@asynccontextmanager
+async def started(
+    command: list[str], config_file: Path, crash: str = ""
+) -> AsyncIterator[AgentProcess]:
+    """The same, started by another command."""
     environment = {**os.environ, "TAPRAIL_CRASH": crash}
-    process = await asyncio.create_subprocess_exec(
-        TAPRAIL, "terminal", "run", "--config", str(config_file), env=environment
-    )
+    process = await asyncio.create_subprocess_exec(*command, env=environment)
     running = AgentProcess(process, load_config(config_file))
     try:
-        running.watcher = await asyncio.wait_for(_watching(running), EVENT_LIMIT_S)
+        await running.watch()
         yield running
     finally:
         if process.returncode is None:

@@ -20,6 +20,7 @@ from taprail_terminal.console.desk import Desk
 from taprail_terminal.console.log_tail import LEVELS
 from taprail_terminal.console.settings import flat, source_of, without_password
 from taprail_terminal.key_rotation import make_next_key
+from taprail_terminal.safe_mode import NOT_OPENED
 from taprail_terminal.sale import Phase, ReaderLost
 
 _ANSWER_LEAVES_S: Final = 0.5
@@ -49,7 +50,7 @@ async def mode(desk: Desk, args: Args) -> CommandResult:
             desk.reader.trouble = _SERVICE
             desk.agent.report(ReaderLost(_SERVICE))
         case ["field"]:
-            if desk.reader.trouble == _SERVICE:
+            if desk.reader.trouble in {_SERVICE, NOT_OPENED}:
                 desk.reader.start()
         case _:
             raise InputError("mode", "must be field or safe")

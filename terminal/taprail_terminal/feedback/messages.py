@@ -102,6 +102,8 @@ ENGLISH: Final[Catalogue] = {
     "reason.torn": "Card removed too early",
     "reason.unreadable": "Hold card until the beep",
     "reason.not_stored": "Not charged. Terminal cannot store sales",
+    # Why the terminal is closed.
+    "reason.service_needed": "Service needed",
     # Why an approved sale comes back.
     "reason.not_settled": "Ask staff",
     "reason.payment_failed": "Transfer failed. Ask staff",
@@ -123,6 +125,9 @@ CATALOGUES: Final[dict[Language, Catalogue]] = {
     Language.ENGLISH: ENGLISH,
     Language.VIETNAMESE: VIETNAMESE,
 }
+
+SERVICE_NEEDED: Final = "service_needed"
+"""Why a terminal is closed that only a person can bring back."""
 
 _CODE = re.compile(r"[a-z0-9]+(?:_[a-z0-9]+)*", re.ASCII)
 

@@ -194,7 +194,8 @@ def _card_refused(view: View, words: Catalogue) -> Screen:
 
 def _out_of_service(view: View, words: Catalogue) -> Screen:
     # The reader's fault is told to the technician (`status`), not to the customer.
-    return _result(view, words, "out_of_service", Icon.CLOSED, (words["out_of_service.line"],))
+    line = words.get(f"reason.{view.reason}", words["out_of_service.line"])
+    return _result(view, words, "out_of_service", Icon.CLOSED, (line,))
 
 
 _SCREENS: Final[dict[Phase, Callable[[View, Catalogue], Screen]]] = {

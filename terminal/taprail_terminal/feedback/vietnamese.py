@@ -87,6 +87,7 @@ VIETNAMESE: Final[Mapping[str, str]] = {
     "reason.torn": "Nhấc thẻ quá sớm",
     "reason.unreadable": "Giữ thẻ đến khi có bíp",
     "reason.not_stored": "Chưa thu tiền. Máy không lưu được",
+    "reason.service_needed": "Cần bảo trì",
     "reason.not_settled": "Hỏi nhân viên",
     "reason.payment_failed": "Không chuyển được. Hỏi nhân viên",
     "reason.offline_loss": "Chưa thu được. Hỏi nhân viên",

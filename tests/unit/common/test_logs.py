@@ -4,15 +4,26 @@ import io
 import json
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import structlog
 
 from taprail_common.logs import configure_logs
+from taprail_common.service import ServiceManager
 
 KEY = "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb"
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJpZCI6InVzZXJfMSJ9.c2lnbmF0dXJlLW9mLWl0"
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    """Nobody after us writes into a stream of ours."""
+    handlers = logging.getLogger().handlers[:]
+    yield
+    structlog.reset_defaults()
+    logging.getLogger().handlers = handlers
 
 
 @pytest.fixture
@@ -75,13 +86,11 @@ def _fail_with(uid: bytes, text: str) -> None:
     raise ValueError(KEY)
 
 
-def test_each_line_has_its_priority_where_the_stream_is_the_journals(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_line_has_its_priority_where_the_stream_is_the_journals(tmp_path: Path) -> None:
     with (tmp_path / "stream").open("w+") as stream:
         status = os.fstat(stream.fileno())
-        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
-        configure_logs(json=True, stream=stream)
+        said = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        configure_logs(json=True, stream=stream, manager=ServiceManager.named_in(said))
         structlog.get_logger().error("first")
         structlog.get_logger().info("second")
         logging.getLogger("some.library").warning("third")
@@ -91,9 +100,9 @@ def test_each_line_has_its_priority_where_the_stream_is_the_journals(
     assert json.loads(lines[0][3:])["event"] == "first"
 
 
-def test_no_priority_where_the_stream_is_another(
-    log: io.StringIO, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("JOURNAL_STREAM", "1:2")  # of whoever started us: our stream was redirected
-    structlog.get_logger().info("plain")
-    assert json.loads(log.getvalue())["event"] == "plain"
+def test_no_priority_where_the_stream_is_another(tmp_path: Path) -> None:
+    redirected = tmp_path / "log"
+    with redirected.open("w") as stream:
+        configure_logs(json=True, stream=stream, manager=ServiceManager(journal="1:2"))
+        structlog.get_logger().info("plain")
+    assert json.loads(redirected.read_text())["event"] == "plain"
