@@ -7,14 +7,13 @@ chooses other edges than `hardware_from` does.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import structlog
 
@@ -37,6 +36,7 @@ from taprail_terminal.gateway_link import Expected, GatewayLink
 from taprail_terminal.hardware import Hardware
 from taprail_terminal.identity import Identity
 from taprail_terminal.keypad_desk import GatewayPins, KeypadDesk
+from taprail_terminal.only_agent import only_agent
 from taprail_terminal.outbox import Outbox
 from taprail_terminal.payments import Payments, Seller
 from taprail_terminal.push_link import PushLink
@@ -48,8 +48,6 @@ from taprail_terminal.till import Till
 from taprail_terminal.timeline import Timeline
 from taprail_terminal.tls_pins import Pins
 from taprail_terminal.trust import follow
-
-LOCK_FILE: Final = "agent.lock"
 
 
 class NewProcessError(TapRailError):
@@ -98,7 +96,7 @@ async def run(
     clock = SystemClock()
     identity = Identity.load(config.terminal.id, config.key_file)
     async with AsyncExitStack() as stack:
-        stack.enter_context(_only_agent(config.terminal.state_dir))
+        stack.enter_context(only_agent(config.terminal.state_dir))
         parts = await _Parts.make(config, hardware, identity, clock, stack)
         await _serve(config, parts, stack, on_ready, is_safe=is_safe)
 
@@ -348,29 +346,6 @@ async def _status(config: TerminalConfig, parts: _Parts) -> Answer:
         "fingerprint": parts.identity.fingerprint,
         "pid": os.getpid(),
     }
-
-
-@contextmanager
-def _only_agent(state_dir: Path) -> Iterator[None]:
-    """One agent for one state folder: two would post the same request side by side."""
-    try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(state_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as exc:
-        raise OperatorError(f"state folder {state_dir} cannot be used ({exc.strerror})") from exc
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
-            raise OperatorError(
-                f"another agent (PID {holder}) uses {state_dir}", fix="stop that one first"
-            ) from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, str(os.getpid()).encode(), 0)
-        yield
-    finally:
-        os.close(handle)
 
 
 async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
