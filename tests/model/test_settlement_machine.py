@@ -8,7 +8,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.model.machine import Settlement, quiet
 
-RUNS = 48
+RUNS = 41
 STEPS_A_RUN = 50
 
 CHECKED = settings(
