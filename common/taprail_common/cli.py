@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any, Final
 
-from rich.console import Console
-from rich.table import Table
-
 from taprail_common.errors import OperatorError, TapRailError
+from taprail_common.slim import import_without
+
+# structlog loads rich for tracebacks that show every local variable, which ours never do: 3 MB.
+import_without("structlog", ["rich"])
 
 # command -> (module with a typer app named `app`, extra that brings what it needs, one line)
 _COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
@@ -34,6 +35,8 @@ def run_command(command: Callable[[], Any]) -> None:
     try:
         command()
     except TapRailError as exc:
+        from rich.console import Console
+
         Console(stderr=True, soft_wrap=True, highlight=False).print(
             f"error: {exc}", style="red", markup=False
         )
@@ -72,6 +75,9 @@ def _load(name: str) -> Callable[..., Any]:
 
 
 def _print_help() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table.grid(padding=(0, 3))
     for name, (_, _, line) in _COMMANDS.items():
         table.add_row(f"  [bold]taprail {name}[/]", line)

@@ -2,7 +2,8 @@
 
 Answers for reading them strictly and bounded, for the one form that a token takes (the lower s),
 and for checking a signature against a key. Which of two points made it (the recovery id) is found
-by the gateway, which has the library for it.
+by the gateway, which has the library for it. The one that checks here takes 7 MB, and is loaded
+when the first signing card comes: most terminals never see one.
 Sources: RFC 3279 section 2.2.3 (Ecdsa-Sig-Value), ITU-T X.690 sections 8.1.3 and 8.3 (lengths and
 integers), SEC 1 version 2.0 sections 2.3.3 and 4.1, SEC 2 version 2.0 section 2.4.1, EIP-2.
 """
@@ -10,14 +11,13 @@ integers), SEC 1 version 2.0 sections 2.3.3 and 4.1, SEC 2 version 2.0 section 2
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Self
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec, utils
-from cryptography.hazmat.primitives.hashes import SHA256
+from typing import TYPE_CHECKING, Final, Self
 
 from taprail_common.errors import InputError, SignatureError
 from taprail_common.hashing import keccak256
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ec
 
 ORDER: Final = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D0364141
 """n, the number of points that the generator makes."""
@@ -31,7 +31,6 @@ _NUMBER_BYTES: Final = 32
 _INTEGER_BYTES: Final = _NUMBER_BYTES + 1  # a zero goes before a number whose top bit is set
 _SHORTEST_DER: Final = 8  # two integers of one byte each
 MAX_DER_BYTES: Final = 2 + 2 * (2 + _INTEGER_BYTES)
-_PREHASHED: Final = ec.ECDSA(utils.Prehashed(SHA256()))  # any hash of 32 bytes; this names none
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +108,20 @@ class CardKey:
 
     def check(self, digest: bytes, signature: CardSignature) -> None:
         """Raise SignatureError unless this key signed these 32 bytes."""
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric import ec, utils
+        from cryptography.hazmat.primitives.hashes import SHA256
+
+        prehashed = ec.ECDSA(utils.Prehashed(SHA256()))  # any hash of 32 bytes; this names none
         der = utils.encode_dss_signature(signature.r, signature.s)
         try:
-            self._loaded().verify(der, digest, _PREHASHED)
+            self._loaded().verify(der, digest, prehashed)
         except InvalidSignature:
             raise SignatureError("the signature is not by the card's own key") from None
 
     def _loaded(self) -> ec.EllipticCurvePublicKey:
+        from cryptography.hazmat.primitives.asymmetric import ec
+
         try:
             return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256K1(), self.point)
         except ValueError:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
-from rich.console import Console
 
 from taprail_common.clock import SystemClock
 from taprail_common.errors import OperatorError
@@ -173,6 +172,8 @@ def status(config: ConfigFile, as_json: AsJson = False) -> None:
 @app.command()
 def watch(config: ConfigFile) -> None:
     """Print each event as a line of JSON, until interrupted."""
+    from rich.console import Console
+
     console = Console(highlight=False, soft_wrap=True)
     try:
         for event in _lines(load_config(config), {"command": "watch"}, limit_s=None):
@@ -238,6 +239,8 @@ def _lines(
 
 
 def _print(facts: dict[str, Any], *, as_json: bool) -> None:
+    from rich.console import Console
+
     console = Console(highlight=False, soft_wrap=True)
     if as_json:
         console.print(json.dumps(facts, ensure_ascii=False), markup=False)

@@ -7,20 +7,13 @@ who shares a process with other users of these libraries must not hide them.
 
 from __future__ import annotations
 
-import importlib
-import sys
 from typing import Final
+
+from taprail_common.slim import import_without
 
 UNUSED: Final = ("requests", "websocket", "redis", "valkey", "kombu", "aio_pika", "kafka")
 
 
 def import_socketio() -> None:
     """Import it as if those were not installed; afterwards they can be imported as ever."""
-    hidden = [name for name in UNUSED if name not in sys.modules]
-    # The import system takes None for "there is no such module".
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
-    try:
-        importlib.import_module("socketio")
-    finally:
-        for name in hidden:
-            del sys.modules[name]
+    import_without("socketio", UNUSED)

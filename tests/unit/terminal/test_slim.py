@@ -7,10 +7,12 @@ import sys
 
 _PROGRAM = """
 import sys
+import taprail_common.cli, taprail_terminal.cli
 from taprail_terminal.slim import UNUSED, import_socketio
 import_socketio()
 import taprail_terminal.app
-assert not [name for name in UNUSED if name in sys.modules]
+unused = (*UNUSED, "rich", "cryptography")
+assert not [name for name in unused if name in sys.modules]
 import socketio, requests
 socketio.AsyncClient()
 """
