@@ -41,6 +41,10 @@ class Domain(Enum):
     CHANGES = b"taprail/changes/v1\n"
     NEXT_KEY = b"taprail/next-key/v1\n"
     SUCCESSION = b"taprail/succession/v1\n"
+    HEARTBEAT = b"taprail/heartbeat/v1\n"
+    CONFIG = b"taprail/config/v1\n"
+    CONFIG_REPORT = b"taprail/config-report/v1\n"
+    DIAGNOSIS = b"taprail/diagnosis/v1\n"
 
 
 def sign(key: SigningKey, domain: Domain, body: bytes, *, about: bytes = b"") -> str:

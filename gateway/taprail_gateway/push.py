@@ -31,6 +31,7 @@ from taprail_gateway import push_history
 from taprail_gateway.api.context import Services
 from taprail_gateway.estimate import SettlementEstimate
 from taprail_gateway.event_pump import EventPump, News
+from taprail_gateway.fleet import FleetNews
 from taprail_gateway.ledger.alerts import Alert
 from taprail_gateway.push_auth import Listener, PushAuth, payee_room, payer_room
 from taprail_gateway.push_charges import ChargeNews
@@ -109,6 +110,7 @@ class Push:
         self._server.on("disconnect", self._disconnect)
         self._on("ping", self._ping)
         self._charges = ChargeNews(services, self._to_terminal_here, self.to_till)
+        self._fleet = FleetNews(services, self._present.terminals, self._to_terminal_here)
         self._shared = shared_line(
             settings or PushSettings(), services.gateway_id, self._heed_ring, self._say
         )
@@ -125,9 +127,8 @@ class Push:
 
     def start(self) -> None:
         """Begin to tell what happens from now on."""
-        self._spawn(self._pump.run())
-        self._spawn(self._watch.run())
-        self._spawn(self._charges.run())
+        for each in (self._pump, self._watch, self._charges, self._fleet):
+            self._spawn(each.run())
         if self._shared is not None:
             self._spawn(self._shared.run())
             wakeups = self._services.wakeups

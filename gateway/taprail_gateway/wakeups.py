@@ -72,5 +72,7 @@ class Wakeups:
     """Tills asked for something, or it came to an end."""
     access: Bell = field(default_factory=Bell)
     """Somebody may no longer do what they could: a terminal was revoked, a user frozen."""
+    fleet: Bell = field(default_factory=Bell)
+    """Something is wanted of a terminal, or one has told what it has found."""
     callbacks: Bell = field(default_factory=Bell)
     """Rows may have been written to the outbox."""

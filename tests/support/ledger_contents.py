@@ -45,6 +45,8 @@ _CHOICES: Final[dict[str, list[Any]]] = {
     "activity.kind": ["card", "terminal"],
     "charges.status": ["approved", "approved", "waiting"],
     "card_pins.tries_left": [3, 2, 0],
+    "terminal_beats.reader_ok": [0, 1, 1],
+    "terminal_config_reports.outcome": ["applied", "refused", None],
     "webhook_endpoints.status": ["active", "removed"],
     "webhook_deliveries.status": ["waiting", "done", "dead"],
 }

@@ -15,6 +15,7 @@ from taprail_gateway.admin import (
     alerts,
     audit,
     cards,
+    fleet,
     history,
     keys,
     lanes,
@@ -27,6 +28,7 @@ from taprail_gateway.admin import (
     settings,
     setup,
     technicians,
+    terminal_config,
     terminal_offline,
     tls,
     tokens,
@@ -44,6 +46,8 @@ app: Final = typer.Typer(
 setup.register(app)
 app.command()(history.history)
 people.terminals.add_typer(terminal_offline.policies, name="offline")
+people.terminals.add_typer(terminal_config.configs, name="config")
+fleet.register(people.terminals)
 pairing.register(people.terminals)
 technicians.register(people.terminals)
 refunds.register(payments.payments, people.merchants)

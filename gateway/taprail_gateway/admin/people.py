@@ -115,25 +115,6 @@ def add_terminal(
     output.done({"id": terminal_id, "fingerprint": shown}, sentence, as_json=as_json)
 
 
-@terminals.command("list")
-def list_terminals(context: typer.Context, as_json: Json = False) -> None:
-    """List all terminals."""
-    columns = {
-        "id": "terminal",
-        "merchant_id": "merchant",
-        "name": "name",
-        "fingerprint": "key",
-        "status": "status",
-    }
-    stored = ("id", "merchant_id", "name", "public_key", "status", "frozen_at_ms")
-    rows = session_of(context).read(lambda connection: _rows(connection, schema.terminals, stored))
-    for row in rows:
-        if row.pop("frozen_at_ms") is not None and row["status"] == "active":
-            row["status"] = "frozen"
-        row["fingerprint"] = fingerprint(parse_public_key(row["public_key"]))
-    output.listing(rows, as_json=as_json, columns=columns, what="terminal")
-
-
 @terminals.command("freeze")
 def freeze_terminal(
     context: typer.Context, terminal_id: str, reason: MayReason = None, as_json: Json = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from aiohttp import web
@@ -16,6 +16,7 @@ from taprail_gateway.api.rates import RateLimits
 from taprail_gateway.authorize import Rules
 from taprail_gateway.custody import Custody
 from taprail_gateway.directory import Directory
+from taprail_gateway.heartbeats import Heartbeats
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.pin_desk import PinDesk
 from taprail_gateway.proofs import ProofReader
@@ -51,6 +52,7 @@ class Services:
     tls_pins: tuple[str, ...] = ()
     """SHA-256 of the certificates that this gateway shows itself, now and next."""
     not_ready: Callable[[], list[str]] = list
+    heartbeats: Heartbeats = field(default_factory=Heartbeats)
 
     @property
     def caches(self) -> dict[str, CacheUse]:

@@ -12,6 +12,7 @@ from taprail_common.wire import MAX_BODY_BYTES
 from taprail_gateway.api import (
     cards,
     charges,
+    fleet,
     health,
     listing,
     metrics,
@@ -57,6 +58,7 @@ ROUTES: Final[tuple[Route[Any, Any] | Plain, ...]] = (
     *terminals.ROUTES,
     *pairing.ROUTES,
     *terminal_keys.ROUTES,
+    *fleet.ROUTES,
     *technicians.ROUTES,
     *charges.ROUTES,
     *people.ROUTES,

@@ -26,7 +26,8 @@ from sqlalchemy import (
 )
 
 from taprail_common.payment_state import HOLDING, PaymentState
-from taprail_gateway.ledger import schema_pairing as _pairing  # noqa: F401 - its tables are ours
+from taprail_gateway.ledger import schema_fleet as _fleet  # noqa: F401 - its tables are ours
+from taprail_gateway.ledger import schema_pairing as _pairing  # noqa: F401 - likewise
 from taprail_gateway.ledger import schema_technicians as _technicians  # noqa: F401 - likewise
 from taprail_gateway.ledger.schema_base import (
     Address,
@@ -109,7 +110,7 @@ __all__ = [
     "webhook_endpoints",
 ]
 
-VERSION: Final = "0014"
+VERSION: Final = "0018"
 """Of this schema: the newest in `migrations/versions`, which a test compares."""
 
 meta: Final = Table(
