@@ -109,9 +109,9 @@ class PcscPad(Pad):
     driver = "pcsc"
     port = READER_NAME
 
-    def __init__(self, daemon: Pcscd) -> None:
+    def __init__(self, daemon: Pcscd, rf_delay_ms: float = 0.0) -> None:
         self._daemon = daemon
-        self._simulator = PcscSimulator(daemon)
+        self._simulator = PcscSimulator(daemon, rf_delay_ms=rf_delay_ms)
 
     @property
     def simulator(self) -> PcscSimulator:
@@ -144,9 +144,9 @@ def pn532_pad(folder: Path) -> Iterator[Pn532Pad]:
 
 
 @contextlib.contextmanager
-def pcsc_pad(daemon: Pcscd) -> Iterator[PcscPad]:
+def pcsc_pad(daemon: Pcscd, rf_delay_ms: float = 0.0) -> Iterator[PcscPad]:
     """A PC/SC reader, plugged in."""
-    pad = PcscPad(daemon)
+    pad = PcscPad(daemon, rf_delay_ms)
     pad.simulator.start()
     try:
         yield pad

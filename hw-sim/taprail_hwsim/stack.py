@@ -22,8 +22,9 @@ from taprail_hwsim.dev_chain import MULTICALL3_ADDRESS, DevChain
 from taprail_hwsim.event_log import Event, EventLog, command
 from taprail_hwsim.gateway_wire import GatewayWire
 from taprail_hwsim.null_modem import NullModem
-from taprail_hwsim.pads import Pn532Pad
+from taprail_hwsim.pads import Pad, Pn532Pad
 from taprail_hwsim.panel.remote import RemotePanel
+from taprail_hwsim.pcsc import PcscSimulator
 from taprail_hwsim.pn532 import Pn532Simulator
 from taprail_hwsim.process import Program, ProgramError
 from taprail_hwsim.published import Published
@@ -67,6 +68,8 @@ class StackOptions:
     multicall: str = MULTICALL3_ADDRESS
     block_time_s: float = 1.0
     rf_delay_ms: float = 0.0
+    pad: Pad | None = None
+    """A reader that is plugged in already; None: a PN532 of the stack's own."""
     verdict_timeout_ms: int = 3000
     fixed_amount: str | None = None
     settlement: dict[str, int] = field(default_factory=dict)
@@ -109,7 +112,9 @@ class Stack:
         self.wire: GatewayWire | None = None
         self.powered = asyncio.Event()
         """Cleared while the terminal's power is cut on purpose."""
-        self.pad = Pn532Pad(self.state_dir, lambda: Pn532Simulator(rf_delay_ms=options.rf_delay_ms))
+        self.pad = options.pad or Pn532Pad(
+            self.state_dir, lambda: Pn532Simulator(rf_delay_ms=options.rf_delay_ms)
+        )
         self._modem = NullModem(self.state_dir / "console-device", self.console_path)
         self.panel = RemotePanel(self.state_dir / "panel.sock", PINS)
         self.log = EventLog(self.control_socket)
@@ -122,10 +127,11 @@ class Stack:
                 *("--panel", str(self.state_dir / "panel.sock")),
             ],
             self.state_dir / "terminal.log",
+            self.pad.environment,
         )
 
     @property
-    def reader(self) -> Pn532Simulator:
+    def reader(self) -> Pn532Simulator | PcscSimulator:
         """What is plugged in now."""
         return self.pad.simulator
 
@@ -170,8 +176,9 @@ class Stack:
             await self.start_gateway(None if number else self.options.crash_gateway, number)
         if not self.options.with_terminal:
             return
-        self.pad.plug_in()
-        self._exit.callback(self.pad.unplug)
+        if self.options.pad is None:
+            self.pad.plug_in()
+            self._exit.callback(self.pad.unplug)
         self._exit.enter_context(self._modem)
         if self.options.gateway_wire:
             self.wire = await self._exit.enter_async_context(GatewayWire(self.gateway_url))
@@ -378,7 +385,7 @@ verdict_timeout_ms = {self.options.verdict_timeout_ms}
 {price}
 
 [reader]
-driver = "pn532"
+driver = "{self.pad.driver}"
 port = "{self.pad.port}"
 
 [lights]

@@ -26,6 +26,11 @@ class Goal:
 
 GOALS: Final[Mapping[str, Goal]] = {
     "tap.verdict_p50_ms": Goal(25),
+    # With the air in it: what is asked of a terminal in a shop, on a LAN.
+    "tap.rf.verdict_p50_ms": Goal(500),
+    "tap.rf.verdict_p95_ms": Goal(1_000),
+    "tap.pcsc_rf.verdict_p50_ms": Goal(500),
+    "tap.pcsc_rf.verdict_p95_ms": Goal(1_000),
     "tap.verdict_p99_ms": Goal(100),
     "accept.per_s": Goal(2_500, at_least=True),
     "accept.p99_ms": Goal(25),

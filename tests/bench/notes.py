@@ -8,6 +8,11 @@ from typing import Final
 from rich.table import Table
 
 NOTES: Final[Mapping[str, str]] = {
+    "tap.": (
+        "Everything is real but the copper. rf: each exchange with the card takes 8 ms of air time;"
+        " without it, none. pcsc: the card comes when pcscd looks, every 0.4 s, and that is"
+        " most of the time until it is sensed. lift: the first tone, which asks to lift the card."
+    ),
     "settle.": (
         "Ours signs each payer's authorization, syncs every step to disk before it is sent, checks"
         " each payment's logs and goes through Multicall3, 50 payments a transaction. The payments"

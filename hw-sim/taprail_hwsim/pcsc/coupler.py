@@ -40,14 +40,21 @@ _NOT_SUPPORTED: Final = b"\x6a\x81"
 
 class Coupler:
     """Talks to the card of one field. `wait_s(duration)` is how it lets a card have its time;
-    False from it means that nobody waits any more. `patience_s` bounds all waits of one APDU."""
+    False from it means that nobody waits any more. `patience_s` bounds all waits of one APDU, and
+    `rf_delay_s` is the air time of one exchange with the card."""
 
     def __init__(
-        self, field: RfField, wait_s: Callable[[float], bool], *, patience_s: float = 1.0
+        self,
+        field: RfField,
+        wait_s: Callable[[float], bool],
+        *,
+        patience_s: float = 1.0,
+        rf_delay_s: float = 0.0,
     ) -> None:
         self._field = field
         self._wait_s = wait_s
         self._patience_s = patience_s
+        self._rf_delay_s = rf_delay_s
         self._uid = b""
         self._iso_dep = False
         self._number = 0
@@ -63,14 +70,14 @@ class Coupler:
         self._field.switch(on=False)
         self._field.switch(on=True)
         card = self._field.activate(b"")
-        if card is None:
+        if card is None or not self._airs():
             return None
         self._uid, self._iso_dep = card.uid, bool(card.sak & _SAK_ISO_DEP)
         if not self._iso_dep:
             return _atr(_STORAGE_CARD)
         # Disturbances begin with the dialogue, as they do before the simulated chip.
         heard = self._field.exchange(_RATS_FSD_256)
-        return None if heard is None else self._select(heard[0].frame)
+        return None if heard is None or not self._airs() else self._select(heard[0].frame)
 
     def transmit(self, apdu: bytes) -> bytes | None:
         """The answer to an APDU; None when the reader has given the card up."""
@@ -137,11 +144,15 @@ class Coupler:
 
     def _once(self, frame: bytes) -> bytes | None:
         heard: tuple[CardAnswer, bool] | None = self._field.exchange(frame)
-        if heard is None:
+        if heard is None or not self._airs():
             return None
         self._field.answered()
         answer, garbled = heard
         return None if garbled or answer.short or not answer.frame else answer.frame
+
+    def _airs(self) -> bool:
+        """Let an exchange have its time; False when the card has left meanwhile."""
+        return self._rf_delay_s == 0 or self._wait_s(self._rf_delay_s)
 
 
 def _atr(history: bytes) -> bytes:

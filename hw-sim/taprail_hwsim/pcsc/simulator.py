@@ -37,16 +37,22 @@ EventCallback = Callable[[str, float, dict[str, Any]], None]
 
 
 class PcscSimulator:
-    """A reader of a running `Pcscd`. Its methods may be called from any thread; `on_event` is that
-    of the PN532's simulator."""
+    """A reader of a running `Pcscd`. Its methods may be called from any thread; `on_event` and
+    `rf_delay_ms` are those of the PN532's simulator."""
 
-    def __init__(self, daemon: Pcscd, *, on_event: EventCallback | None = None) -> None:
+    def __init__(
+        self,
+        daemon: Pcscd,
+        *,
+        on_event: EventCallback | None = None,
+        rf_delay_ms: float = 0.0,
+    ) -> None:
         self.on_event = on_event
         self._daemon = daemon
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._field = RfField(self._emit)
-        self._coupler = Coupler(self._field, self._wait)
+        self._coupler = Coupler(self._field, self._wait, rf_delay_s=rf_delay_ms / 1e3)
         self._line: socket.socket | None = None
         self._empty_until_s = 0.0
         self._hung = False
