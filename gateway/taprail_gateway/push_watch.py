@@ -74,6 +74,7 @@ class Watch:
         self._on_look = on_look
         self._newest: int | None = None
         self._told: set[int] = set()
+        self._looked_at_ms: int | None = None
 
     async def run(self) -> None:
         """Until cancelled; what cannot be read now is read at the next look."""
@@ -95,10 +96,13 @@ class Watch:
             self._newest = await self._ledger.read(_newest)
             self._told = set(range(self._newest - _LATE, self._newest + 1))
         connected = list(self._terminals())
-        since_ms = self._ledger.clock.now_ms() - _LATE_MS
+        now_ms = self._ledger.clock.now_ms()
+        # From the last look that came through on: a ledger may be out of reach for longer.
+        since_ms = (self._looked_at_ms or now_ms) - _LATE_MS
         raised, active, shut_out = await self._ledger.read(
             partial(_changes, after=self._newest - _LATE, connected=connected, since_ms=since_ms)
         )
+        self._looked_at_ms = now_ms
         shut_out += [f"terminal:{terminal_id}" for terminal_id in set(connected) - active]
         for whose in shut_out:
             self._on_shut_out(whose, "shut out")

@@ -312,6 +312,18 @@ async def test_a_text_reaches_the_terminal(gateway: TestGateway, counter: Counte
         assert (await counter.next(TEXT_EVENT))["text"] == text
 
 
+async def test_a_text_set_while_the_terminal_was_away_is_heard_when_it_comes(
+    gateway: TestGateway,
+) -> None:
+    path = f"/api/terminals/{TERMINAL}/display"
+    for text in ("Back at two", "Back at three"):
+        assert (await till(gateway, path, {"text": text}))[0] == 200
+    async with connected(gateway, terminal_auth(gateway)) as heard:
+        counter = Counter(heard, gateway)
+        await counter.open()
+        assert (await counter.next(TEXT_EVENT))["text"] == "Back at three"
+
+
 async def test_a_terminal_may_not_ask_for_itself(gateway: TestGateway) -> None:
     body = json.dumps(order()).encode()
     async with gateway.http.post(PATH, data=body, headers=gateway.headers(body)) as response:

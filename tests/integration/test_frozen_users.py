@@ -14,7 +14,7 @@ import pytest_asyncio
 from socketio.exceptions import ConnectionError as Refused
 from sqlalchemy import select
 
-from taprail_gateway import user_life
+from taprail_gateway import push_watch, user_life
 from taprail_gateway.directory import USER_GOOD_FOR_S
 from taprail_gateway.ledger import actions, schema
 from taprail_gateway.ledger.actions import By
@@ -93,6 +93,23 @@ async def test_their_sockets_are_closed_and_none_is_opened(gateways: list[TestGa
     with pytest.raises(Refused):
         async with connected(last, user_auth(last, "alice")):
             pass
+
+
+@on_both_engines
+async def test_a_gateway_that_could_not_look_for_long_closes_their_sockets_when_it_can(
+    gateways: list[TestGateway], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = gateways[-1]
+    monkeypatch.setattr(push_watch, "LOOK_EVERY_MS", 3_600_000)  # from the next wait on
+    last.services.wakeups.access.ring()
+    async with connected(last, user_auth(last, "alice")) as alice:
+        gone = asyncio.Event()
+        alice.client.on("disconnect", lambda *_: gone.set())
+        from_outside(gateways[0], "frozen")
+        last.clock.ahead_ms = 60_000
+        last.services.wakeups.access.ring()
+        async with asyncio.timeout(WAIT_S):
+            await gone.wait()
 
 
 @on_both_engines
