@@ -6,6 +6,9 @@ For tests and for `admin check`: it reads everything and is no part of any loop.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 from sqlalchemy import Connection, Select, exists, func, select
 
@@ -31,16 +34,36 @@ from taprail_gateway.ledger.schema_refunds import AWAITS_FLOAT_MS
 _MAX_SHOWN = 20
 
 
+@dataclass(frozen=True)
+class _Check:
+    """Finds what is wrong; `words` take a row of it, column by column."""
+
+    wrong: Select[*tuple[Any, ...]]
+    words: str
+
+    def problems(self, connection: Connection) -> Iterator[str]:
+        for row in connection.execute(self.wrong):
+            yield self.words.format(*row)
+
+
 def check_invariants(connection: Connection) -> list[str]:
     """One sentence for each thing that is wrong, at most 20 of a kind; empty when all is well."""
-    checks = (
+    return [problem for check in _checks() for problem in check.problems(connection)]
+
+
+@cache
+def _checks() -> tuple[_Check, ...]:
+    """Made once: to build a statement takes longer than to run it on a small ledger."""
+    kinds = (
         *(_holds, _spend, _lanes, _attempts, _travelling, _completed, _bindings, _events),
         *(_signatures, _shares, _refunds, _awaiting),
     )
-    return [problem for check in checks for problem in check(connection)]
+    return tuple(
+        _Check(check.wrong.limit(_MAX_SHOWN), check.words) for kind in kinds for check in kind()
+    )
 
 
-def _holds(connection: Connection) -> Iterator[str]:
+def _holds() -> Iterator[_Check]:
     holding = [state.value for state in HOLDING]
     total = func.coalesce(func.sum(payments.c.amount_units), 0)
     statement = (
@@ -51,11 +74,10 @@ def _holds(connection: Connection) -> Iterator[str]:
         .group_by(accounts.c.address, accounts.c.held_units)
         .having(accounts.c.held_units != total)
     )
-    for account, held, due in _some(connection, statement):
-        yield f"account {account} holds {held} units, its open payments are {due}"
+    yield _Check(statement, "account {} holds {} units, its open payments are {}")
 
 
-def _spend(connection: Connection) -> Iterator[str]:
+def _spend() -> Iterator[_Check]:
     card = func.coalesce(cards.c.day_of, cards.c.uuid)
     counted = (
         select(
@@ -71,24 +93,22 @@ def _spend(connection: Connection) -> Iterator[str]:
     same = (counted.c.card_uuid == card_spend.c.card_uuid) & (counted.c.day == card_spend.c.day)
     due = func.coalesce(counted.c.units, 0)
     wrong = (
-        select(card_spend.c.card_uuid, card_spend.c.day, card_spend.c.spent_units, due)
+        select(card_spend.c.card_uuid, card_spend.c.spent_units, card_spend.c.day, due)
         .outerjoin(counted, same)
         .where(card_spend.c.spent_units != due)
     )
-    for name, day, spent, units in _some(connection, wrong):
-        yield f"card {name} has spent {spent} units on {day}, its payments are {units}"
+    yield _Check(wrong, "card {} has spent {} units on {}, its payments are {}")
     absent = select(counted.c.card_uuid, counted.c.day).where(
         ~exists().where(same).correlate(counted)
     )
-    for name, day in _some(connection, absent):
-        yield f"card {name} has payments but no spend on {day}"
+    yield _Check(absent, "card {} has payments but no spend on {}")
 
 
 # A lane whose key was used elsewhere goes on behind those nonces; an alert has told of it.
 _SHARED = exists().where(alerts.c.kind == "foreign_nonce", alerts.c.subject == lanes.c.address)
 
 
-def _lanes(connection: Connection) -> Iterator[str]:
+def _lanes() -> Iterator[_Check]:
     nonce = chain_transactions.c.nonce
     statement = (
         select(lanes.c.address, lanes.c.next_nonce, func.max(nonce))
@@ -97,59 +117,53 @@ def _lanes(connection: Connection) -> Iterator[str]:
         .group_by(lanes.c.address, lanes.c.next_nonce)
         .having((func.max(nonce) + 1 != lanes.c.next_nonce) | (lanes.c.next_nonce.is_(None)))
     )
-    for lane, following, last in _some(connection, statement):
-        yield f"lane {lane} would use nonce {following} after {last}"
+    yield _Check(statement, "lane {} would use nonce {} after {}")
     count = func.count(nonce)
     gaps = (
-        select(lanes.c.address, func.min(nonce), func.max(nonce), count)
+        select(lanes.c.address, count, func.min(nonce), func.max(nonce))
         .join(chain_transactions, chain_transactions.c.lane == lanes.c.address)
         .where(~_SHARED)
         .group_by(lanes.c.address)
         .having(func.max(nonce) - func.min(nonce) + 1 != count)
     )
-    for lane, first, last, stored in _some(connection, gaps):
-        yield f"lane {lane} has {stored} transactions for the nonces {first} to {last}"
+    yield _Check(gaps, "lane {} has {} transactions for the nonces {} to {}")
 
 
-def _attempts(connection: Connection) -> Iterator[str]:
+def _attempts() -> Iterator[_Check]:
     signed = exists().where(attempts.c.chain_transaction_id == chain_transactions.c.id)
     statement = select(chain_transactions.c.lane, chain_transactions.c.nonce).where(~signed)
-    for lane, nonce in _some(connection, statement):
-        yield f"lane {lane} has no signed bytes for nonce {nonce}"
+    yield _Check(statement, "lane {} has no signed bytes for nonce {}")
 
 
-def _travelling(connection: Connection) -> Iterator[str]:
+def _travelling() -> Iterator[_Check]:
     states = [PaymentState.PROCESSING.value, PaymentState.SENT.value]
     bound = exists().where(
         bindings.c.payment_id == payments.c.id,
         bindings.c.chain_transaction_id == payments.c.chain_transaction_id,
     )
     statement = select(payments.c.id, payments.c.state).where(payments.c.state.in_(states), ~bound)
-    for payment, state in _some(connection, statement):
-        yield f"payment {payment} is {state} without a transaction"
+    yield _Check(statement, "payment {} is {} without a transaction")
 
 
-def _completed(connection: Connection) -> Iterator[str]:
+def _completed() -> Iterator[_Check]:
     statement = select(payments.c.id).where(
         payments.c.state == PaymentState.COMPLETED.value,
         payments.c.tx_hash.is_(None)
         | payments.c.block_number.is_(None)
         | payments.c.completed_at_ms.is_(None),
     )
-    for (payment,) in _some(connection, statement):
-        yield f"payment {payment} is completed without saying where"
+    yield _Check(statement, "payment {} is completed without saying where")
 
 
-def _bindings(connection: Connection) -> Iterator[str]:
+def _bindings() -> Iterator[_Check]:
     stored = select(func.count()).where(bindings.c.payment_id == payments.c.id).scalar_subquery()
     statement = select(payments.c.id, payments.c.bindings, stored).where(
         payments.c.bindings != stored
     )
-    for payment, counted, kept in _some(connection, statement):
-        yield f"payment {payment} counts {counted} bindings, {kept} are stored"
+    yield _Check(statement, "payment {} counts {} bindings, {} are stored")
 
 
-def _signatures(connection: Connection) -> Iterator[str]:
+def _signatures() -> Iterator[_Check]:
     """What no key here could sign for must have come signed, and counts as signed until then."""
     c = card_authorizations.c
     statement = (
@@ -161,11 +175,10 @@ def _signatures(connection: Connection) -> Iterator[str]:
             c.valid_before_s.is_(None) | (c.valid_before_s != payments.c.signed_until_s),
         )
     )
-    for payment, until_s, end_s in _some(connection, statement):
-        yield f"payment {payment} is signed until {until_s}, its card's signature ends at {end_s}"
+    yield _Check(statement, "payment {} is signed until {}, its card's signature ends at {}")
 
 
-def _shares(connection: Connection) -> Iterator[str]:
+def _shares() -> Iterator[_Check]:
     """What is promised back of a sale is what its refunds come to, and the sale is known as it is.
     A check of the table sees to it that it is never more than was paid."""
     refund = payments.alias()
@@ -178,7 +191,7 @@ def _shares(connection: Connection) -> Iterator[str]:
     )
     s = refunded_sales.c
     statement = (
-        select(payments.c.id, s.refunded_units, due, s.refundable_units, payments.c.amount_units)
+        select(payments.c.id, payments.c.amount_units, s.refunded_units, s.refundable_units, due)
         .outerjoin_from(payments, refunded_sales, s.sale_id == payments.c.id)
         .where(
             payments.c.id.in_(select(refunds.c.sale_id).union(select(s.sale_id))),
@@ -187,14 +200,13 @@ def _shares(connection: Connection) -> Iterator[str]:
             | (s.refundable_units != payments.c.amount_units),
         )
     )
-    for sale, promised, units, refundable, paid in _some(connection, statement):
-        yield (
-            f"sale {sale} of {paid} units has {promised} of {refundable} promised back,"
-            f" its refunds are {units}"
-        )
+    yield _Check(
+        statement,
+        "sale {} of {} units has {} of {} promised back, its refunds are {}",
+    )
 
 
-def _refunds(connection: Connection) -> Iterator[str]:
+def _refunds() -> Iterator[_Check]:
     """Whoever paid is paid back, by no card's day, and nothing else is without a day."""
     sale = payments.alias()
     statement = (
@@ -209,11 +221,10 @@ def _refunds(connection: Connection) -> Iterator[str]:
             | (sale.c.spend_day == NO_DAY),
         )
     )
-    for payment, sold in _some(connection, statement):
-        yield f"payment {payment} is no refund of {sold} that gives back what was paid"
+    yield _Check(statement, "payment {} is no refund of {} that gives back what was paid")
 
 
-def _awaiting(connection: Connection) -> Iterator[str]:
+def _awaiting() -> Iterator[_Check]:
     """Who waits for a float is due at no time, and nobody else waits for ever."""
     is_pending = payments.c.state == PaymentState.PENDING.value
     never = payments.c.due_at_ms.is_not(None) & (payments.c.due_at_ms == AWAITS_FLOAT_MS)
@@ -225,11 +236,10 @@ def _awaiting(connection: Connection) -> Iterator[str]:
             | ((func.coalesce(refunds.c.awaits_float, 0) == 0) & is_pending & never)
         )
     )
-    for payment, state in _some(connection, statement):
-        yield f"payment {payment} is {state}, and whether it waits for its float is not clear"
+    yield _Check(statement, "payment {} is {}, and whether it waits for its float is not clear")
 
 
-def _events(connection: Connection) -> Iterator[str]:
+def _events() -> Iterator[_Check]:
     last = (
         select(payment_events.c.payment_id, func.max(payment_events.c.seq).label("seq"))
         .group_by(payment_events.c.payment_id)
@@ -241,11 +251,4 @@ def _events(connection: Connection) -> Iterator[str]:
         .outerjoin(payment_events, payment_events.c.seq == last.c.seq)
         .where(payment_events.c.state.is_(None) | (payment_events.c.state != payments.c.state))
     )
-    for payment, state, told in _some(connection, statement):
-        yield f"payment {payment} is {state}, its last event led to {told}"
-
-
-def _some(
-    connection: Connection, statement: Select[*tuple[object, ...]]
-) -> list[tuple[object, ...]]:
-    return [tuple(row) for row in connection.execute(statement.limit(_MAX_SHOWN))]
+    yield _Check(statement, "payment {} is {}, its last event led to {}")
