@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Final
 
 from aiohttp import web
@@ -84,10 +85,16 @@ def build_app(services: Services, shown: Shown = Shown.LOOPBACK) -> web.Applicat
     )
     app[SERVICES] = services
     app[metrics.METRICS] = metrics.Metrics(shown, {route.path for route in ROUTES})
-    app[openapi.DOCUMENT] = openapi.describe(ROUTES)
+    app[openapi.DOCUMENT] = _document()
     for route in ROUTES:
         if route.method == "GET":
             app.router.add_get(route.path, route.serve)  # and HEAD
         else:
             app.router.add_route(route.method, route.path, route.serve)
     return app
+
+
+@cache
+def _document() -> bytes:
+    """The same for every application of this process."""
+    return openapi.describe(ROUTES)
