@@ -255,8 +255,9 @@ async def test_a_fault_of_ours_is_told_without_detail(
 
     monkeypatch.setattr(type(gateway.services.proofs), "evidence", broken)
     reply = await gateway.pay(gateway.card())
-    assert reply.status == 500
+    assert (reply.status, reply.headers["Retry-After"]) == (500, "1")
     assert reply.json["requestId"]
+    assert "again" in reply.json["error"]
     assert b"secret detail" not in reply.body
     assert b"ZeroDivision" not in reply.body
 

@@ -90,7 +90,7 @@ async def errors_as_json(
     except TimeoutError:
         return error_response(_unavailable("timeout", "this took too long; ask again"))
     except Exception:  # noqa: BLE001 - the supervised top of every request: logged, told as a 500
-        error = HttpError(500, "internal", "something went wrong here")
+        error = _fault()
         _log.exception("api.unexpected", method=request.method, request=error.request_id)
         return error_response(error)
 
@@ -107,11 +107,17 @@ def _as_http(error: TapRailError) -> HttpError:
     if error.retryable:
         return _unavailable(error.code, "busy; ask again")
     _log.error("api.refused_by_ourselves", code=error.code, reason=error.message)
-    return HttpError(500, "internal", "something went wrong here")
+    return _fault()
 
 
 _OF_OPERATORS: Final = {"not_found": 404, "wrong_state": 409, "exists": 409}
 """What somebody can put right who asked for something that cannot be done."""
+
+
+def _fault() -> HttpError:
+    """What came of it is unknown: whoever asks again by the same key learns it, and pays once."""
+    message = "something went wrong here; ask again, a payment or refund with the same key"
+    return HttpError(500, "internal", message, headers={"Retry-After": str(RETRY_AFTER_S)})
 
 
 def _unavailable(code: str, message: str) -> HttpError:

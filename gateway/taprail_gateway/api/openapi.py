@@ -141,7 +141,7 @@ def _responses(row: Row, refs: dict[_Input, Json]) -> dict[int, Json]:
         responses[status] = {"description": row.about, "content": _content(answer, refs)}
     if isinstance(row, Route) and row.csv:
         responses[200]["content"]["text/csv"] = {"schema": {"type": "string"}}
-    for status in (429, 503):
+    for status in (429, 500, 503):
         if status in responses:
             responses[status]["headers"] = _RETRY
     return responses
