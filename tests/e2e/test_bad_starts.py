@@ -16,7 +16,7 @@ from taprail_common.signing import create_key_file
 from taprail_hwsim.anvil import AnvilOptions
 from taprail_hwsim.dev_chain import DevChain
 from taprail_hwsim.pn532 import Pn532Simulator
-from tests.e2e.programs import refusal, run, says
+from tests.e2e.programs import refusal, run_warm, says
 
 pytestmark = pytest.mark.e2e
 
@@ -71,7 +71,7 @@ def initialised(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("initialised")
     config = folder / "gateway.toml"
     config.write_text(f'[chain]\nrpc_urls = ["{NOBODY}"]\nchain_id = 1\ntoken = "0x{"11" * 20}"\n')
-    done = run("taprail", "admin", "--config", str(config), "init")
+    done = run_warm("taprail", "admin", "--config", str(config), "init")
     assert done.returncode == 0, done.stderr
     return folder / "state"
 

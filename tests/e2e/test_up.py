@@ -21,7 +21,7 @@ from taprail_hwsim.dev_chain import DevChain
 from taprail_hwsim.node_tools import find_node
 from taprail_hwsim.world import MERCHANT_ACCOUNT, START_BALANCE_UNITS
 from tests.e2e import cookbook
-from tests.e2e.programs import run
+from tests.e2e.programs import run_warm
 from tests.e2e.up import MODULES, Up, fill_float, running
 
 pytestmark = [
@@ -153,7 +153,7 @@ async def test_a_tap_from_another_window(up: Up) -> None:
 
 
 async def test_a_tap_with_faults_around_it_is_charged_in_the_end(up: Up) -> None:
-    listed = await asyncio.to_thread(run, "taprail-sim", "faults", "--json")
+    listed = await asyncio.to_thread(run_warm, "taprail-sim", "faults", "--json")
     known = json.loads(listed.stdout)
     for card, fault in (("frank", "replies_lost"), ("heidi", "unplugged"), ("ivan", "power_cut")):
         assert known[fault]["about"]
@@ -163,28 +163,28 @@ async def test_a_tap_with_faults_around_it_is_charged_in_the_end(up: Up) -> None
 
 async def test_an_apps_payment_from_another_window(up: Up) -> None:
     pay = ("taprail-sim", "pay", "--json", "--state-dir", up.where["stateDir"])
-    done = await asyncio.to_thread(run, *pay, "judy", "--amount", "2.50", "--settle")
+    done = await asyncio.to_thread(run_warm, *pay, "judy", "--amount", "2.50", "--settle")
     assert done.returncode == 0, done.stderr
     paid = json.loads(done.stdout)
     assert (paid["outcome"], paid["status"]) == ("approved", "completed")
     assert up.chain.node.call("eth_getTransactionReceipt", paid["txHash"])["status"] == "0x1"
-    done = await asyncio.to_thread(run, *pay, "poor", "--amount", "2.50")
+    done = await asyncio.to_thread(run_warm, *pay, "poor", "--amount", "2.50")
     assert (done.returncode, json.loads(done.stdout)["reasonCode"]) == (1, "insufficient_balance")
 
 
 async def test_operators_and_technicians_look_into_it_while_it_runs(up: Up) -> None:
     _, paid = await up.tap("grace", "--amount", "2.00", "--settle")
     admin = ("taprail", "admin", "--config", up.where["config"])
-    listed = await asyncio.to_thread(run, *admin, "payment", "list", "--json")
+    listed = await asyncio.to_thread(run_warm, *admin, "payment", "list", "--json")
     assert listed.returncode == 0, listed.stderr
     by_id = {row["id"]: row for row in json.loads(listed.stdout)}
     row = by_id[paid["transactionId"]]
     assert (row["state"], row["tx_hash"]) == ("completed", paid["txHash"])
-    checked = await asyncio.to_thread(run, *admin, "check", "--json")
+    checked = await asyncio.to_thread(run_warm, *admin, "check", "--json")
     assert checked.returncode == 0, checked.stdout
     assert json.loads(checked.stdout)["ok"]
     diag = ("taprail", "diag", "--port", up.where["console"])
-    tested = await asyncio.to_thread(run, *diag, "selftest", "--json")
+    tested = await asyncio.to_thread(run_warm, *diag, "selftest", "--json")
     assert tested.returncode == 0, tested.stdout
     assert all(check["ok"] for check in json.loads(tested.stdout)["data"]["checks"])
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from taprail_hwsim.dev_chain import DevChain
 from taprail_hwsim.process import die_with_parent
-from tests.e2e.programs import command, run
+from tests.e2e.programs import command, run_warm
 
 START_TIMEOUT_S = 60.0
 INTERRUPT_LIMIT_S = 10.0
@@ -47,7 +47,7 @@ class Up:
     async def tap(self, *arguments: str) -> tuple[int, dict[str, Any]]:
         """`taprail-sim tap`: exit code and answer."""
         state = ("--state-dir", self.where["stateDir"], "--json")
-        done = await asyncio.to_thread(run, "taprail-sim", "tap", *arguments, *state)
+        done = await asyncio.to_thread(run_warm, "taprail-sim", "tap", *arguments, *state)
         assert done.stdout, done.stderr
         return done.returncode, json.loads(done.stdout)
 
@@ -87,7 +87,7 @@ async def running(state_dir: Path, *arguments: str) -> AsyncIterator[Up]:
 def fill_float(up: Up) -> None:
     """Give the merchant an account that refunds are paid from, and money on it."""
     of = ("merchant", "float", up.where["merchants"][0]["id"], "--json")
-    done = run("taprail", "admin", "--config", up.where["config"], *of)
+    done = run_warm("taprail", "admin", "--config", up.where["config"], *of)
     assert done.returncode == 0, done.stderr
     up.chain.mint(json.loads(done.stdout)["account"], FLOAT_UNITS)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import multiprocessing
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -25,7 +24,7 @@ from taprail_gateway.settle.payment_cargo import PaymentCargo
 from taprail_gateway.settle.settings import SettlementSettings
 from taprail_hwsim.chaos.crash_points import crash_points
 from taprail_hwsim.dev_chain import DevChain
-from tests.support import shop_day
+from tests.support import shop_day, warm
 from tests.support.ledger_fixtures import Registry
 from tests.support.reward_points import RewardPoints
 from tests.support.reward_shop import RewardShop, configured
@@ -128,14 +127,10 @@ def ticket(rewarding: RewardShop, ledger_url: str, key_file: Path) -> Ticket:
     )
 
 
-_PROCESSES: Final = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload([__name__])
-
-
 async def live(given: Ticket, events: Sequence[str], seed: int, crash: str) -> int:
     """Live through events in a process of its own that ends at a crash point (`name@hit`); its exit
     code, 0 when it was not reached."""
-    process = _PROCESSES.Process(target=_live, args=(given, list(events), seed, crash))
+    process = warm.process(_live, given, list(events), seed, crash)
     process.start()
     try:
         await asyncio.to_thread(process.join, LIFE_S)
