@@ -13,9 +13,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, ClassVar, Protocol
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
@@ -27,8 +27,40 @@ class ProgramError(Exception):
     """A program ended or did not become ready; its last words are in the message."""
 
 
+class Running(Protocol):
+    """A child process: what is used here of `asyncio.subprocess.Process`."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def stdout(self) -> asyncio.StreamReader | None: ...
+    @property
+    def returncode(self) -> int | None: ...
+    async def wait(self) -> int: ...
+    def send_signal(self, signal: int, /) -> None: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+async def spawn(
+    command: Sequence[str], environment: Mapping[str, str], stderr: IO[bytes]
+) -> Running:
+    """Start a command whose stdout is read here, and which ends with us."""
+    return await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=stderr,
+        env=environment,
+        preexec_fn=die_with_parent(signal.SIGKILL),
+    )
+
+
 class Program:
     """One child process. `start` returns when its first line of JSON on stdout says it is ready."""
+
+    spawn: ClassVar[Callable[..., Awaitable[Running]]] = staticmethod(spawn)
+    """How processes are started. Tests that start a hundred may have a quicker way."""
 
     def __init__(
         self,
@@ -41,7 +73,7 @@ class Program:
         self._command = command
         self._log_path = log_path
         self._environment = dict(environment or {})
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Running | None = None
 
     @property
     def pid(self) -> int:
@@ -61,14 +93,8 @@ class Program:
         if self.is_running:
             raise ProgramError(f"{self.name} is running already")
         with self._log_path.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                env={**os.environ, **self._environment, **(extra_environment or {})},
-                preexec_fn=die_with_parent(signal.SIGKILL),
-            )
+            given = {**os.environ, **self._environment, **(extra_environment or {})}
+            self._process = await self.spawn(self._command, given, log)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 return await self._read_ready_line()
@@ -134,7 +160,7 @@ class Program:
         why = self.last_words().splitlines()[-1:]
         return f"{self.name} ended with code {exit_code}: {''.join(why) or 'no word'}"
 
-    def _running(self) -> asyncio.subprocess.Process:
+    def _running(self) -> Running:
         if self._process is None:
             raise ProgramError(f"{self.name} has not been started")
         return self._process

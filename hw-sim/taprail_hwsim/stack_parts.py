@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+import os
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -44,12 +45,14 @@ def taprail_command(*arguments: str) -> list[str]:
 
 async def run_tool(arguments: list[str]) -> None:
     """Run a command to its end; raises ProgramError with its words when it fails."""
-    process = await asyncio.create_subprocess_exec(
-        *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    output, _ = await process.communicate()
-    if process.returncode != 0:
-        raise ProgramError(f"{' '.join(arguments)} failed: {output.decode(errors='replace')}")
+    with tempfile.TemporaryFile() as complaints:
+        process = await Program.spawn(arguments, os.environ, complaints)
+        if process.stdout is not None:
+            await process.stdout.read()
+        if await process.wait() != 0:
+            complaints.seek(0)
+            words = complaints.read().decode(errors="replace")
+            raise ProgramError(f"{' '.join(arguments)} failed: {words}")
 
 
 async def stop_program(program: Program) -> None:

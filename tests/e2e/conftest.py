@@ -7,13 +7,24 @@ and node running.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
 
 from taprail_hwsim.block_watch import BlockWatch
+from taprail_hwsim.process import Program
 from taprail_hwsim.stack import Stack, StackOptions
+from tests.support import warm
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _warm_programs() -> Iterator[None]:
+    """Stacks that tests hold themselves start their programs warm; whatever starts a stack of its
+    own (`taprail-sim up`, `demo` and `chaos`) does so as ever."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Program, "spawn", staticmethod(warm.spawn))
+        yield
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
