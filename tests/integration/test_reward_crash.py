@@ -13,25 +13,25 @@ from taprail_common.clock import SystemClock
 from taprail_common.crash import EXIT_CODE
 from taprail_gateway.ledger.database import Ledger
 from taprail_hwsim.dev_chain import DevChain
+from tests.support import warm
 from tests.support.reward_shop import RewardShop, open_reward_shop
 from tests.support.settle_shop import WAIT_S
 
 pytestmark = pytest.mark.chain
-ROOT = Path(__file__).parents[2]
 PAYMENTS = 6
 
 
 async def run_child(rewarding: RewardShop, ledger_url: str, key_file: Path, crash: str = "") -> int:
     """Settle and reward in a process of its own; its exit code."""
-    process = await asyncio.create_subprocess_exec(
+    command = [
         sys.executable,
         *("-m", "tests.support.reward_child", ledger_url, str(key_file)),
         rewarding.settings.model_dump_json(),
-        cwd=ROOT,
-        env={**os.environ, "TAPRAIL_CRASH": crash},
-    )
+    ]
+    process = await warm.spawn(command, {**os.environ, "TAPRAIL_CRASH": crash})
     try:
         async with asyncio.timeout(WAIT_S):
+            await process.stdout.read()  # what it logs is not the test's
             return await process.wait()
     finally:
         if process.returncode is None:

@@ -14,10 +14,10 @@ from taprail_common.crash import EXIT_CODE
 from taprail_gateway.ledger.database import Ledger
 from taprail_gateway.settle.settings import ChainSettings
 from taprail_hwsim.dev_chain import DevChain
+from tests.support import warm
 from tests.support.settle_shop import WAIT_S, Shop, open_shop
 
 pytestmark = pytest.mark.chain
-ROOT = Path(__file__).parents[2]
 
 
 async def run_child(shop: Shop, ledger_url: str, key_file: Path, crash: str = "") -> int:
@@ -28,15 +28,15 @@ async def run_child(shop: Shop, ledger_url: str, key_file: Path, crash: str = ""
         token=shop.chain.token_address,
         multicall=shop.chain.multicall_address,
     )
-    process = await asyncio.create_subprocess_exec(
+    command = [
         sys.executable,
         *("-m", "tests.support.settle_child", ledger_url, str(key_file)),
         *(chain.model_dump_json(), shop.settings.model_dump_json()),
-        cwd=ROOT,
-        env={**os.environ, "TAPRAIL_CRASH": crash},
-    )
+    ]
+    process = await warm.spawn(command, {**os.environ, "TAPRAIL_CRASH": crash})
     try:
         async with asyncio.timeout(WAIT_S):
+            await process.stdout.read()  # what it logs is not the test's
             return await process.wait()
     finally:
         if process.returncode is None:

@@ -13,12 +13,14 @@ from typing import Any, Self
 
 from taprail_common.clock import Clock
 from taprail_common.signing import public_key_text
+from taprail_hwsim.process import Running
 from taprail_terminal import checkout
 from taprail_terminal.config import TerminalConfig, load_config
 from taprail_terminal.identity import Identity
 from taprail_terminal.sale import Event, ReaderBack
 from taprail_terminal.till import Till
 from taprail_terminal.timeline import Timeline
+from tests.support import warm
 from tests.support.played_gateway import PlayedGateway
 
 TAPRAIL = Path(sys.executable).with_name("taprail")
@@ -145,7 +147,7 @@ class ControlLine:
 class AgentProcess:
     """`taprail terminal run`, with one line that watches it."""
 
-    def __init__(self, process: asyncio.subprocess.Process, config: TerminalConfig) -> None:
+    def __init__(self, process: Running, config: TerminalConfig) -> None:
         self.process = process
         self.config = config
         self.watcher: ControlLine
@@ -181,7 +183,8 @@ class AgentProcess:
 async def agent(config_file: Path, crash: str = "") -> AsyncIterator[AgentProcess]:
     """Start the agent, wait until it is reached, and end it."""
     command = [str(TAPRAIL), "terminal", "run", "--config", str(config_file)]
-    async with started(command, config_file, crash) as running:
+    process = await warm.spawn(command, {**os.environ, "TAPRAIL_CRASH": crash})
+    async with _watched(AgentProcess(process, load_config(config_file))) as running:
         yield running
 
 
@@ -192,14 +195,19 @@ async def started(
     """The same, started by another command."""
     environment = {**os.environ, "TAPRAIL_CRASH": crash}
     process = await asyncio.create_subprocess_exec(*command, env=environment)
-    running = AgentProcess(process, load_config(config_file))
+    async with _watched(AgentProcess(process, load_config(config_file))) as running:
+        yield running
+
+
+@asynccontextmanager
+async def _watched(running: AgentProcess) -> AsyncIterator[AgentProcess]:
     try:
         await running.watch()
         yield running
     finally:
-        if process.returncode is None:
-            process.terminate()
-            await asyncio.wait_for(process.wait(), EVENT_LIMIT_S)
+        if running.process.returncode is None:
+            running.process.terminate()
+            await running.ended()
 
 
 async def _watching(running: AgentProcess) -> ControlLine:
