@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -13,6 +15,7 @@ from aiohttp.test_utils import TestServer
 
 from taprail_gateway.callbacks import outside
 from taprail_gateway.callbacks.outside import AddressError, Outside, OutsideError
+from tests.support.ssrf_forms import BY_NAME, BY_TEXT
 
 HERE = "127.0.0.1"
 
@@ -91,6 +94,70 @@ async def test_what_is_not_allowed_is_never_connected_to(receiver: tuple[str, Re
         with pytest.raises(AddressError):
             await posts.post(f"{url}200", b"", {})
     assert played.bodies == []
+
+
+@dataclass
+class Wire:
+    """What this process resolves and connects to; nothing leaves it."""
+
+    stands_for: list[str] = field(default_factory=list)
+    resolved: list[str] = field(default_factory=list)
+    connected: list[str] = field(default_factory=list)
+
+    async def getaddrinfo(self, _: object, host: str, port: int, **__: object) -> list[Any]:
+        self.resolved.append(host)
+        kind = socket.SOCK_STREAM
+        return [
+            (socket.AF_INET6, kind, 6, "", (each, port, 0, 0))
+            if ":" in each
+            else (socket.AF_INET, kind, 6, "", (each, port))
+            for each in self.stands_for
+        ]
+
+    async def sock_connect(self, _: object, __: object, address: tuple[str, int]) -> None:
+        self.connected.append(address[0])
+        raise ConnectionRefusedError
+
+
+@pytest.fixture
+def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
+    wire = Wire()
+    for name in ("getaddrinfo", "sock_connect"):
+        stand_in = getattr(wire, name)
+        monkeypatch.setattr(
+            asyncio.SelectorEventLoop, name, lambda *a, to=stand_in, **k: to(*a, **k), raising=True
+        )
+    return wire
+
+
+async def test_no_form_of_a_hidden_address_is_ever_connected_to(wire: Wire) -> None:
+    assert len(BY_TEXT) + len(BY_NAME) > 60
+    async with Outside() as posts:
+        for url in BY_TEXT:
+            with pytest.raises(AddressError):
+                await posts.post(url, b"", {})
+        assert wire.resolved == []
+        for addresses in BY_NAME:
+            wire.stands_for = addresses
+            with pytest.raises(OutsideError, match="not public"):
+                await posts.post("https://shop.example/", b"", {})
+        # What a resolver takes for 127.0.0.1 and we do not know as an address is a name to us.
+        wire.stands_for = ["127.0.0.1"]
+        for host in ("127.0.0.0x1", "0177.0.0.0x1", "127.0x1"):
+            with pytest.raises(OutsideError, match="not public"):
+                await posts.post(f"https://{host}/", b"", {})
+    assert wire.connected == []
+
+
+async def test_a_public_name_is_resolved_once_and_what_was_checked_is_connected_to(
+    wire: Wire,
+) -> None:
+    wire.stands_for = ["8.8.8.8", "1.1.1.1"]
+    async with Outside() as posts:
+        with pytest.raises(OutsideError, match="could not be reached"):
+            await posts.post("https://shop.example/hooks", b"", {})
+    assert wire.resolved == ["shop.example"]
+    assert set(wire.connected) == set(wire.stands_for)
 
 
 async def test_a_name_that_stands_for_a_hidden_address_is_not_connected_to() -> None:
