@@ -15,6 +15,7 @@ import structlog
 from pydantic import SecretStr
 from redis import asyncio as redis
 
+from taprail_gateway import push_watch
 from taprail_gateway.push_settings import PushSettings
 from tests.support.gateway_fixtures import TERMINAL, TestGateway, gateway_beside, running_gateway
 from tests.support.ledger_fixtures import on_postgres
@@ -161,6 +162,39 @@ async def test_a_charge_of_one_gateway_is_told_once_at_the_other(
         assert (await terminal.next())[0] == "charge:cancel"
         await terminal.client.call("terminal:sync", {"requestIds": []}, timeout=WAIT_S)
         assert terminal.events.empty()
+
+
+@pytest.mark.parametrize(
+    ("path", "change"),
+    [("/api/users/alice", "frozen"), (f"/api/terminals/{TERMINAL}", "frozen")],
+)
+async def test_who_is_shut_out_at_one_gateway_is_out_at_the_other_at_once(
+    gateways: tuple[TestGateway, TestGateway],
+    path: str,
+    change: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = gateways
+    monkeypatch.setattr(push_watch, "LOOK_EVERY_MS", 3_600_000)  # from the next wait on
+    second.services.wakeups.access.ring()
+    alice = second.bearer("alice")
+    async with (
+        connected(second, user_auth(second, "alice")) as app,
+        terminal_at(second) as terminal,
+        second.http.get("/api/cards", headers=alice) as answer,
+    ):
+        assert answer.status == 200
+        out, stays = (app, terminal) if "users" in path else (terminal, app)
+        olga = first.bearer("olga")
+        async with first.http.patch(path, json={"status": change}, headers=olga) as done:
+            assert done.status == 200, await done.text()
+        async with asyncio.timeout(WAIT_S):
+            await out.client.wait()
+        assert stays.client.connected
+        async with second.http.get("/api/cards", headers=alice) as again:
+            assert again.status == (403 if out is app else 200), (
+                "what was known of her is forgotten"
+            )
 
 
 async def test_each_goes_on_alone_when_redis_is_gone_and_joins_again(
