@@ -40,12 +40,15 @@ WORDS: Final[Mapping[str, str]] = {
     "offline_not_allowed": "taken without the gateway, which had not allowed it: see `terminal"
     " offline show`",
     "offline_limit": "more was taken without the gateway than allowed: `terminal offline show`",
+    "offline_sum": "more money would wait than may: bring the terminal's network back",
     "offline_count": "as many taps wait for the gateway as may: bring the terminal's network back",
     "offline_age": "a tap has waited for the gateway for too long: bring the network back",
     "offline_expired": "the gateway was away for longer than offline taps are allowed",
     "offline_clock": "the clock is wrong, so nothing is taken offline: check its time service",
     "offline_policy": "the stored offline policy cannot be believed: connect to the gateway",
     "offline_frozen": "the card was frozen when the gateway was last heard: `card unfreeze`",
+    "offline_pin": "a PIN was wanted, which only the gateway can check: bring the network back",
+    "offline_card": "only cards that sign can be taken without the gateway",
     "offline_loss": "taken offline, declined later: the goods are not paid",
     # A till's charge.
     "charge_unknown": "the terminal was armed for a charge that is none of its own",

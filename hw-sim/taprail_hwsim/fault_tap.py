@@ -15,7 +15,7 @@ from taprail_hwsim.faults import FAULTS, Fault, Scene
 from taprail_hwsim.pads import Pn532Pad
 from taprail_hwsim.stack import SAME_CARD_PAUSE_S, Stack
 
-_SAYS: Final = ("verdict", "unknown", "try_again", "card_refused")
+_SAYS: Final = ("verdict", "unknown", "taken_offline", "try_again", "card_refused")
 _MOVES: Final = (*_SAYS, "view", "resolved", "reader", "card_removed", "shown")
 _REST_LIMIT_S: Final = 30.0
 

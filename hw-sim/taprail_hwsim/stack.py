@@ -54,7 +54,7 @@ SAME_CARD_PAUSE_S: Final = 0.8
 """Nobody taps the same card again sooner: to a terminal, a card that does has never left."""
 _STARTING: Final = (None, "out_of_service")
 _READ: Final = ("read", "try_again", "card_refused")
-_ANSWERED: Final = ("verdict", "unknown")
+_ANSWERED: Final = ("verdict", "unknown", "taken_offline")
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,15 @@ class ViewSink(Protocol):
     def show(self, view: View) -> None: ...
 
 
+class OfflineSales(Protocol):
+    """What of the sales without the gateway the sale uses."""
+
+    def charge(
+        self, request_id: str, amount_units: int, *, pin_wanted: bool
+    ) -> Charge | NotOurs | None: ...
+    def refuses(self, card: CardProof) -> NotOurs | None: ...
+
+
 class PinPad(Protocol):
     """What of the PINs the sale uses."""
 
@@ -131,6 +140,7 @@ class Agent:
         self._card: CardProof | None = None
         self._sealed_pin: str | None = None
         self._pins: PinPad | None = None
+        self._offline: OfflineSales | None = None
         self._offer: _Offer | None = None
         self._idle_text: str | None = None
         self._on_step: Callable[[], None] | None = None
@@ -139,6 +149,10 @@ class Agent:
     def ask_pins(self, pins: PinPad) -> None:
         """There is a keypad here."""
         self._pins = pins
+
+    def sell_offline(self, sales: OfflineSales) -> None:
+        """Cards may be taken here while the gateway is away."""
+        self._offline = sales
 
     # --- life -------------------------------------------------------------------------------
 
@@ -153,9 +167,9 @@ class Agent:
         """Begin, with interrupted work first: what has no verdict is posted again as it was, and
         a verdict that nobody has seen is shown as that of an earlier sale."""
         self._reader, self._feedback, self._payments = reader, feedback, payments
-        self.state = self._begin(
-            tuple(Sale(row.request_id, row.amount_units, earlier=True) for row in interrupted)
-        )
+        taken = [row for row in interrupted if row.is_taken]
+        unresolved = [row for row in interrupted if not row.is_taken]
+        self.state = self._begin(_earlier(unresolved), _earlier(taken))
         self._show(self.state.view)
         for row in interrupted:
             self._spawn(payments.resume(row))
@@ -168,7 +182,9 @@ class Agent:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _begin(self, unresolved: tuple[Sale, ...]) -> checkout.Checkout:
+    def _begin(
+        self, unresolved: tuple[Sale, ...], offline: tuple[Sale, ...] = ()
+    ) -> checkout.Checkout:
         terms = self._terms
         return checkout.begin(
             currency=terms.currency,
@@ -176,6 +192,7 @@ class Agent:
             fixed_units=terms.fixed_units,
             verdict_timeout_s=terms.verdict_timeout_s,
             unresolved=unresolved,
+            offline=offline,
         )
 
     # --- the checkout's steps and effects -----------------------------------------------------
@@ -260,8 +277,12 @@ class Agent:
         """Lights and display have been driven to the view."""
         self._taps.shown(view, at_s)
         self._timeline.tell("shown", at_s=at_s, phase=view.phase.value, request=view.request_id)
-        if view.phase in OUTCOMES and view.request_id is not None and self._payments is not None:
+        if view.request_id is None or self._payments is None:
+            return
+        if view.phase in OUTCOMES:
             self._spawn(self._payments.shown(view.request_id))
+        elif view.phase is Phase.OFFLINE:
+            self._spawn(self._payments.told(view.request_id))
 
     def _waits_for(self, request_id: str) -> bool:
         return self.state.phase is Phase.WAITING and self.state.view.request_id == request_id
@@ -282,9 +303,8 @@ class Agent:
                 self.report(CardSensed())
             case Finished(CardProof() as proof):
                 self._sell_to(proof, at_s)
-            case Finished(NotOurs(code, reason)):
-                self._timeline.tell("card_refused", at_s=at_s, code=code)
-                self.report(CardRejected(reason, code))
+            case Finished(NotOurs() as why):
+                self._refuse(why, at_s)
             case Changed():
                 self._timeline.tell("try_again", at_s=at_s, reason=CHANGED)
                 self.report(CardUnreadable(CHANGED, CARD_CHANGED))
@@ -292,9 +312,9 @@ class Agent:
                 self._timeline.tell("try_again", at_s=at_s, reason=TORN)
                 self.report(CardTorn(TORN))
             case Unreadable(detail):
-                why = f"{UNREADABLE}: {detail}" if detail else UNREADABLE
-                self._timeline.tell("try_again", at_s=at_s, reason=why)
-                self.report(CardUnreadable(why))
+                text = f"{UNREADABLE}: {detail}" if detail else UNREADABLE
+                self._timeline.tell("try_again", at_s=at_s, reason=text)
+                self.report(CardUnreadable(text))
             case Lies(unseen):
                 self._timeline.tell("card_lies", at_s=at_s)
                 self.report(CardLies(unseen))
@@ -302,10 +322,23 @@ class Agent:
                 self._timeline.tell("card_removed", at_s=at_s)
                 self.report(CardRemoved())
 
-    def charge(self) -> Charge | None:
-        """What a signing card that is there now shall sign. Called in the reader's thread."""
-        offer = self._offer
-        return None if offer is None else self._charges.make(offer.request_id, offer.amount_units)
+    def _refuse(self, why: NotOurs, at_s: float) -> None:
+        self._timeline.tell("card_refused", at_s=at_s, code=why.code)
+        self.report(CardRejected(why.reason, why.code))
+
+    def charge(self) -> Charge | NotOurs | None:
+        """What a signing card that is there now shall sign, or why it is not taken. Called in the
+        reader's thread."""
+        offer, state = self._offer, self.state
+        if offer is None:
+            return None
+        terms = (offer.request_id, offer.amount_units)
+        # A till's charge is the gateway's own, and over before it could be told of the tap.
+        if self._offline is not None and state.armed_charge is None:
+            taken = self._offline.charge(*terms, pin_wanted=state.pin_wanted)
+            if taken is not None:
+                return taken
+        return self._charges.make(*terms)
 
     def _make_offer(self) -> None:
         amount_units = self.state.next_units
@@ -320,12 +353,18 @@ class Agent:
             self._timeline.tell("try_again", at_s=at_s, reason=UNREADABLE)
             self.report(CardUnreadable(UNREADABLE))
             return
+        no = None if self._offline is None else self._offline.refuses(proof)
+        if no is not None:
+            self._refuse(no, at_s)
+            return
         self._card, self._offer = proof, None
         self._taps.name(request_id)
         self._taps.reach("read", request_id, at_s=at_s, profile=proof.proof.profile)
         amount_units = self.state.next_units or 0
-        needs_pin = self._pins is not None and (
-            self.state.pin_wanted or self._pins.asks_above(amount_units)
+        needs_pin = (
+            self._pins is not None
+            and proof.offline is None
+            and (self.state.pin_wanted or self._pins.asks_above(amount_units))
         )
         self.report(CardRead(request_id, needs_pin))
 
@@ -351,3 +390,7 @@ class Agent:
         self._tasks.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:
             _log.error("a task of the terminal failed", exc_info=exc)
+
+
+def _earlier(rows: list[OutboxRow]) -> tuple[Sale, ...]:
+    return tuple(Sale(row.request_id, row.amount_units, earlier=True) for row in rows)

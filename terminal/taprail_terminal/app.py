@@ -36,9 +36,11 @@ from taprail_terminal.gateway_link import Expected, GatewayLink
 from taprail_terminal.hardware import Hardware
 from taprail_terminal.identity import Identity
 from taprail_terminal.keypad_desk import GatewayPins, KeypadDesk
+from taprail_terminal.offline_desk import OfflineDesk, OfflineSeller
 from taprail_terminal.only_agent import only_agent
 from taprail_terminal.outbox import Outbox
 from taprail_terminal.payments import Payments, Seller
+from taprail_terminal.policy_store import PolicyStore
 from taprail_terminal.push_link import PushLink
 from taprail_terminal.readers.supervisor import Reader
 from taprail_terminal.sale import Arm, Cancel, View
@@ -135,6 +137,15 @@ class _Parts:
         )
         charges = ChargeMaker(identity.terminal_id, lambda: self.link.greeting, clock)
         self.agent = Agent(terms, charges, self.taps, self.timeline, clock)
+        self.offline = OfflineDesk(
+            OfflineSeller(table.id, table.merchant_id, table.currency, config.gateway_key),
+            PolicyStore(config.offline_file),
+            self.outbox,
+            self.link,
+            self.timeline,
+            clock,
+        )
+        self.agent.sell_offline(self.offline)
         self.payments = Payments(
             Seller(table.merchant_id, table.currency),
             identity,
@@ -144,6 +155,7 @@ class _Parts:
             timeline=self.timeline,
             clock=clock,
             report=self.agent.report,
+            offline=self.offline,
         )
         self.till = Till(
             table.currency,
@@ -163,6 +175,7 @@ class _Parts:
             open_requests=self.outbox.unfinished,
             till=self.till,
             pins=pins,
+            on_gone=self.link.doubt,
         )
 
     @classmethod
@@ -179,6 +192,7 @@ class _Parts:
         stack.push_async_callback(parts.taps.close)
         stack.push_async_callback(parts.outbox.close)
         await parts.outbox.open(clock.now_ms())
+        await parts.offline.open()
         await parts.link.open()
         stack.push_async_callback(parts.link.close)
         parts.feedback = _feedback(hardware, parts.agent, CATALOGUES[config.display.language])
@@ -242,6 +256,7 @@ async def _serve(
         _end_when_stuck(parts, table.verdict_timeout_ms / 1000),
         parts.link.keep_warm(),
         parts.push.run(),
+        parts.offline.run(),
         key_rotation.watch(parts.link, parts.identity, config.key_file, parts.clock),
     ]
     work += [*console.work(), _end_when_changed(console)]
@@ -343,6 +358,7 @@ async def _status(config: TerminalConfig, parts: _Parts) -> Answer:
             "clockOffsetMs": None if greeting is None else greeting.clock_offset_ms,
         },
         "outbox": {"unresolved": counts.unresolved, "unsettled": counts.unsettled},
+        "offline": parts.offline.status(),
         "fingerprint": parts.identity.fingerprint,
         "pid": os.getpid(),
     }

@@ -64,17 +64,19 @@ UNKNOWN_CARD: Final = NotOurs("not_our_card", "this card is not for this termina
 _NO_STATUS: Final = Garbled("an answer without a status word")
 
 
-def converse(charge: Charge | None = None) -> Conversation:
+def converse(charge: Charge | NotOurs | None = None) -> Conversation:
     """Read an ISO-DEP card: yields commands, takes responses with their status word.
 
-    `charge` is what a signing card shall sign; without one, none is taken. A response without a
-    status word is garbled; the caller decides about silence and retries.
+    `charge` is what a signing card shall sign, or why none is taken; without one, none is. A
+    response without a status word is garbled; the caller decides about silence and retries.
     """
     if charge is not None:
         selected = yield SELECT_CASH
         if len(selected) < len(_OK):
             return _NO_STATUS
         if selected.endswith(_OK):
+            if isinstance(charge, NotOurs):
+                return charge
             return (yield from signing_session.sign(charge, selected))
     for command in (SELECT_NDEF_APPLICATION, SELECT_NDEF_FILE):
         selected = yield command
@@ -116,7 +118,7 @@ def is_random_uid(uid: bytes) -> bool:
     return len(uid) == _UID_BYTES[0] and uid[0] == _RANDOM_UID
 
 
-def _say_why_not(charge: Charge | None) -> Conversation:
+def _say_why_not(charge: Charge | NotOurs | None) -> Conversation:
     """One or two exchanges more tell what card it is, because its holder deserves to know."""
     if (yield SELECT_BANK_DIRECTORY).endswith(_OK):
         return BANK_CARD

@@ -14,6 +14,7 @@ from typing import Final
 from taprail_common.clock import Clock
 from taprail_common.eip3009 import TransferAuthorization
 from taprail_common.ids import payment_id
+from taprail_common.offline_wire import OfflinePolicy
 from taprail_common.wire import SIGNED_VALIDITY_S
 from taprail_terminal.gateway_link import Greeting
 
@@ -32,6 +33,8 @@ class Charge:
     amount_units: int
     valid_before_s: int
     nonce: bytes = field(repr=False)
+    offline: OfflinePolicy | None = None
+    """By whose leave it is taken without the gateway."""
 
     def by(self, payer: str) -> TransferAuthorization:
         """The transfer that this payer would authorize."""

@@ -1,8 +1,9 @@
 """One sale at the counter, as a pure state table.
 
     IDLE ──arm──▶ READY ──card──▶ READING ──read──▶ WAITING ──yes──▶ APPROVED ──settled──▶ SETTLED
-                    ▲                │ ╰─▶ PIN ─typed─▶ │ ╰───no───▶ DECLINED
-                    ╰── TRY_AGAIN ◀──╯ torn             ╰─time up──▶ UNKNOWN ──yes, no──▶ as above
+                    ▲                │ ╰─▶ PIN ─typed─▶ │ ├───no───▶ DECLINED
+                    ╰── TRY_AGAIN ◀──╯ torn             │ ╰─taken──▶ OFFLINE ──yes, no──▶ as above
+                                                        ╰─time up──▶ UNKNOWN ──yes, no──▶ as above
 
 Answers for what the customer and the merchant are shown, and for when a card may be read. It holds
 no money and no I/O: what must not be forgotten is in the outbox, and time comes in as an argument.
@@ -17,7 +18,9 @@ from typing import Final
 
 from taprail_common.errors import IllegalTransitionError
 from taprail_terminal.checkout_state import Checkout
+from taprail_terminal.offline import LOSS
 from taprail_terminal.sale import (
+    PAYMENT_FAILED,
     Arm,
     Ask,
     Cancel,
@@ -43,6 +46,7 @@ from taprail_terminal.sale import (
     Settled,
     SettledAfterAll,
     Show,
+    TakenOffline,
     TimeUp,
     Typed,
 )
@@ -72,11 +76,12 @@ def begin(
     fixed_units: int | None,
     verdict_timeout_s: float,
     unresolved: tuple[Sale, ...] = (),
+    offline: tuple[Sale, ...] = (),
 ) -> Checkout:
     """The state after a start, with the sales whose outcome an earlier run did not learn."""
+    begun = Checkout(currency, decimals, fixed_units, verdict_timeout_s)
     return _rest(
-        Checkout(currency, decimals, fixed_units, verdict_timeout_s, unresolved=unresolved),
-        "the card reader is being opened",
+        replace(begun, unresolved=unresolved, offline=offline), "the card reader is being opened"
     )
 
 
@@ -85,7 +90,7 @@ def step(state: Checkout, event: Event, now_s: float) -> tuple[Checkout, tuple[E
 
     Raises IllegalTransitionError, and changes nothing, when the event cannot happen in this phase.
     """
-    event = _late_as_no(state, event)
+    event = _as_loss(state, _late_as_no(state, event))
     if _says_nothing(state, event, now_s):
         return state, ()
     if isinstance(event, TimeUp) and state.phase is Phase.PIN:
@@ -114,6 +119,18 @@ def _late_as_no(state: Checkout, event: Event) -> Event:
     return Result(event.request_id, False, event.reason, event.code)
 
 
+def _as_loss(state: Checkout, event: Event) -> Event:
+    """Who was told that a sale is taken is long gone when it is declined: staff has to know."""
+    if not isinstance(event, Result) or event.approved or not _is_of(state.offline, event):
+        return event
+    code = event.code if event.code == PAYMENT_FAILED else LOSS
+    return replace(event, code=code, may_come_again=False)
+
+
+def _is_of(sales: tuple[Sale, ...], event: Result | TakenOffline) -> bool:
+    return any(sale.request_id == event.request_id for sale in sales)
+
+
 def _says_nothing(state: Checkout, event: Event, now_s: float) -> bool:
     if isinstance(event, TimeUp):
         return state.deadline_s is None or now_s < state.deadline_s
@@ -123,7 +140,9 @@ def _says_nothing(state: Checkout, event: Event, now_s: float) -> bool:
         on_display = state.sale is not None and state.sale.request_id == event.request_id
         return not on_display or state.phase is not Phase.APPROVED
     if isinstance(event, Result):
-        return all(sale.request_id != event.request_id for sale in state.unresolved)
+        return not _is_of((*state.unresolved, *state.offline), event)
+    if isinstance(event, TakenOffline):
+        return not _is_of(state.unresolved, event)
     return False
 
 
@@ -150,6 +169,10 @@ _PLAIN_KINDS: Final[dict[type[Event], Kind]] = {
 }
 
 
+_ANSWERED_LATER: Final = frozenset({Phase.WAITING, Phase.UNKNOWN, Phase.OFFLINE})
+"""Phases that stand for one sale whose verdict is still to come."""
+
+
 def _is_about_the_card(state: Checkout) -> bool:
     """Whether what is shown is the result of the card that lies there. What is late is not."""
     return state.card_present and state.phase in RESULT_SHOWN and not state.late
@@ -162,11 +185,13 @@ def _kind(state: Checkout, event: Event) -> Kind:
         return Kind.LIES_UNSEEN
     if isinstance(event, CardRead) and event.needs_pin:
         return Kind.READ_FOR_PIN
-    if not isinstance(event, Result):
+    if not isinstance(event, Result | TakenOffline):
         return _PLAIN_KINDS[type(event)]
-    awaited = state.phase in {Phase.WAITING, Phase.UNKNOWN} and state.sale is not None
-    if not awaited or state.sale is None or state.sale.request_id != event.request_id:
+    awaited = state.sale if state.phase in _ANSWERED_LATER else None
+    if awaited is None or awaited.request_id != event.request_id:
         return Kind.LATE
+    if isinstance(event, TakenOffline):
+        return Kind.TAKEN
     return Kind.YES if event.approved else Kind.NO
 
 
@@ -204,6 +229,8 @@ def _note(state: Checkout, event: Event) -> Checkout:
             return replace(state, typed=text)
         case NotSent():
             return _take_back(state)
+        case TakenOffline():
+            return _take(state, event)
         case Result():
             return _resolve(state, event)
         case NotSettled() | SettledAfterAll():
@@ -253,11 +280,24 @@ def _ask_again(state: Checkout) -> Checkout:
     return replace(state, armed_units=state.sale.amount_units, armed_charge=state.sale.charge_id)
 
 
-def _resolve(state: Checkout, result: Result) -> Checkout:
-    (sale,) = (sale for sale in state.unresolved if sale.request_id == result.request_id)
+def _take(state: Checkout, taken: TakenOffline) -> Checkout:
+    """Its verdict is awaited for as long as it takes, and nobody has to wait for it here."""
+    (sale,) = (sale for sale in state.unresolved if sale.request_id == taken.request_id)
     others = tuple(other for other in state.unresolved if other != sale)
-    resolved = replace(state, unresolved=others)
+    noted = replace(state, unresolved=others, offline=(*state.offline, sale))
+    return _tell_later(noted, sale, taken) if _kind(state, taken) is Kind.LATE else noted
+
+
+def _resolve(state: Checkout, result: Result) -> Checkout:
+    waiting = (*state.unresolved, *state.offline)
+    (sale,) = (sale for sale in waiting if sale.request_id == result.request_id)
+    others = tuple(other for other in state.unresolved if other != sale)
+    taken = tuple(other for other in state.offline if other != sale)
+    resolved = replace(state, unresolved=others, offline=taken)
     if _kind(state, result) is Kind.LATE:
+        is_news = not result.approved or any(sale == each for each, _ in state.late_results)
+        if sale in state.offline and not is_news:
+            return resolved  # as its customer was told
         return _tell_later(resolved, sale, result)
     if result.may_come_again:
         return replace(_ask_again(resolved), pin_wanted=True)
@@ -270,7 +310,7 @@ def _as_result(news: NotSettled | SettledAfterAll) -> Result:
     return Result(news.sale.request_id, approved=True, settled=True)
 
 
-def _tell_later(state: Checkout, sale: Sale, result: Result) -> Checkout:
+def _tell_later(state: Checkout, sale: Sale, result: Result | TakenOffline) -> Checkout:
     """Queue a late result; what was said of the same sale and not yet shown is out of date."""
     others = tuple(news for news in state.late_results if news[0].request_id != sale.request_id)
     if len(others) >= MAX_LATE_RESULTS:
@@ -289,8 +329,10 @@ def _enter(state: Checkout, phase: Phase, event: Event) -> Checkout:
         case Phase.READY | Phase.READING | Phase.TRY_AGAIN | Phase.CARD_REFUSED:
             return replace(state, sale=None, result=None, late=False)
         case Phase.APPROVED | Phase.SETTLED | Phase.DECLINED if isinstance(event, Result):
-            late = state.sale is not None and state.sale.earlier
+            late = state.late or (state.sale is not None and state.sale.earlier)
             return replace(state, result=event, late=late)
+        case Phase.OFFLINE:
+            return replace(state, result=None)
         case Phase.PIN | Phase.WAITING:
             return replace(state, result=None, late=False)
     return state
@@ -299,11 +341,9 @@ def _enter(state: Checkout, phase: Phase, event: Event) -> Checkout:
 def _rest(state: Checkout, reason: str | None = None) -> Checkout:
     """Where the terminal goes when nothing is going on: late news first, then what blocks it."""
     if state.late_results:
-        (sale, result), *others = state.late_results
+        (sale, news), *others = state.late_results
         shown = replace(state, sale=sale, late_results=tuple(others))
-        phase = Phase.APPROVED if result.approved else Phase.DECLINED
-        phase = Phase.SETTLED if result.settled else phase
-        return replace(_enter(shown, phase, result), late=True)
+        return replace(_enter(shown, _phase_of(news), news), late=True)
     rested = replace(state, sale=None, result=None, late=False, reason=None, reason_code=None)
     if state.armed_units is None:
         rested = replace(rested, pin_wanted=False)
@@ -313,6 +353,13 @@ def _rest(state: Checkout, reason: str | None = None) -> Checkout:
     if not state.reader_ok:
         return replace(rested, phase=Phase.OUT_OF_SERVICE, reason=reason or "no card reader")
     return replace(rested, phase=Phase.IDLE if state.next_units is None else Phase.READY)
+
+
+def _phase_of(news: Result | TakenOffline) -> Phase:
+    if isinstance(news, TakenOffline):
+        return Phase.OFFLINE
+    paid = Phase.SETTLED if news.settled else Phase.APPROVED
+    return paid if news.approved else Phase.DECLINED
 
 
 def _timed(before: Checkout, after: Checkout, now_s: float) -> Checkout:

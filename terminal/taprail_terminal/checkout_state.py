@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from taprail_terminal.sale import Phase, Result, Sale, View
+from taprail_terminal.sale import Phase, Result, Sale, TakenOffline, View
 from taprail_terminal.sale_table import TRANSITIONS, Kind
 
 
@@ -17,7 +17,8 @@ class Checkout:
     """All that is known of the sale that is on. `fixed_units` is the price in fixed-price mode.
 
     `sale` is the one whose result is awaited or shown; `unresolved` are all those whose outcome
-    nobody knows yet, oldest first; `late_results` wait for a moment in which they can be shown, and
+    nobody knows yet, oldest first; `offline` are those that were taken without the gateway, which
+    hold nothing up; `late_results` wait for a moment in which they can be shown, and
     `untold` counts those that found no place there. `left_behind` says that the card lies there for
     too long. `pin_wanted`: the last card was declined for want of a PIN, and may come again.
     """
@@ -33,7 +34,8 @@ class Checkout:
     armed_charge: str | None = None
     sale: Sale | None = None
     unresolved: tuple[Sale, ...] = ()
-    late_results: tuple[tuple[Sale, Result], ...] = ()
+    offline: tuple[Sale, ...] = ()
+    late_results: tuple[tuple[Sale, Result | TakenOffline], ...] = ()
     result: Result | None = None
     reason: str | None = None
     reason_code: str | None = None

@@ -245,6 +245,10 @@ class TerminalConfig(Settings):
         return self.terminal.state_dir / "device.json"
 
     @property
+    def offline_file(self) -> Path:
+        return self.terminal.state_dir / "offline.json"
+
+    @property
     def control_socket(self) -> Path:
         return self.terminal.state_dir / CONTROL_SOCKET
 

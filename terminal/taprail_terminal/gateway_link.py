@@ -42,6 +42,7 @@ from taprail_common.wire import (
 )
 from taprail_terminal.identity import Identity, SignedQuery
 from taprail_terminal.outbox import Evidence, OutboxRow
+from taprail_terminal.reach import Reach
 from taprail_terminal.tls_pins import Pins
 
 HELLO_PATH: Final = "/api/terminals/hello"
@@ -59,6 +60,7 @@ _ANOTHER_KEY: Final = (
 )
 
 _UNAUTHENTICATED: Final = 401
+_REFUSALS: Final = range(400, 500)
 _NOT_KNOWN: Final = (
     "is this terminal registered there with this key? `key fingerprint`, and at the gateway"
     " `taprail admin terminal list`"
@@ -117,6 +119,12 @@ class ClockSkewError(LinkError):
         """The gateway's clock minus ours, as it says without a signature: for people only."""
 
 
+class RefusedError(LinkError):
+    """Whoever answers there takes nothing from this terminal as it is."""
+
+    code = "gateway_refuses"
+
+
 class GatewayKeyChangedError(LinkError):
     """The gateway has another key, which the one before has named."""
 
@@ -164,6 +172,7 @@ class GatewayLink:
         self.greeting: Greeting | None = None
         """The last one; None until the gateway was reached once."""
         self.reachable = False
+        self.reach = Reach(clock)
 
     def clock_offset_ms(self) -> int:
         """The gateway's clock minus ours, as the last greeting told it."""
@@ -184,8 +193,7 @@ class GatewayLink:
             try:
                 return await self._post(row, on_sent)
             except (LinkError, SignatureError, InputError) as exc:
-                if isinstance(exc, SignatureError):
-                    self._doubt.set()  # has its key changed?
+                self.doubt()  # is it there, and has its key changed?
                 _log.warning("no verdict yet", request=row.request_id, reason=str(exc))
             await self._wait(pause_s)
         raise AssertionError("the pauses never end")
@@ -194,6 +202,11 @@ class GatewayLink:
         """End the pauses before the next posts: there is reason to think that they get through."""
         self._hurry.set()
         self._hurry = asyncio.Event()
+
+    def doubt(self) -> None:
+        """Something has failed that works where the gateway is there: greet it at once."""
+        self.reach.doubt()
+        self._doubt.set()
 
     async def greet(self) -> Greeting:
         """Ask the gateway who it is. Raises LinkError without a verified answer, and OperatorError
@@ -216,6 +229,9 @@ class GatewayLink:
         self._check(hello)
         await self._hear_pins(hello, shown)
         self.greeting = Greeting(hello, offset_ms, round_trip_ms, received_s)
+        if self.reach.away:
+            self.hurry()
+        self.reach.greeted()
         return self.greeting
 
     async def _say_hello(self, query: SignedQuery) -> tuple[Reply, str | None]:
@@ -268,6 +284,7 @@ class GatewayLink:
                 if self.reachable or self.greeting is None:
                     _log.warning("gateway out of reach", reason=str(exc))
                 self.reachable = False
+                self.reach.tried(is_there=is_refusal(exc))
                 await asyncio.sleep(next(pauses_s))
                 continue
             if not self.reachable:
@@ -341,7 +358,8 @@ def _evidence(reply: Reply) -> Evidence:
     """Body and signature of an answer; its status is not signed and decides nothing."""
     signature = reply.headers.get(SIGNATURE_HEADER)
     if signature is None:
-        raise LinkError(
+        kind = RefusedError if reply.status in _REFUSALS else LinkError
+        raise kind(
             f"the gateway answered {reply.status} without a signature",
             fix=_NOT_KNOWN if reply.status == _UNAUTHENTICATED else "",
         )
@@ -361,6 +379,12 @@ def _doubt_clock(reply: Reply, now_ms: int) -> None:
         return
     if abs(offset_ms) > CLOCK_SKEW_MS:
         raise ClockSkewError(offset_ms)
+
+
+def is_refusal(exc: LinkError) -> bool:
+    """Whether it is by somebody who is there: that is no leave to sell without the gateway. What a
+    proxy says of a gateway behind it (5xx) is none."""
+    return isinstance(exc, RefusedError | ClockSkewError)
 
 
 def origin(url: str) -> str:

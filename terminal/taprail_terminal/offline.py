@@ -20,6 +20,7 @@ from taprail_common.offline_wire import OfflinePolicy
 from taprail_common.signing import Domain, verify
 from taprail_common.wire import CLOCK_SKEW_MS, parse
 from taprail_terminal.outbox_rows import Evidence
+from taprail_terminal.outcome import NotOurs
 
 LOSS: Final = "offline_loss"
 """The reason code under which a sale comes back that was taken offline and declined later."""
@@ -37,7 +38,10 @@ class OfflineNo(StrEnum):
     AGE = "offline_age"
     COUNT = "offline_count"
     LIMIT = "offline_limit"
+    SUM = "offline_sum"
     FROZEN = "offline_frozen"
+    PIN = "offline_pin"
+    CARD = "offline_card"
 
 
 WORDS: Final = {
@@ -46,9 +50,17 @@ WORDS: Final = {
     OfflineNo.EXPIRED: "the gateway has been away for too long",
     OfflineNo.AGE: "an offline sale waits for the gateway for too long",
     OfflineNo.COUNT: "as many offline sales wait as may",
-    OfflineNo.LIMIT: "the amount is over what may be taken offline",
+    OfflineNo.LIMIT: "the amount is over what one sale may take offline",
+    OfflineNo.SUM: "with this amount more would wait than may",
     OfflineNo.FROZEN: "the card is frozen",
+    OfflineNo.PIN: "a PIN is wanted, and only the gateway can check it",
+    OfflineNo.CARD: "only a card that signs can be taken offline",
 }
+
+
+def refusal(no: OfflineNo) -> NotOurs:
+    """The same as it is told of a card."""
+    return NotOurs(no.value, WORDS[no])
 
 
 class OfflineRefusedError(PartError):
@@ -105,10 +117,9 @@ def objection(
         return OfflineNo.AGE
     if exposure.count >= policy.max_count:
         return OfflineNo.COUNT
-    is_within = (
-        amount_units <= policy.per_tap_units and exposure.units + amount_units <= policy.sum_units
-    )
-    return None if is_within else OfflineNo.LIMIT
+    if amount_units > policy.per_tap_units:
+        return OfflineNo.LIMIT
+    return OfflineNo.SUM if exposure.units + amount_units > policy.sum_units else None
 
 
 def _clock_is_wrong(policy: OfflinePolicy, exposure: Exposure, moment: Moment) -> bool:

@@ -52,11 +52,14 @@ KEEP_LEAST: Final = 1_000
 PRUNE_EVERY: Final = 200
 """Requests between two prunings; one deletes as many rows as came since the last."""
 
+MAX_LOST: Final = 50
+"""Losses that are listed; all of them are counted."""
+
 _SCHEMA_VERSION: Final = len(STEPS)
 
 _SELECT: Final = (
     "SELECT request_id, amount_units, currency, body, signature, stored_at_ms, state,"
-    " came_back_at_ms IS NOT NULL, offline"
+    " came_back_at_ms IS NOT NULL, offline, told_at_ms IS NOT NULL"
     " FROM requests WHERE {where} ORDER BY number"
 )
 """`where` is always a text of this module; values travel as parameters."""
@@ -98,7 +101,8 @@ class Outbox:
     async def resolve(
         self, request_id: str, state: RequestState, verdict: Evidence, at_ms: int
     ) -> bool:
-        """Write down a verified verdict; False when the same one was known already.
+        """Write down a verified verdict; False when the same one was known already. A yes to what
+        the customer was told is taken needs no showing.
 
         Raises IllegalTransitionError when the request had another outcome.
         """
@@ -121,6 +125,14 @@ class Outbox:
     async def mark_shown(self, request_id: str, at_ms: int) -> None:
         """Write down that lights and display have shown a request's outcome."""
         await self._run(lambda db: _mark_shown(db, request_id, at_ms))
+
+    async def mark_told(self, request_id: str, at_ms: int) -> None:
+        """Write down that a customer was shown that a sale is taken without the gateway."""
+        await self._run(lambda db: _mark_told(db, request_id, at_ms))
+
+    async def lost(self) -> list[OutboxRow]:
+        """The newest sales that were taken offline and declined later."""
+        return await self._run(_lost)
 
     async def find(self, request_id: str) -> OutboxRow | None:
         """One request."""
@@ -239,8 +251,10 @@ def _resolve(
     finished_at_ms = at_ms if state is RequestState.DECLINED else None
     with database:
         changed = database.execute(
-            "UPDATE requests SET state = ?, verdict = ?, verdict_signature = ?, verdict_at_ms = ?,"
-            " finished_at_ms = ? WHERE request_id = ? AND state = 'stored'",
+            "UPDATE requests SET state = ?1, verdict = ?2, verdict_signature = ?3,"
+            " verdict_at_ms = ?4, finished_at_ms = ?5,"
+            " shown_at_ms = iif(?1 = 'approved' AND told_at_ms IS NOT NULL, ?4, shown_at_ms)"
+            " WHERE request_id = ?6 AND state = 'stored'",
             (state.value, verdict.body, verdict.signature, at_ms, finished_at_ms, request_id),
         ).rowcount
     if changed:
@@ -294,7 +308,20 @@ def _mark_shown(database: sqlite3.Connection, request_id: str, at_ms: int) -> No
         )
 
 
-def _rows(database: sqlite3.Connection, where: str, *values: str) -> list[OutboxRow]:
+def _mark_told(database: sqlite3.Connection, request_id: str, at_ms: int) -> None:
+    with database:
+        database.execute(
+            "UPDATE requests SET told_at_ms = ?"
+            " WHERE request_id = ? AND offline = 1 AND told_at_ms IS NULL",
+            (at_ms, request_id),
+        )
+
+
+def _lost(database: sqlite3.Connection) -> list[OutboxRow]:
+    return _rows(database, f"number IN ({_NEWEST_LOST})", MAX_LOST)
+
+
+def _rows(database: sqlite3.Connection, where: str, *values: str | int) -> list[OutboxRow]:
     cursor = database.execute(_SELECT.format(where=where), values)
     return [
         replace(
@@ -302,8 +329,9 @@ def _rows(database: sqlite3.Connection, where: str, *values: str) -> list[Outbox
             state=RequestState(state),
             came_back=bool(came_back),
             offline=bool(offline),
+            told=bool(told),
         )
-        for *fields, state, came_back, offline in cursor
+        for *fields, state, came_back, offline, told in cursor
     ]
 
 
@@ -337,6 +365,10 @@ def _write_and_count(database: sqlite3.Connection) -> OutboxCounts:
     return _counts(database)
 
 
+_NEWEST_LOST: Final = (
+    "SELECT number FROM requests WHERE offline = 1 AND state = 'declined'"
+    " ORDER BY number DESC LIMIT ?"
+)
 _NEWEST: Final = (
     "SELECT number FROM requests WHERE state NOT IN ('stored', 'approved')"
     " ORDER BY number DESC LIMIT 1 OFFSET ?"

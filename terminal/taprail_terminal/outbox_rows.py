@@ -40,7 +40,10 @@ _OFFLINE: Final = """
 ALTER TABLE requests ADD COLUMN offline INTEGER NOT NULL DEFAULT 0 CHECK (offline IN (0, 1));
 CREATE INDEX requests_offline ON requests (state) WHERE offline = 1;
 """
-STEPS: Final = (_SCHEMA, _SHOWN, _CAME_BACK, _OFFLINE)
+_TOLD: Final = """
+ALTER TABLE requests ADD COLUMN told_at_ms INTEGER CHECK (told_at_ms IS NULL OR offline = 1);
+"""
+STEPS: Final = (_SCHEMA, _SHOWN, _CAME_BACK, _OFFLINE, _TOLD)
 """The schema; a file of version n has had the first n."""
 
 
@@ -60,7 +63,8 @@ class OutboxRow:
     """A request as it was sent: `body` byte for byte, `signature` over exactly that.
 
     `came_back` marks an approved one of which staff was told that the chain has not settled it,
-    `offline` one that the customer was told is taken before the gateway knew of it.
+    `offline` one that is taken before the gateway knows of it, and `told` that its customer was
+    shown so.
     """
 
     request_id: str
@@ -72,6 +76,14 @@ class OutboxRow:
     state: RequestState = RequestState.STORED
     came_back: bool = False
     offline: bool = False
+    told: bool = False
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether its customer was let go without the gateway: what comes of it now concerns staff
+        alone. One that was declined counts as such, told or not: better a loss too many."""
+        is_over = self.state in {RequestState.DECLINED, RequestState.FAILED}
+        return self.offline and (self.told or is_over)
 
 
 @dataclass(frozen=True, slots=True)

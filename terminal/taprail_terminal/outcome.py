@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 
+from taprail_common.offline_wire import OfflinePolicy
 from taprail_common.wire import PlainSunProof, SignedProof, SunProof, UidProof
 
 
@@ -17,6 +18,8 @@ class CardProof:
 
     proof: SunProof | PlainSunProof | UidProof | SignedProof
     request_id: str | None = None
+    offline: OfflinePolicy | None = None
+    """By whose leave it is taken without the gateway."""
 
     def __repr__(self) -> str:
         return f"CardProof({self.proof.profile})"

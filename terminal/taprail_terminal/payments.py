@@ -23,6 +23,8 @@ from taprail_common.payment_state import PaymentState
 from taprail_common.wire import TAP_VALIDITY_MS, Outcome, TerminalPayment, from_ms
 from taprail_terminal.gateway_link import Believed, GatewayLink, retry_pauses_s
 from taprail_terminal.identity import Identity
+from taprail_terminal.offline import LOSS, OfflineRefusedError
+from taprail_terminal.offline_desk import OfflineDesk
 from taprail_terminal.outbox import Outbox, OutboxRow, RequestState
 from taprail_terminal.outcome import CardProof
 from taprail_terminal.push_link import BelievedNotice
@@ -36,6 +38,7 @@ from taprail_terminal.sale import (
     Sale,
     Settled,
     SettledAfterAll,
+    TakenOffline,
 )
 from taprail_terminal.tap_log import TapLog
 from taprail_terminal.timeline import Timeline
@@ -74,6 +77,7 @@ class Payments:
         timeline: Timeline,
         clock: Clock,
         report: Callable[[Event], None],
+        offline: OfflineDesk | None = None,
     ) -> None:
         self._seller = seller
         self._identity = identity
@@ -83,21 +87,35 @@ class Payments:
         self._timeline = timeline
         self._clock = clock
         self._report = report
+        self._offline = offline
         self._early_notices: dict[str, BelievedNotice] = {}
         self._came_back: set[tuple[str, str]] = set()
 
     async def sell(self, sale: Sale, card: CardProof, sealed_pin: str | None = None) -> None:
         """Store a new request and carry it to its verdict."""
-        row = self._request(sale, card, sealed_pin)
+        row, policy, desk = self._request(sale, card, sealed_pin), card.offline, self._offline
+        limit = None if policy is None or desk is None else desk.limit(policy, sale.amount_units)
         try:
-            await self._outbox.store(row)
+            await self._outbox.store(row, limit)
+        except OfflineRefusedError as exc:
+            self._report(NotSent(sale.request_id, exc.message, exc.no.value))
+            return
         except PartError as exc:
             _log.error("a sale could not be stored", reason=str(exc))
             self._report(NotSent(sale.request_id, NOT_STORED))
             return
         crash("tap.stored")
         self._taps.reach("stored", sale.request_id)
+        if row.offline:
+            self._take(row)
+            await self._count()
         await self.resolve(row)
+
+    def _take(self, row: OutboxRow) -> None:
+        """On the disk, and within what the gateway allows: the customer may go."""
+        self._timeline.tell("taken_offline", request=row.request_id, amountUnits=row.amount_units)
+        self._report(TakenOffline(row.request_id))
+        crash("offline.taken")
 
     async def resolve(self, row: OutboxRow) -> None:
         """Ask until a stored request has a verdict, tell it, and write down what was signed."""
@@ -128,13 +146,33 @@ class Payments:
         crash("tap.believed")
         await self._write_down(row, believed)
         crash("tap.verdict")
+        if row.offline:
+            await self._offline_is_over(row, believed)
         early = self._early_notices.pop(request_id, None)
         if early is not None:
             await self._note(early)
 
+    async def _offline_is_over(self, row: OutboxRow, believed: Believed) -> None:
+        verdict = believed.verdict
+        if verdict.verdict is not Outcome.APPROVED:
+            request, code = row.request_id, verdict.reason_code
+            _log.error("a sale that was taken offline is a loss", request=request, reason=code)
+            self._timeline.tell(LOSS, request=request, amountUnits=row.amount_units, reason=code)
+        await self._count()
+
+    async def _count(self) -> None:
+        if self._offline is None:
+            return
+        try:
+            await self._offline.count()
+        except PartError as exc:  # the next sale is counted in its own commit all the same
+            _log.error("offline sales could not be counted", reason=str(exc))
+
     async def resume(self, row: OutboxRow) -> None:
         """Take up a request whose outcome an earlier run has not shown."""
         if row.state is RequestState.STORED:
+            if row.offline and not row.told:
+                self._take(row)
             await self.resolve(row)
             return
         settled = row.state is RequestState.SETTLED
@@ -149,6 +187,14 @@ class Payments:
             await self._outbox.mark_shown(request_id, self._clock.now_ms())
         except PartError as exc:
             _log.error("a verdict's showing could not be noted", reason=str(exc))
+
+    async def told(self, request_id: str) -> None:
+        """Lights and display have shown that a sale is taken; else the next start shows it."""
+        crash("offline.shown")
+        try:
+            await self._outbox.mark_told(request_id, self._clock.now_ms())
+        except PartError as exc:
+            _log.error("an offline sale's showing could not be noted", reason=str(exc))
 
     async def on_notice(self, believed: BelievedNotice) -> None:
         """A verified notice about a payment of this terminal."""
@@ -166,7 +212,8 @@ class Payments:
         await self._note(believed)
 
     def _request(self, sale: Sale, card: CardProof, sealed_pin: str | None) -> OutboxRow:
-        tapped_at_ms = self._clock.now_ms()
+        tapped_at_ms, policy = self._clock.now_ms(), card.offline
+        valid_ms = TAP_VALIDITY_MS if policy is None else policy.max_age_s * 1000
         body = TerminalPayment(
             request_id=sale.request_id,
             terminal_id=self._identity.terminal_id,
@@ -174,10 +221,12 @@ class Payments:
             amount=sale.amount_units,
             currency=self._seller.currency,
             tapped_at=from_ms(tapped_at_ms),
-            accept_until=from_ms(tapped_at_ms + TAP_VALIDITY_MS),
+            accept_until=from_ms(tapped_at_ms + valid_ms),
             proof=card.proof,
             charge_id=sale.charge_id,
             pin=sealed_pin,
+            offline=policy is not None,
+            offline_version=None if policy is None else policy.version,
         ).to_json()
         return OutboxRow(
             sale.request_id,
@@ -186,6 +235,7 @@ class Payments:
             body,
             self._identity.sign_request(body),
             tapped_at_ms,
+            offline=policy is not None,
         )
 
     async def _write_down(self, row: OutboxRow, believed: Believed) -> None:

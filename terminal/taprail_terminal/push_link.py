@@ -118,7 +118,9 @@ class PushLink:
         open_requests: OpenRequests,
         till: Till,
         pins: Pins | None = None,
+        on_gone: Callable[[], None] | None = None,
     ) -> None:
+        self._on_gone = on_gone
         self._url = url
         self._pins = pins
         self._key = gateway_key
@@ -155,9 +157,15 @@ class PushLink:
                 # What is open could not be read: asked about at the next connect.
                 _log.error("open payments could not be asked about", reason=str(exc))
             finally:
-                self.connected = False
+                self._note_gone()
             _heed_cancellation()
             await asyncio.sleep(next(pauses_s))
+
+    def _note_gone(self) -> None:
+        """A line that has ended is the first sign that the gateway is away."""
+        if self.connected and self._on_gone is not None:
+            self._on_gone()
+        self.connected = False
 
     def _session(self) -> aiohttp.ClientSession:
         checks = None if self._pins is None else self._pins.checks

@@ -31,6 +31,8 @@ class Phase(StrEnum):
     """A verified verdict says no, for good."""
     UNKNOWN = "unknown"
     """Nobody has said anything yet: neither paid nor unpaid."""
+    OFFLINE = "offline"
+    """Taken by the gateway's leave and stored, without its verdict: no green."""
     TRY_AGAIN = "try_again"
     """The card could not be read to its end; nothing was charged."""
     CARD_REFUSED = "card_refused"
@@ -179,6 +181,13 @@ class NotSent:
 
 
 @dataclass(frozen=True, slots=True)
+class TakenOffline:
+    """The request is stored, within what the gateway allows: it will be asked when it is back."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """A verified, final verdict on a request of this sitting or of an earlier one."""
 
@@ -255,6 +264,7 @@ Event = (
     | CardLies
     | CardRemoved
     | NotSent
+    | TakenOffline
     | Result
     | Settled
     | NotSettled

@@ -32,6 +32,8 @@ class Kind(StrEnum):
     """The same, and whose it is nobody knows."""
     REMOVED = "removed"
     NOT_SENT = "not_sent"
+    TAKEN = "taken"
+    """Stored for later, while the gateway is away."""
     YES = "yes"
     NO = "no"
     LATE = "late"
@@ -78,9 +80,16 @@ TRANSITIONS: Final[dict[Phase, dict[Kind, Phase | None]]] = {
         _K.YES: _P.APPROVED,
         _K.NO: _P.DECLINED,
         _K.NOT_SENT: _P.TRY_AGAIN,
+        _K.TAKEN: _P.OFFLINE,
         _K.TIME_UP: _P.UNKNOWN,
     },
-    _P.UNKNOWN: {_K.YES: _P.APPROVED, _K.NO: _P.DECLINED, _K.ARM: _P.READY},
+    _P.UNKNOWN: {
+        _K.YES: _P.APPROVED,
+        _K.NO: _P.DECLINED,
+        _K.TAKEN: _P.OFFLINE,
+        _K.ARM: _P.READY,
+    },
+    _P.OFFLINE: {**_SHOWN, _K.YES: _P.APPROVED, _K.NO: _P.DECLINED},
     _P.APPROVED: {**_SHOWN, _K.SETTLED: _P.SETTLED},
     _P.SETTLED: _SHOWN,
     _P.DECLINED: _SHOWN,

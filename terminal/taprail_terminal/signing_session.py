@@ -17,6 +17,7 @@ from taprail_common.errors import InputError, SignatureError
 from taprail_common.secp256k1 import CardKey, CardSignature
 from taprail_common.wire import SignedProof
 from taprail_terminal.charge import Charge
+from taprail_terminal.offline import OfflineNo, refusal
 from taprail_terminal.outcome import CardProof, Conversation, Garbled, NotOurs
 
 SELECT_CASH: Final = bytes.fromhex("00A4040009A0000008040001030100")
@@ -39,6 +40,8 @@ def sign(charge: Charge, selected: bytes) -> Conversation:
         key = CardKey(_only(_PUBLIC_KEY, _only(_INFO, selected.removesuffix(_OK))))
     except InputError as exc:
         return Garbled(f"the card's key cannot be read ({exc})")
+    if charge.offline is not None and charge.offline.names(key.address):
+        return refusal(OfflineNo.FROZEN)  # before it has signed anything
     authorization = charge.by(key.address)
     digest = authorization.digest(charge.domain_separator)
     answer = yield _SIGN + digest + _WHOLE_ANSWER
@@ -62,7 +65,7 @@ def sign(charge: Charge, selected: bytes) -> Conversation:
         valid_before=charge.valid_before_s,
         signature=signature.compact().hex(),
     )
-    return CardProof(proof, charge.request_id)
+    return CardProof(proof, charge.request_id, charge.offline)
 
 
 def _only(tag: int, data: bytes) -> bytes:

@@ -24,7 +24,10 @@ RECENT_TAPS: Final = 50
 """Taps whose later stages are still noted; older ones have long been settled or looked up."""
 
 ENDS_TAP: Final = frozenset(
-    {Phase.APPROVED, Phase.DECLINED, Phase.UNKNOWN, Phase.TRY_AGAIN, Phase.CARD_REFUSED}
+    {
+        *(Phase.APPROVED, Phase.DECLINED, Phase.UNKNOWN, Phase.OFFLINE),
+        *(Phase.TRY_AGAIN, Phase.CARD_REFUSED),
+    }
 )
 """What a customer takes away from a tap."""
 

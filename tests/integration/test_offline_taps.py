@@ -144,6 +144,10 @@ async def test_taps_within_the_policy_are_paid_once_and_more_of_them_are_losses(
     ] * 2
     assert "5.00" in told[0].text
     assert gateway.rows(schema.payments) == 1
+    async with gateway.http.get("/metrics") as response:
+        measured = await response.text()
+    assert 'taprail_offline_taps{what="came_in"} 3.0' in measured
+    assert 'taprail_offline_taps{what="lost"} 2.0' in measured
 
 
 async def test_what_came_in_before_a_tap_did_not_wait_beside_it(gateway: TestGateway) -> None:

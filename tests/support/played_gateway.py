@@ -18,6 +18,7 @@ from nacl.signing import SigningKey
 
 from taprail_common.clock import SystemClock, rfc3339
 from taprail_common.ids import new_id
+from taprail_common.offline_wire import POLICY_PATH, OfflinePolicy
 from taprail_common.signing import Domain, gateway_id, sign
 
 Play = Callable[["PlayedGateway", bytes], web.Response]
@@ -33,6 +34,8 @@ class PlayedGateway:
         self.headers: list[dict[str, str]] = []
         self.plays: list[Play | str] = []
         self.decline: dict[str, Any] | None = None
+        self.offline: OfflinePolicy | None = None
+        self.hello_status: int | None = None
         self.clock_offset_ms = 0
         self.connects: list[dict[str, Any]] = []
         self.sids: list[str] = []
@@ -141,6 +144,7 @@ class PlayedGateway:
         app = web.Application()
         app.router.add_post("/api/payment/process-async", self._post)
         app.router.add_get("/api/terminals/hello", self._hello)
+        app.router.add_get(POLICY_PATH, self._policy)
         self._socket.attach(app, socketio_path="nfc-ws")
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
@@ -170,6 +174,8 @@ class PlayedGateway:
         return self.signed(self.verdict(body), body, status=400 if self.decline else 200)
 
     async def _hello(self, request: web.Request) -> web.Response:
+        if self.hello_status is not None:
+            return web.Response(status=self.hello_status)
         terminal_id = request.headers["TapRail-Terminal"]
         stamp = request.headers["TapRail-Timestamp"]
         asked = f"GET /api/terminals/hello\n{terminal_id}\n{stamp}".encode()
@@ -179,9 +185,15 @@ class PlayedGateway:
             "terminalId": terminal_id,
             "status": "active",
             "merchantName": "Café",
+            "offlineRevision": self.offline and self.offline.revision,
             **self.facts,
         }
         return self.signed(json.dumps(answer).encode(), asked, domain=Domain.ANSWER)
+
+    async def _policy(self, _request: web.Request) -> web.Response:
+        if self.offline is None:
+            return web.Response(status=404)
+        return self.signed(self.offline.to_json(), b"", domain=Domain.OFFLINE_POLICY)
 
     async def _connect(self, sid: str, _environ: object, auth: dict[str, Any]) -> bool:
         self.connects.append(auth)

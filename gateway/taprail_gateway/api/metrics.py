@@ -26,6 +26,8 @@ from prometheus_client import (
 from taprail_common.api.queues import Health
 from taprail_gateway.api.context import SERVICES, SOCKETS, Services
 from taprail_gateway.api.errors import not_found
+from taprail_gateway.ledger import offline
+from taprail_gateway.ledger.offline import Figures
 from taprail_gateway.queue_health import Report
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "OPTIONS"})
@@ -79,6 +81,12 @@ class Metrics:
         self._lookups = Gauge(
             "taprail_cache_lookups", "Since the start", ["cache", "found"], registry=registry
         )
+        self._offline = Gauge(
+            "taprail_offline_taps", "Taken without asking, so far", ["what"], registry=registry
+        )
+        self._offline_units = Gauge(
+            "taprail_offline_units", "The same, in the token's units", ["what"], registry=registry
+        )
         self._sockets = Gauge("taprail_sockets", "Open sockets", registry=registry)
         self._ready = Gauge("taprail_ready", "Whether it can do its work", registry=registry)
 
@@ -101,9 +109,13 @@ class Metrics:
         except ValueError:
             return False
 
-    def text(self, services: Services, report: Report, sockets: int) -> bytes:
+    def text(self, services: Services, report: Report, taps: Figures, sockets: int) -> bytes:
         """All figures as Prometheus reads them."""
         self._take(report)
+        self._offline.labels("came_in").set(taps.count)
+        self._offline.labels("lost").set(taps.lost_count)
+        self._offline_units.labels("came_in").set(taps.units)
+        self._offline_units.labels("lost").set(taps.lost_units)
         for cache, use in services.caches.items():
             self._lookups.labels(cache, "yes").set(use.hits)
             self._lookups.labels(cache, "no").set(use.misses)
@@ -151,5 +163,6 @@ async def metrics(request: web.Request) -> web.Response:
     services = request.app[SERVICES]
     sockets = request.app.get(SOCKETS)
     count = 0 if sockets is None else sockets.presence().connections
-    text = figures.text(services, await services.health.report(), count)
+    taps = await services.ledger.read(offline.figures)
+    text = figures.text(services, await services.health.report(), taps, count)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -29,6 +29,7 @@ from taprail_terminal.console.technicians import Technicians
 from taprail_terminal.feedback.feedback import Feedback
 from taprail_terminal.gateway_link import GatewayLink
 from taprail_terminal.identity import Identity
+from taprail_terminal.offline_desk import OfflineDesk
 from taprail_terminal.outbox import Outbox
 from taprail_terminal.probes import GatewayView, IdentityView, OutboxView, ReaderView, SaleView
 from taprail_terminal.readers.supervisor import Reader
@@ -50,6 +51,7 @@ class Parts(Protocol):
     reader: Reader
     feedback: Feedback
     outbox: Outbox
+    offline: OfflineDesk
     taps: TapLog
     timeline: Timeline
     link: GatewayLink
@@ -109,6 +111,7 @@ def desk_for(config: TerminalConfig, parts: Parts, log: LogTail) -> Desk:
         agent=parts.agent,
         reader=parts.reader,
         outbox=parts.outbox,
+        offline=parts.offline,
         taps=parts.taps,
         timeline=parts.timeline,
         link=link,

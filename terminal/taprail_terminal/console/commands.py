@@ -16,7 +16,7 @@ from typing import Final
 import structlog
 
 from taprail_common.errors import TapRailError
-from taprail_terminal.console import bundle, change, look, queue, seen, settings
+from taprail_terminal.console import bundle, change, exposure, look, queue, seen, settings
 from taprail_terminal.console.answers import EXIT_OK, CommandResult, facts, refused
 from taprail_terminal.console.desk import Desk
 from taprail_terminal.console.proof import Proof
@@ -168,6 +168,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "queue list": Command("sales without an end", queue.show_list),
     "queue show": Command("one of them", queue.show_one, words="REQUEST"),
     "queue export": Command("all of them, as evidence", queue.export),
+    "offline": Command("what is sold without the gateway, and was lost", exposure.show),
     "lights test": Command("light each lamp: did you see it?", seen.lights),
     "display test": Command("show a picture: did you see it?", seen.display),
     "buzzer test": Command("three tones: did you hear them?", seen.buzzer),

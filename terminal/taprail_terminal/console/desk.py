@@ -17,6 +17,7 @@ from taprail_terminal.console.selftest import Probes
 from taprail_terminal.console.technicians import Technicians
 from taprail_terminal.gateway_link import GatewayLink
 from taprail_terminal.identity import Identity
+from taprail_terminal.offline_desk import OfflineDesk
 from taprail_terminal.outbox import Outbox
 from taprail_terminal.readers.supervisor import Reader
 from taprail_terminal.tap_log import TapLog
@@ -43,6 +44,7 @@ class Desk:
     agent: Agent
     reader: Reader
     outbox: Outbox
+    offline: OfflineDesk
     taps: TapLog
     timeline: Timeline
     link: GatewayLink

@@ -19,7 +19,7 @@ from taprail_common.clock import rfc3339
 from taprail_common.errors import InputError, TapRailError
 from taprail_common.operator_words import what_to_do
 from taprail_common.signing import fingerprint, gateway_id
-from taprail_terminal.console import net_test
+from taprail_terminal.console import exposure, net_test
 from taprail_terminal.console.answers import (
     EXIT_NOT_OK,
     EXIT_OK,
@@ -63,6 +63,7 @@ async def status(desk: Desk, _args: Args) -> CommandResult:
         "terminalId": probes.terminal_id,
         "phase": probes.sale.phase(),
         "unresolved": stats.unresolved,
+        **exposure.brief(desk),
     }
     return judged([_row(part) for part in parts], known)
 

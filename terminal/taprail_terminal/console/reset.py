@@ -41,7 +41,7 @@ def at_start(config: TerminalConfig, now_ms: int) -> bool:
         _log.error("not reset: payments are unsent")
         remove_file(_mark(config))
         return False
-    for file in (config.outbox_file, config.device_file, _technicians(config)):
+    for file in (config.outbox_file, config.device_file, config.offline_file, _technicians(config)):
         remove_file(file)
     replace_file(config.key_file, f"{bytes(SigningKey.generate()).hex()}\n".encode())
     remove_file(_mark(config))

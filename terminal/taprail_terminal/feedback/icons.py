@@ -70,6 +70,11 @@ def _hourglass(pen: _Pen) -> None:
     pen.polygon(((8, 19), (15, 19), (12, 16), (11, 16)), fill=1)
 
 
+def _clock(pen: _Pen) -> None:
+    pen.ellipse((0, 0, 23, 23), outline=1, width=3)
+    pen.line(((11, 5), (11, 12), (16, 15)), fill=1, width=2)
+
+
 def _retry(pen: _Pen) -> None:
     """An arrow that goes round."""
     pen.arc((2, 2, 21, 21), -30, 250, fill=1, width=3)
@@ -88,6 +93,7 @@ _DRAW: Final[dict[Icon, Callable[[_Pen], None]]] = {
     Icon.LINK: _link,
     Icon.CROSS: _cross,
     Icon.HOURGLASS: _hourglass,
+    Icon.CLOCK: _clock,
     Icon.KEYS: _keys,
     Icon.RETRY: _retry,
     Icon.CLOSED: _closed,

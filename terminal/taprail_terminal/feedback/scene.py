@@ -14,6 +14,7 @@ It draws no pixel (`screens`) and drives no pin (`gpio`).
     declined        · · · ·   —      ·       double low
     card refused    · · · ·   ~      ·       double low
     unknown         · · · ·   ·      ~ slow  long middle
+    offline         — ~ ~ —   ·      —       high, middle  taken; the gateway is yet to be asked
     try again       ~ · · ·   ·      ·       quick ticks   quick, where the card belongs
     out of service  · · · ·   —      —
 
@@ -36,6 +37,7 @@ from taprail_terminal.feedback.amounts import amount_text, sign_of, sum_text
 from taprail_terminal.feedback.lights import OFF, ON, Lights, Pattern
 from taprail_terminal.feedback.messages import ENGLISH, Catalogue, reason_text
 from taprail_terminal.feedback.sounds import Sound
+from taprail_terminal.offline import LOSS
 from taprail_terminal.sale import NOT_SETTLED, PAYMENT_FAILED, Phase, View
 
 
@@ -48,6 +50,7 @@ class Icon(StrEnum):
     LINK = "link"
     CROSS = "cross"
     HOURGLASS = "hourglass"
+    CLOCK = "clock"
     KEYS = "keys"
     RETRY = "retry"
     CLOSED = "closed"
@@ -101,6 +104,8 @@ _LIGHTS: Final[dict[Phase, Lights]] = {
     Phase.DECLINED: Lights(red=ON),
     Phase.CARD_REFUSED: Lights(red=_BLINK),
     Phase.UNKNOWN: Lights(amber=_SLOW),
+    # Amber, so that it is no approval; the two in the middle, so that it is not unknown either.
+    Phase.OFFLINE: Lights(emv=(ON, _BLINK, _BLINK, ON), amber=ON),
     Phase.TRY_AGAIN: Lights(emv=(_QUICK, OFF, OFF, OFF)),
     Phase.OUT_OF_SERVICE: Lights(red=ON, amber=ON),
 }
@@ -112,6 +117,7 @@ _SOUNDS: Final[dict[Phase, Sound]] = {
     Phase.DECLINED: sounds.DECLINED,
     Phase.CARD_REFUSED: sounds.DECLINED,
     Phase.UNKNOWN: sounds.UNKNOWN,
+    Phase.OFFLINE: sounds.OFFLINE,
     Phase.TRY_AGAIN: sounds.TRY_AGAIN,
 }
 
@@ -169,7 +175,7 @@ def _settled(view: View, words: Catalogue) -> Screen:
 
 
 def _declined(view: View, words: Catalogue) -> Screen:
-    came_back = view.reason_code in {NOT_SETTLED, PAYMENT_FAILED}
+    came_back = view.reason_code in {NOT_SETTLED, PAYMENT_FAILED, LOSS}
     key = "not_settled" if came_back else "declined"
     return _result(view, words, key, Icon.CROSS, _why(view, words, words["not_charged"]))
 
@@ -179,6 +185,11 @@ def _unknown(view: View, words: Catalogue) -> Screen:
     going_on = (words["next_sale"].format(sum=_as_typed(view, words)),) if view.typed else ()
     lines = (words["unknown.line"], *(going_on or _sum(view, words)))
     return _result(view, words, "unknown", Icon.HOURGLASS, lines)
+
+
+def _offline(view: View, words: Catalogue) -> Screen:
+    lines = (*_sum(view, words), words["offline.line"])
+    return _result(view, words, "offline", Icon.CLOCK, lines)
 
 
 def _try_again(view: View, words: Catalogue) -> Screen:
@@ -208,6 +219,7 @@ _SCREENS: Final[dict[Phase, Callable[[View, Catalogue], Screen]]] = {
     Phase.SETTLED: _settled,
     Phase.DECLINED: _declined,
     Phase.UNKNOWN: _unknown,
+    Phase.OFFLINE: _offline,
     Phase.TRY_AGAIN: _try_again,
     Phase.CARD_REFUSED: _card_refused,
     Phase.OUT_OF_SERVICE: _out_of_service,

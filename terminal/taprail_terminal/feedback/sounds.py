@@ -39,6 +39,9 @@ DECLINED: Final[Sound] = (Tone(_LOW_HZ, 200), Tone(0, 200), Tone(_LOW_HZ, 200))
 TRY_AGAIN: Final[Sound] = (Tone(_HIGH_HZ, 60), Tone(0, 60), Tone(_HIGH_HZ, 60), Tone(0, 60)) * 2
 """Four quick ticks: nothing is wrong but the distance."""
 
+OFFLINE: Final[Sound] = (Tone(_HIGH_HZ, 120), Tone(0, 60), Tone(1000, 250))
+"""Falls where an approval rises, and ends where *unknown* is."""
+
 UNKNOWN: Final[Sound] = (Tone(1000, 400),)
 """One long tone at middle height, neither yes nor no."""
 

@@ -43,8 +43,9 @@ STRIKE_PAUSE_S: Final = 0.02
 EMPTY_LOOKS: Final = 2
 """A card has left when the field was empty this often in a row."""
 
-ChargeSource = Callable[[], Charge | None]
-"""What a signing card that is here now shall sign; None: nothing. Called in the reader's thread."""
+ChargeSource = Callable[[], Charge | NotOurs | None]
+"""What a signing card that is here now shall sign, or why it is not taken; None: nothing. Called in
+the reader's thread, which it may keep waiting for as long as people hold a card."""
 
 T = TypeVar("T")
 
@@ -224,8 +225,8 @@ class Poller:
 
     def _read(self, card: FoundCard) -> Outcome | Torn | Changed:
         """Read the card, again if need be."""
-        deadline_s = time.monotonic() + SESSION_BUDGET_S
         charge = self._charge() if card.iso_dep else None
+        deadline_s = time.monotonic() + SESSION_BUDGET_S
         outcome: Outcome = Garbled("never read")
         for _ in range(READ_ATTEMPTS):
             outcome = self._attempt(card, charge, max(0.0, deadline_s - time.monotonic()))
@@ -236,7 +237,9 @@ class Poller:
                 return departure
         return outcome
 
-    def _attempt(self, card: FoundCard, charge: Charge | None, budget_s: float) -> Outcome:
+    def _attempt(
+        self, card: FoundCard, charge: Charge | NotOurs | None, budget_s: float
+    ) -> Outcome:
         if not card.iso_dep:
             return uid_outcome(card.uid)
         conversation = converse(charge)

@@ -16,6 +16,7 @@ from taprail_terminal.checkout import (
     begin,
     step,
 )
+from taprail_terminal.offline import LOSS
 from taprail_terminal.sale import (
     Arm,
     Ask,
@@ -41,6 +42,7 @@ from taprail_terminal.sale import (
     Settled,
     SettledAfterAll,
     Show,
+    TakenOffline,
     TimeUp,
     Typed,
 )
@@ -81,24 +83,27 @@ EVENTS: dict[str, Event] = {
     "left": PinLeft(),
     "type": Typed("1"),
     "redo": SettledAfterAll(Sale("r0", 900_000, earlier=True)),
+    "tkn": TakenOffline("r1"),
+    "ltkn": TakenOffline(OLD.request_id),
 }
 
 # The product of a till's phases and all events: the phase after it, "=" when it stays, "-" when it
 # cannot happen. Written by hand, not derived from the table under test.
 GRID = """
-               arm  canc card read torn unrd rej  lies unsn gone nost yes  no   late stld time lost back undo redo rpin pin  left type
-idle           RDY  -    -    -    -    -    -    =    =    =    =    =    =    APP  =    =    OOS  =    DEC  SET  -    -    -    =
-ready          -    IDL  RDG  -    -    -    -    =    =    =    =    =    =    APP  =    =    OOS  =    DEC  SET  -    -    -    -
-reading        -    -    -    WAI  TRY  TRY  REF  =    =    =    =    =    =    =    =    =    OOS  =    =    =    PIN  -    -    -
-pin            -    IDL  -    -    -    -    -    =    =    =    =    =    =    =    =    TRY  =    =    =    =    -    WAI  TRY  =
-waiting        -    -    -    -    -    -    -    =    =    =    TRY  APP  DEC  =    =    UNK  =    =    =    =    -    -    -    =
-approved       RDY  IDL  -    -    -    -    -    =    IDL  =    =    =    =    =    SET  IDL  =    =    =    =    -    -    -    IDL
-settled        RDY  IDL  -    -    -    -    -    =    IDL  =    =    =    =    =    =    IDL  =    =    =    =    -    -    -    IDL
-declined       RDY  IDL  -    -    -    -    -    =    IDL  =    =    =    =    =    =    IDL  =    =    =    =    -    -    -    IDL
-unknown        RDY  -    -    -    -    -    -    =    =    =    DEC  APP  DEC  =    =    =    =    =    =    =    -    -    -    =
-try_again      -    IDL  RDG  -    -    -    -    =    RDY  =    =    =    =    =    =    RDY  =    =    =    =    -    -    -    -
-card_refused   -    IDL  RDG  -    -    -    -    =    RDY  =    =    =    =    =    =    RDY  =    =    =    =    -    -    -    -
-out_of_service -    =    -    -    -    -    -    =    =    =    =    =    =    APP  =    =    =    IDL  DEC  SET  -    -    -    =
+               arm  canc card read torn unrd rej  lies unsn gone nost yes  no   late stld time lost back undo redo rpin pin  left type tkn  ltkn
+idle           RDY  -    -    -    -    -    -    =    =    =    =    =    =    APP  =    =    OOS  =    DEC  SET  -    -    -    =    =    OFF
+ready          -    IDL  RDG  -    -    -    -    =    =    =    =    =    =    APP  =    =    OOS  =    DEC  SET  -    -    -    -    =    OFF
+reading        -    -    -    WAI  TRY  TRY  REF  =    =    =    =    =    =    =    =    =    OOS  =    =    =    PIN  -    -    -    =    =
+pin            -    IDL  -    -    -    -    -    =    =    =    =    =    =    =    =    TRY  =    =    =    =    -    WAI  TRY  =    =    =
+waiting        -    -    -    -    -    -    -    =    =    =    TRY  APP  DEC  =    =    UNK  =    =    =    =    -    -    -    =    OFF  =
+approved       RDY  IDL  -    -    -    -    -    =    IDL  =    =    =    =    =    SET  IDL  =    =    =    =    -    -    -    IDL  =    =
+settled        RDY  IDL  -    -    -    -    -    =    IDL  =    =    =    =    =    =    IDL  =    =    =    =    -    -    -    IDL  =    =
+declined       RDY  IDL  -    -    -    -    -    =    IDL  =    =    =    =    =    =    IDL  =    =    =    =    -    -    -    IDL  =    =
+unknown        RDY  -    -    -    -    -    -    =    =    =    DEC  APP  DEC  =    =    =    =    =    =    =    -    -    -    =    OFF  =
+offline        RDY  IDL  -    -    -    -    -    =    IDL  =    DEC  APP  DEC  =    =    IDL  =    =    =    =    -    -    -    IDL  =    =
+try_again      -    IDL  RDG  -    -    -    -    =    RDY  =    =    =    =    =    =    RDY  =    =    =    =    -    -    -    -    =    =
+card_refused   -    IDL  RDG  -    -    -    -    =    RDY  =    =    =    =    =    =    RDY  =    =    =    =    -    -    -    -    =    =
+out_of_service -    =    -    -    -    -    -    =    =    =    =    =    =    APP  =    =    =    IDL  DEC  SET  -    -    -    =    =    OFF
 """  # noqa: E501
 SHORT = {
     "IDL": Phase.IDLE,
@@ -110,6 +115,7 @@ SHORT = {
     "SET": Phase.SETTLED,
     "DEC": Phase.DECLINED,
     "UNK": Phase.UNKNOWN,
+    "OFF": Phase.OFFLINE,
     "TRY": Phase.TRY_AGAIN,
     "REF": Phase.CARD_REFUSED,
     "OOS": Phase.OUT_OF_SERVICE,
@@ -147,6 +153,7 @@ STATES: dict[Phase, Checkout] = {
     Phase.SETTLED: till(*_TAPPED, CardRemoved(), YES, Settled("r1")),
     Phase.DECLINED: till(*_TAPPED, CardRemoved(), NO),
     Phase.UNKNOWN: walk(till(*_TAPPED, CardRemoved()), TimeUp(), now_s=LATER),
+    Phase.OFFLINE: till(*_TAPPED, CardRemoved(), TakenOffline("r1")),
     Phase.TRY_AGAIN: till(Arm(PRICE), CardSensed(), CardTorn("too early")),
     Phase.CARD_REFUSED: till(Arm(PRICE), CardSensed(), CardRejected("no"), CardRemoved()),
     Phase.OUT_OF_SERVICE: start(),
@@ -170,7 +177,7 @@ def test_the_grid_is_whole() -> None:
 @pytest.mark.parametrize(("phase", "name", "cell"), cells())
 def test_every_phase_with_every_event(phase: Phase, name: str, cell: str) -> None:
     state = STATES[phase]
-    if name == "late":
+    if name in {"late", "ltkn"}:
         state = replace(state, unresolved=(OLD, *state.unresolved))
     if cell == "-":
         with pytest.raises(IllegalTransitionError):
@@ -189,7 +196,7 @@ def test_no_step_but_a_verdict_resolves_a_sale(phase: Phase, name: str) -> None:
         after, _ = step(state, event, LATER)
     except IllegalTransitionError:
         return
-    lost = set(state.unresolved) - set(after.unresolved)
+    lost = {*state.unresolved, *state.offline} - {*after.unresolved, *after.offline}
     assert not lost or isinstance(event, Result | NotSent)
 
 
@@ -451,3 +458,40 @@ def test_a_card_that_was_declined_for_its_pin_may_come_again_for_the_same_sale()
     tapped = walk(again, CardSensed(), CardRead("r2", needs_pin=True), PinGiven())
     assert tapped.sale == Sale("r2", PRICE, charge_id="c1")
     assert not tapped.pin_wanted
+
+
+def test_a_sale_that_was_taken_offline_holds_nothing_up_and_comes_back_only_as_a_loss() -> None:
+    taken = fixed(CardSensed(), CardRead("r1"), TakenOffline("r1"), CardRemoved())
+    assert taken.phase is Phase.OFFLINE
+    ready = walk(taken, TimeUp(), now_s=LATER)
+    assert (ready.phase, ready.armed) == (Phase.READY, True)
+    paid = walk(ready, YES)
+    assert (paid.phase, paid.late_results, paid.offline) == (Phase.READY, (), ())
+    lost = walk(ready, Result("r1", False, code="pin_wrong", may_come_again=True))
+    assert (lost.phase, lost.view.late) == (Phase.DECLINED, True)
+    assert (lost.view.reason_code, lost.armed_units) == (LOSS, None)
+
+
+def test_what_was_taken_and_not_shown_before_a_power_cut_is_shown_after_it() -> None:
+    state = walk(start(fixed_units=PRICE, unresolved=(OLD,)), TakenOffline(OLD.request_id))
+    assert (state.phase, state.view.late, state.view.amount_units) == (
+        *(Phase.OFFLINE, True),
+        OLD.amount_units,
+    )
+    assert walk(state, ReaderBack(), TimeUp(), now_s=LATER).armed
+    approved = walk(state, OLD_YES)
+    assert (approved.phase, approved.late) == (Phase.APPROVED, True)
+
+
+def test_a_yes_that_overtakes_the_news_of_a_taken_sale_takes_its_place() -> None:
+    busy = walk(start(unresolved=(OLD,)), ReaderBack(), Arm(PRICE), CardSensed(), CardRead("r1"))
+    noted = walk(busy, TakenOffline(OLD.request_id))
+    assert [news for _, news in noted.late_results] == [TakenOffline(OLD.request_id)]
+    assert [news for _, news in walk(noted, OLD_YES).late_results] == [OLD_YES]
+
+
+def test_nothing_of_an_older_result_stands_beside_a_taken_sale() -> None:
+    approved = till(*_TAPPED, CardRemoved(), YES)
+    behind = replace(approved, unresolved=(OLD,))
+    told = walk(behind, TakenOffline(OLD.request_id), TimeUp(), now_s=LATER)
+    assert (told.phase, told.view.auth_code) == (Phase.OFFLINE, None)

@@ -40,6 +40,7 @@ from taprail_terminal.sale import (
     Settled,
     SettledAfterAll,
     Show,
+    TakenOffline,
     TimeUp,
     Typed,
 )
@@ -68,6 +69,7 @@ EVENTS: tuple[Event, ...] = (
     CardRemoved(),
     NotSent("r1", "disk"),
     *(Result(name, approved) for name in ("r1", "r0") for approved in (True, False)),
+    TakenOffline("r1"),
     Settled("r1"),
     NotSettled(EARLIER),
     SettledAfterAll(EARLIER),
@@ -182,8 +184,8 @@ def test_green_is_somebodys_yes(fixed_units: int | None) -> None:
             continue
         own = isinstance(event, Result | Settled) and after.view.request_id == event.request_id
         waited = any(
-            sale.request_id == after.view.request_id and result.approved
-            for sale, result in before.late_results
+            sale.request_id == after.view.request_id and isinstance(news, Result) and news.approved
+            for sale, news in before.late_results
         )
         stays = before.view.request_id == after.view.request_id and before.phase is after.phase
         late = isinstance(event, SettledAfterAll) and after.late
@@ -204,7 +206,7 @@ def test_from_everywhere_the_terminal_comes_to_rest(fixed_units: int | None) -> 
         rested = _settled_down(state)
         assert rested.phase is (Phase.READY if rested.next_units is not None else Phase.IDLE)
         assert rested.armed is (rested.next_units is not None)
-        assert (rested.late_results, rested.unresolved) == ((), ())
+        assert (rested.late_results, rested.unresolved, rested.offline) == ((), (), ())
 
 
 def _settled_down(state: Checkout) -> Checkout:
@@ -214,7 +216,7 @@ def _settled_down(state: Checkout) -> Checkout:
         state, _ = step(state, PinLeft(), 1e9)
     state, _ = step(state, CardRemoved(), 1e9)
     state, _ = step(state, ReaderBack(), 1e9)
-    for sale in state.unresolved:
+    for sale in (*state.unresolved, *state.offline):
         state, _ = step(state, Result(sale.request_id, approved=False), 1e9)
     if state.phase is Phase.READY and state.late_results:
         state, _ = step(state, Cancel(), 1e9)  # the amount that is asked for came first

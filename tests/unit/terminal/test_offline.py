@@ -58,7 +58,7 @@ RIGHT, NONE = Moment(NOW, NOW + 1_000), Exposure()
         (NONE, 10, Moment(NOW), None),
         (NONE, 11, RIGHT, OfflineNo.LIMIT),
         (Exposure(2, 15, NOW - 2, NOW - 1), 10, RIGHT, None),
-        (Exposure(2, 16, NOW - 2, NOW - 1), 10, RIGHT, OfflineNo.LIMIT),
+        (Exposure(2, 16, NOW - 2, NOW - 1), 10, RIGHT, OfflineNo.SUM),
         (Exposure(3, 3, NOW - 2, NOW - 1), 1, RIGHT, OfflineNo.COUNT),
         (Exposure(1, 1, NOW - AGE, NOW - AGE), 1, RIGHT, OfflineNo.AGE),
         (NONE, 1, Moment(POLICY.good_until_ms), OfflineNo.EXPIRED),
@@ -127,7 +127,7 @@ async def test_what_was_taken_is_counted_in_the_commit_that_takes_the_next(tmp_p
     # At once: none of them knows of the others before it is stored.
     results = await asyncio.gather(*map(sell, range(5)), return_exceptions=True)
     refused = [each.no for each in results if isinstance(each, OfflineRefusedError)]
-    assert refused == [OfflineNo.LIMIT] * 3
+    assert refused == [OfflineNo.SUM] * 3
     assert await outbox.exposure() == Exposure(2, 20, NOW, NOW + 1)
     await outbox.resolve("req_0", RequestState.DECLINED, Evidence(b"no", ""), NOW + 9)
     await outbox.resolve("req_1", RequestState.APPROVED, Evidence(b"yes", ""), NOW + 9)
