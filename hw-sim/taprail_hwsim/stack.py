@@ -8,7 +8,6 @@ simulator is only what surrounds it: the copper, the panel, the node.
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import time
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -21,6 +20,7 @@ from taprail_hwsim import world as worlds
 from taprail_hwsim.dev_chain import MULTICALL3_ADDRESS, DevChain
 from taprail_hwsim.event_log import Event, EventLog, command
 from taprail_hwsim.gateway_wire import GatewayWire
+from taprail_hwsim.keypad import Keypad
 from taprail_hwsim.null_modem import NullModem
 from taprail_hwsim.pads import Pad, Pn532Pad
 from taprail_hwsim.panel.remote import RemotePanel
@@ -29,6 +29,7 @@ from taprail_hwsim.pn532 import Pn532Simulator
 from taprail_hwsim.process import Program, ProgramError
 from taprail_hwsim.published import Published
 from taprail_hwsim.rpc_proxy import RpcProxy
+from taprail_hwsim.stack_files import PINS, gateway_toml, terminal_toml
 from taprail_hwsim.stack_parts import (
     chain_there,
     own_chain,
@@ -38,16 +39,6 @@ from taprail_hwsim.stack_parts import (
 )
 from taprail_hwsim.state_lock import locked
 
-# BCM numbers; the same as the terminal's own defaults, written out because the panel is wired so.
-PINS: Final = {
-    "light1": 5,
-    "light2": 6,
-    "light3": 13,
-    "light4": 19,
-    "red": 26,
-    "amber": 16,
-    "buzzer": 12,
-}
 LANE_FUNDS_WEI: Final = 100 * 10**18
 TAP_TIMEOUT_S: Final = 30.0
 SAME_CARD_PAUSE_S: Final = 0.8
@@ -70,6 +61,8 @@ class StackOptions:
     rf_delay_ms: float = 0.0
     pad: Pad | None = None
     """A reader that is plugged in already; None: a PN532 of the stack's own."""
+    pin_above_units: int | None = None
+    """Above it a PIN is asked for, which is typed at `Stack.keypad`; None: no keypad."""
     verdict_timeout_ms: int = 3000
     fixed_amount: str | None = None
     settlement: dict[str, int] = field(default_factory=dict)
@@ -116,6 +109,7 @@ class Stack:
             self.state_dir, lambda: Pn532Simulator(rf_delay_ms=options.rf_delay_ms)
         )
         self._modem = NullModem(self.state_dir / "console-device", self.console_path)
+        self.keypad = Keypad(self.state_dir / "keypad")
         self.panel = RemotePanel(self.state_dir / "panel.sock", PINS)
         self.log = EventLog(self.control_socket)
         self.gateways = [self._gateway_program(number) for number in range(options.gateways)]
@@ -125,6 +119,7 @@ class Stack:
                 *(sys.executable, "-m", "taprail_hwsim.terminal_process"),
                 *("--config", str(self.terminal_config)),
                 *("--panel", str(self.state_dir / "panel.sock")),
+                *(["--keypad"] if options.pin_above_units is not None else []),
             ],
             self.state_dir / "terminal.log",
             self.pad.environment,
@@ -180,6 +175,8 @@ class Stack:
             self.pad.plug_in()
             self._exit.callback(self.pad.unplug)
         self._exit.enter_context(self._modem)
+        if self.options.pin_above_units is not None:
+            self._exit.enter_context(self.keypad)
         if self.options.gateway_wire:
             self.wire = await self._exit.enter_async_context(GatewayWire(self.gateway_url))
         self._write_terminal_config()
@@ -336,66 +333,11 @@ class Stack:
 
     def _write_gateway_config(self, number: int, *, port: int) -> None:
         config = self._config_of(number)
-        settlement = "".join(f"{k} = {v}\n" for k, v in self.options.settlement.items())
-        url = self.options.database_url
-        database = f"database_url = {json.dumps(url)}" if url is not None else ""
         config.touch(mode=0o600)  # a database's password may be in there
-        config.write_text(
-            f"""\
-[gateway]
-port = {port}
-state_dir = "gateway"
-{database}
-block_interval_ms = {round(self.options.block_time_s * 1000)}
-
-[chain]
-rpc_urls = ["{self.proxy.url if self.proxy else self.chain.rpc_url}"]
-chain_id = {self.chain.chain_id}
-token = "{self.chain.token_address}"
-multicall = "{self.chain.multicall_address}"
-
-[settlement]
-{settlement}
-[webhooks]
-enabled = {json.dumps(self.options.webhooks)}
-allowed_hosts = ["127.0.0.1", "localhost"]
-
-[limits]
-terminal_payments = ""
-
-[log]
-json_lines = true
-"""
-        )
+        config.write_text(gateway_toml(self, port))
 
     def _write_terminal_config(self) -> None:
-        fixed = self.options.fixed_amount
-        price = f'mode = "fixed"\nfixed_amount = "{fixed}"' if fixed else 'mode = "till"'
-        self.terminal_config.write_text(
-            f"""\
-[terminal]
-id = "{worlds.TERMINAL_ID}"
-merchant_id = "{worlds.MERCHANT_ID}"
-currency = "{self.chain.token_symbol()}"
-decimals = {self.chain.token_decimals()}
-state_dir = "terminal"
-gateway_url = "{self.wire.url if self.wire else self.gateway_url}"
-gateway_public_key = "{self.world.gateway_public_key}"
-verdict_timeout_ms = {self.options.verdict_timeout_ms}
-{price}
-
-[reader]
-driver = "{self.pad.driver}"
-port = "{self.pad.port}"
-
-[lights]
-pins = [{", ".join(str(pin) for name, pin in PINS.items() if name != "buzzer")}]
-buzzer_pin = {PINS["buzzer"]}
-
-[console]
-port = "{self._modem.near}"
-"""
-        )
+        self.terminal_config.write_text(terminal_toml(self, console=self._modem.near))
 
 
 def _chain(options: StackOptions, state_dir: Path) -> AbstractAsyncContextManager[DevChain]:

@@ -1,16 +1,19 @@
 """A terminal as a program of the simulator: the product's own agent, wired to a simulated panel.
 
-Only the outermost edges differ from `taprail terminal run`: gpiozero's pins are mock pins and the
-display's bus is a socket. The reader's driver is the configured one, on a serial port as always.
+Only the outermost edges differ from `taprail terminal run`: gpiozero's pins are mock pins, the
+display's bus is a socket, and a keypad, where one is wanted, a pipe. The reader's driver is the
+configured one, on a serial port as always.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from taprail_common.cli import run_command
 from taprail_common.logs import configure_logs
+from taprail_hwsim import keypad
 from taprail_hwsim.panel.link import PanelWires
 from taprail_terminal.cli import say_ready
 from taprail_terminal.config import TerminalConfig, load_config
@@ -35,10 +38,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--panel", type=Path, required=True, help="socket of the panel")
+    parser.add_argument("--keypad", action="store_true", help="its keypad is a pipe")
     arguments = parser.parse_args()
     config = load_config(arguments.config)
     configure_logs(json=config.log.json_lines, level=config.log.level)
     import_socketio()
+    if arguments.keypad:
+        sys.modules["evdev"] = keypad.library()
     from taprail_terminal.app import main as run_terminal  # as light as the product's own process
 
     wires = PanelWires(arguments.panel)

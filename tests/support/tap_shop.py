@@ -32,7 +32,7 @@ from taprail_hwsim.pads import Pad
 from taprail_hwsim.panel.lights import BUZZER, Edge
 from taprail_hwsim.panel.remote import RemotePanel
 from taprail_hwsim.process import Program
-from taprail_hwsim.stack import PINS
+from taprail_hwsim.stack_files import PINS
 from tests.support.gateway_fixtures import MERCHANT, TestGateway
 
 CLEAN: Final = "clean"

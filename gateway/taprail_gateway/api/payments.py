@@ -61,8 +61,8 @@ async def process_async(request: web.Request) -> web.Response:
         )
     if item.request.charge_id is not None:
         services.wakeups.charges.ring()
+    crash("accept.committed")
     if result.payment_id is not None:
-        crash("accept.committed")
         services.wakeups.pending.ring()
     return web.Response(
         body=result.body,
