@@ -32,6 +32,7 @@ from taprail_common.money import MAX_AMOUNT_UNITS
 MAX_BODY_BYTES: Final = 8 * 1024
 """A payment request is under 700 bytes; the rest is room for longer proofs."""
 
+PAYMENT_PATH: Final = "/api/payment/process-async"
 TERMINAL_HEADER: Final = "TapRail-Terminal"
 SIGNATURE_HEADER: Final = "TapRail-Signature"
 TIMESTAMP_HEADER: Final = "TapRail-Timestamp"

@@ -26,7 +26,6 @@ from taprail_common.client.exchange import (
     WrongCertificateError,
     pauses_s,
 )
-from taprail_common.client.gateway import PAYMENT_PATH
 from taprail_common.client.pins import PinnedCertificates
 from taprail_common.clock import Clock
 from taprail_common.crash import crash
@@ -36,6 +35,7 @@ from taprail_common.succession import successor
 from taprail_common.wire import (
     CLOCK_SKEW_MS,
     MAX_BODY_BYTES,
+    PAYMENT_PATH,
     SIGNATURE_HEADER,
     Verdict,
     parse,

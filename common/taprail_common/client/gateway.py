@@ -64,9 +64,7 @@ from taprail_common.client.exchange import Bounds, Exchange, NotSentError, Reply
 from taprail_common.errors import LinkError, TapRailError
 from taprail_common.ids import new_id
 from taprail_common.payment_state import PaymentState
-from taprail_common.wire import AppPayment, parse
-
-PAYMENT_PATH: Final = "/api/payment/process-async"
+from taprail_common.wire import PAYMENT_PATH, AppPayment, parse
 
 SETTLED: Final = frozenset({PaymentState.COMPLETED, PaymentState.FAILED})
 """The states that a payment is waited for by default."""

@@ -20,12 +20,11 @@ from typing import Final
 from nacl.signing import VerifyKey
 
 from taprail_common.client.exchange import Bounds, Exchange
-from taprail_common.client.gateway import PAYMENT_PATH
 from taprail_common.clock import SystemClock
 from taprail_common.errors import TapRailError
 from taprail_common.ids import payment_id
 from taprail_common.signing import Domain, load_key_file, parse_public_key, verify
-from taprail_common.wire import SIGNATURE_HEADER, Outcome, Verdict, parse
+from taprail_common.wire import PAYMENT_PATH, SIGNATURE_HEADER, Outcome, Verdict, parse
 from taprail_hwsim import world as worlds
 from taprail_hwsim.cards.ntag424 import Ntag424
 from taprail_hwsim.load import Till
