@@ -16,6 +16,7 @@ from sqlalchemy import URL, Connection
 
 from taprail_common.clock import Clock
 from taprail_gateway.ledger import migrate as migrations
+from taprail_gateway.ledger.checkpoints import Checkpoints
 from taprail_gateway.ledger.collisions import in_transaction
 from taprail_gateway.ledger.engines import is_server, ledger_url, read_engine, write_engine
 from taprail_gateway.ledger.errors import Overloaded, storage_errors
@@ -47,8 +48,16 @@ class Ledger:
         self.clock = clock
         self.write_engine = write_engine(url)
         self.read_engine = read_engine(url, connections=READ_THREADS + 1)
-        self._writer = GroupCommit(self.write_engine, shared=is_server(url))
-        self._lock = None if is_server(url) else ProcessLock(ledger_file(url))
+        self._lock: ProcessLock | None = None
+        self._checkpoints: Checkpoints | None = None
+        if not is_server(url):
+            self._lock = ProcessLock(ledger_file(url))
+            self._checkpoints = Checkpoints(self.write_engine, ledger_file(url))
+        self._writer = GroupCommit(
+            self.write_engine,
+            shared=is_server(url),
+            after_commit=self._checkpoints.after_commit if self._checkpoints else None,
+        )
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="ledger-reader")
         self.reads_under_way = 0
         self.reads_refused = 0
@@ -76,12 +85,16 @@ class Ledger:
         if self._lock is not None:
             self._lock.acquire()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        if self._checkpoints is not None:
+            self._checkpoints.start()
         self._writer.start()
 
     async def close(self) -> None:
         """Finish all that was asked for, then let go of everything."""
         try:
             await self._writer.close()
+            if self._checkpoints is not None:
+                await asyncio.to_thread(self._checkpoints.close)
             await asyncio.to_thread(self._readers.shutdown)
         finally:
             self.dispose()

@@ -85,10 +85,14 @@ class _Job:
 class GroupCommit:
     """The writer thread and its queue. `submit` belongs to the event loop that started it."""
 
-    def __init__(self, engine: Engine, *, shared: bool) -> None:
-        """`shared`: with other gateways."""
+    def __init__(
+        self, engine: Engine, *, shared: bool, after_commit: Callable[[], None] | None = None
+    ) -> None:
+        """`shared`: with other gateways. `after_commit` is called by the writer when it has told
+        of a group."""
         self._engine = engine
         self._shared = shared
+        self._after_commit = after_commit
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         # A daemon: a program that ends without `close` must not hang in a thread, and what it
         # leaves undone was acknowledged to nobody.
@@ -124,6 +128,8 @@ class GroupCommit:
         while jobs := self._next_group():
             for outcomes in self._commit_each(_by_batcher(jobs) if self._shared else [jobs]):
                 _deliver(outcomes)
+            if self._after_commit is not None:
+                self._after_commit()
 
     def _next_group(self) -> list[_Job]:
         """Wait for work and take what is there; nothing once everything is drained."""

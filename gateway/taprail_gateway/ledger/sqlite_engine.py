@@ -21,8 +21,10 @@ LOCK_WAIT_MS: Final = 5_000
 """How long a writer waits for another process's transaction; admin commands take milliseconds."""
 
 _CACHE_KIB: Final = 32 * 1024
-# The default of 1,000 pages makes a checkpoint, with two syncs more, every hundred small commits.
-_CHECKPOINT_PAGES: Final = 4_000
+CHECKPOINT_PAGES: Final = 16_000
+"""In the log (64 MB) before a commit makes a checkpoint itself. `checkpoints` does so long before,
+in a running gateway; the default of 1,000 would be first, and everybody would wait for it."""
+
 # The log is cut back to this after a checkpoint, so that one burst does not keep it big for good.
 _LOG_LIMIT_BYTES: Final = 64 * 1024 * 1024
 
@@ -33,7 +35,7 @@ _WRITE_PRAGMAS: Final = (
     "foreign_keys=ON",
     f"busy_timeout={LOCK_WAIT_MS}",
     f"cache_size=-{_CACHE_KIB}",
-    f"wal_autocheckpoint={_CHECKPOINT_PAGES}",
+    f"wal_autocheckpoint={CHECKPOINT_PAGES}",
     f"journal_size_limit={_LOG_LIMIT_BYTES}",
 )
 _READ_PRAGMAS: Final = (f"busy_timeout={LOCK_WAIT_MS}", "query_only=ON")
