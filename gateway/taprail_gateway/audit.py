@@ -13,12 +13,12 @@ where links are kept.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from nacl.signing import SigningKey, VerifyKey
+from pydantic_core import to_json
 
 from taprail_common.signing import Domain, sign, verify
 from taprail_gateway.authorize import Decision, PaymentRequest
@@ -29,8 +29,6 @@ MAX_ENTRY_BYTES: Final = 2_000
 rules. A link holds a commit's decisions, which are `group_commit.MAX_GROUP` at most."""
 
 APPROVED: Final = "approved"
-
-_ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 Entry = dict[str, Any]
 
@@ -63,7 +61,7 @@ def link(
     key: SigningKey, chain: str, seq: int, previous: str, entries: Sequence[Entry], at_ms: int
 ) -> Link:
     """The next link of a chain."""
-    made = Link(chain, seq, at_ms, _ENCODE(entries), previous)
+    made = Link(chain, seq, at_ms, to_json(entries).decode(), previous)
     digest = digest_of(made)
     return replace(made, digest=digest, signature=sign(key, Domain.AUDIT, digest.encode()))
 

@@ -5,9 +5,9 @@ Pure: what was decided goes in, exact bytes come out, to be signed and stored as
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Final
+
+from pydantic_core import to_json
 
 from taprail_common.wire import Outcome
 from taprail_gateway.authorize import Decline, PaymentRequest
@@ -27,7 +27,7 @@ def approved(
 ) -> bytes:
     """The body of an acceptance."""
     payment = request.payment_id
-    return _json(
+    return to_json(
         {
             "success": True,
             "verdict": Outcome.APPROVED,
@@ -71,12 +71,4 @@ def declined(request: PaymentRequest, currency: str, why: Decline, moment: Momen
         body["pinTriesLeft"] = why.pin_tries_left
     if why.rules:
         body["rules"] = [{"rule": each.rule, "text": each.text} for each in why.rules]
-    return _json(body)
-
-
-def _json(body: dict[str, object]) -> bytes:
-    return _ENCODE(body).encode()
-
-
-# `json.dumps` makes an encoder at each call that names separators.
-_ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
+    return to_json(body)
