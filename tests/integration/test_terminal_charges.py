@@ -188,6 +188,24 @@ async def test_a_charge_asked_for_while_the_terminal_was_away_is_taken_at_the_co
         await pays(running, gateway, charge)
 
 
+async def test_a_gateway_lost_before_it_heard_the_answer_hears_it_at_the_connect(
+    config: Path, gateway: PlayedGateway, reader: Pn532Simulator
+) -> None:
+    async with agent(config) as running:
+        await connected(running, gateway)
+        charge = await ask(gateway)
+        await gateway.hang_up()
+        assert await next_of(gateway.asked_open) in {None, charge}
+        while not gateway.answers.empty():
+            gateway.answers.get_nowait()
+        await gateway.hang_up()
+        assert await next_of(gateway.asked_open) in {None, charge}
+        assert await next_of(gateway.answers) == {"chargeId": charge, "answer": "armed"}
+        reader.put(card())
+        await pays(running, gateway, charge)
+    assert len(gateway.bodies) == 1
+
+
 async def test_a_gateway_lost_while_armed_finds_the_same_charge(
     config: Path, gateway: PlayedGateway, reader: Pn532Simulator
 ) -> None:
