@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -51,6 +52,9 @@ from taprail_terminal.timeline import Timeline
 from taprail_terminal.tls_pins import Pins
 from taprail_terminal.trust import follow
 
+_SWITCH_S: Final = 0.0005
+"""So long a thread that computes (a bundle, a picture) keeps the sale waiting; 5 ms else."""
+
 
 class NewProcessError(TapRailError):
     """This process ends, and another one takes its place at once."""
@@ -80,6 +84,7 @@ def main(
     is_safe: bool = False,
 ) -> None:
     """Run until SIGTERM or SIGINT. Raises OperatorError with what to do."""
+    sys.setswitchinterval(_SWITCH_S)
     asyncio.run(_until_signal(run(config, hardware, on_ready, is_safe=is_safe)))
 
 

@@ -62,7 +62,7 @@ def run(
 
     import_socketio()
     from taprail_terminal.app import NewProcessError, main
-    from taprail_terminal.console import reset, trial
+    from taprail_terminal.console import trial
     from taprail_terminal.gateway_link import GatewayKeyChangedError
     from taprail_terminal.hardware import hardware_from
     from taprail_terminal.safe_mode import SafeModeOverError, Starts
@@ -75,12 +75,10 @@ def run(
     }
     trial.at_start(config)
     with shown_when_it_fails(config):
-        settings = load_config(config, flags=flags)
-        configure_logs(json=settings.log.json_lines, level=settings.log.level)
+        settings = _as_paired(config, flags)
         starts = Starts(settings.terminal.state_dir)
         is_safe = starts.begin()
-        reset.at_start(settings, SystemClock().now_ms())
-        hardware = hardware_from(settings, needs_reader=not is_safe)
+        hardware = hardware_from(settings, needs_all=not is_safe)
         try:
             main(settings, hardware, lambda: _come_up(starts, is_safe), is_safe=is_safe)
         except (NewProcessError, GatewayKeyChangedError):
@@ -105,9 +103,30 @@ def _start_anew() -> NoReturn:
     os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - there is no shell in between
 
 
+def _as_paired(path: Path, flags: dict[str, Any]) -> TerminalConfig:
+    """The configuration of a terminal that knows whose it is; until then only its console is
+    there."""
+    from taprail_terminal.console import reset
+    from taprail_terminal.console.unpaired import configured, wait_until_paired
+
+    while True:
+        settings, is_paired = configured(path, flags)
+        configure_logs(json=settings.log.json_lines, level=settings.log.level)
+        if reset.at_start(settings, SystemClock().now_ms()):
+            continue  # it may have been paired until now
+        if is_paired:
+            return settings
+        _say("unpaired")
+        asyncio.run(wait_until_paired(settings))
+
+
 def say_ready() -> None:
     """Tell whoever started the agent that it takes cards now."""
-    sys.stdout.write(json.dumps({"event": "ready"}) + "\n")
+    _say("ready")
+
+
+def _say(event: str) -> None:
+    sys.stdout.write(json.dumps({"event": event}) + "\n")
     sys.stdout.flush()
     SERVICE_MANAGER.ready()
 

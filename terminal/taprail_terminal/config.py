@@ -20,7 +20,7 @@ file leaves them out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -93,7 +93,7 @@ class TerminalTable(Settings):
     @classmethod
     def _is_http(cls, url: str) -> str:
         parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
             raise ValueError("must be like https://gateway.example")
         return url.rstrip("/")
 
@@ -294,9 +294,15 @@ def _from_pairing(path: Path) -> dict[str, Any]:
     return {} if answer is None else settings_of(answer)
 
 
-def load_config(path: Path, *, flags: dict[str, Any] | None = None) -> TerminalConfig:
+def load_config(
+    path: Path,
+    *,
+    flags: dict[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> TerminalConfig:
     """Read and check the configuration. Raises ConfigError with all problems, or OperatorError."""
-    config = load_settings(TerminalConfig, path, flags=flags, defaults=_from_pairing(path))
+    below = {**(defaults or {}), **_from_pairing(path)}
+    config = load_settings(TerminalConfig, path, flags=flags, defaults=below)
     table = config.terminal
     absolute: dict[str, object] = {"state_dir": resolve(path, table.state_dir)}
     if table.key_file is not None:

@@ -60,6 +60,16 @@ async def pair(place: Place, typed: str) -> PairAnswer:
     return answer
 
 
+def paired_facts(answer: PairAnswer) -> dict[str, str]:
+    """What two people compare."""
+    return {
+        "terminalId": answer.terminal_id,
+        "merchantId": answer.merchant_id,
+        "fingerprint": answer.fingerprint,
+        "gatewayFingerprint": answer.gateway_fingerprint,
+    }
+
+
 def _identity(key_file: Path) -> Identity:
     """The device's key, made now unless it has one; its name is yet to be told."""
     if key_file.exists():

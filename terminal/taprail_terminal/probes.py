@@ -14,7 +14,7 @@ from taprail_terminal.console.selftest import GatewayHello, LastTap, OutboxStats
 from taprail_terminal.feedback.parts import PartHealth, healthy
 from taprail_terminal.gateway_link import GatewayLink
 from taprail_terminal.identity import Identity
-from taprail_terminal.outbox import Outbox
+from taprail_terminal.outbox import Outbox, OutboxCounts
 from taprail_terminal.readers.ladder import Sign
 from taprail_terminal.readers.supervisor import Reader
 from taprail_terminal.tap_log import TapLog
@@ -70,8 +70,13 @@ class OutboxView:
     outbox: Outbox
     clock: Clock
 
+    async def stats(self) -> OutboxStats:
+        return self._aged(await self.outbox.counts())
+
     async def check(self) -> OutboxStats:
-        counts = await self.outbox.check()
+        return self._aged(await self.outbox.check())
+
+    def _aged(self, counts: OutboxCounts) -> OutboxStats:
         oldest_at_ms = counts.oldest_unresolved_at_ms
         age_ms = None if oldest_at_ms is None else self.clock.now_ms() - oldest_at_ms
         return OutboxStats(counts.unresolved, age_ms)

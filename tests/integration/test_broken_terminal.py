@@ -21,9 +21,12 @@ from nacl.signing import SigningKey
 
 from taprail_common.client.pins import PinnedCertificates
 from taprail_common.clock import Clock, SystemClock
+from taprail_common.errors import OperatorError
+from taprail_common.signing import public_key_text
 from taprail_gateway.tls import make_certificate, server_context
 from taprail_hwsim.pads import Pn532Pad
 from taprail_hwsim.panel import Ssd1306Panel
+from taprail_terminal.config import load_config
 from taprail_terminal.console.machine import MachineFiles
 from taprail_terminal.console.net_test import Target
 from taprail_terminal.console.selftest import (
@@ -37,6 +40,7 @@ from taprail_terminal.feedback import feedback
 from taprail_terminal.feedback.drivers import Signals, oled_display
 from taprail_terminal.feedback.feedback import Feedback
 from taprail_terminal.gateway_link import Expected, GatewayLink
+from taprail_terminal.hardware import hardware_from
 from taprail_terminal.identity import Identity
 from taprail_terminal.outbox import Outbox, OutboxRow
 from taprail_terminal.probes import GatewayView, OutboxView, ReaderView
@@ -48,6 +52,25 @@ from tests.support.reader_fixtures import opened
 from tests.support.selftest_child import selftest_within
 
 HOUR_MS = 3_600_000
+TOML = """
+[terminal]
+id = "t1"
+merchant_id = "cafe"
+currency = "USDC"
+decimals = 6
+state_dir = "state"
+gateway_url = "http://localhost:9"
+gateway_public_key = "{key}"
+
+[reader]
+port = "/dev/no-such-reader"
+
+[lights]
+driver = "none"
+
+[display]
+i2c_port = 250
+"""
 
 
 @pytest.fixture
@@ -164,7 +187,7 @@ async def test_4_wrong_gateway_key(probes: Probes) -> None:
 async def test_5_clock_off(probes: Probes, tmp_path: Path, ahead_ms: int, side: str) -> None:
     clock = SteppingClock()
     clock.ahead_ms = ahead_ms
-    async with running_gateway(tmp_path / "gateway") as gateway:
+    async with running_gateway(tmp_path) as gateway:
         who = Identity(TERMINAL, gateway.terminal_key)
         key = gateway.services.key
         async with link_to(gateway.url, key, clock=clock, who=who) as link:
@@ -178,7 +201,7 @@ async def test_5_clock_off(probes: Probes, tmp_path: Path, ahead_ms: int, side: 
 async def test_5_a_terminal_that_the_gateway_does_not_know_is_no_wrong_clock(
     probes: Probes, tmp_path: Path
 ) -> None:
-    async with running_gateway(tmp_path / "gateway") as gateway:
+    async with running_gateway(tmp_path) as gateway:
         who = Identity(TERMINAL, SigningKey.generate())
         async with link_to(gateway.url, gateway.services.key, who=who) as link:
             found = await broken_rows(replace(probes, gateway=link))
@@ -280,3 +303,22 @@ async def test_what_a_machine_says_of_itself_may_be_nonsense(probes: Probes) -> 
     probes.machine.throttled.write_text("who knows\n")
     probes.machine.temperature.write_text("-\n")
     assert not await broken_rows(probes)
+
+
+async def test_parts_of_the_front_that_are_dead_at_the_start_are_named_in_safe_mode(
+    probes: Probes, tmp_path: Path
+) -> None:
+    file = tmp_path / "terminal.toml"
+    file.write_text(TOML.format(key=public_key_text(SigningKey.generate().verify_key)))
+    config = load_config(file)
+    with pytest.raises(OperatorError, match="no card reader"):
+        hardware_from(config)
+    hardware = hardware_from(config, needs_all=False)
+    front = Feedback(hardware.signals(), hardware.display())
+    try:
+        found = await broken_rows(replace(probes, feedback=front))
+    finally:
+        front.close()
+    assert list(found) == ["display"]
+    assert found["display"].detail.startswith("display: I2C device not found")
+    assert "wires" in found["display"].what_to_do

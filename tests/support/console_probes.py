@@ -73,6 +73,9 @@ class _Gateway:
 class _Outbox:
     answers: Answers
 
+    async def stats(self) -> OutboxStats:
+        return await self.check()
+
     async def check(self) -> OutboxStats:
         self.answers.asked.set()
         if self.answers.outbox_hangs:

@@ -12,14 +12,18 @@ from collections.abc import Sequence
 from typing import Final
 
 from taprail_common.errors import InputError, OperatorError, PartError
-from taprail_common.signing import fingerprint, public_key_text
+from taprail_common.signing import fingerprint, parse_public_key, public_key_text
+from taprail_terminal import pairing
+from taprail_terminal.config import load_config
 from taprail_terminal.console import reset, trial
 from taprail_terminal.console.answers import EXIT_OK, CommandResult, facts, refused
 from taprail_terminal.console.config_edit import with_value
+from taprail_terminal.console.config_text import as_imported, for_export
 from taprail_terminal.console.desk import Desk
 from taprail_terminal.console.log_tail import LEVELS
-from taprail_terminal.console.settings import flat, source_of, without_password
+from taprail_terminal.console.settings import flat, source_of
 from taprail_terminal.key_rotation import make_next_key
+from taprail_terminal.paired import Place
 from taprail_terminal.safe_mode import NOT_OPENED
 from taprail_terminal.sale import Phase, ReaderLost
 
@@ -47,7 +51,7 @@ async def mode(desk: Desk, args: Args) -> CommandResult:
         case ["safe"]:
             _require_quiet(desk)
             await desk.reader.stop()
-            desk.reader.trouble = _SERVICE
+            desk.reader.trouble, desk.reader.sign = _SERVICE, None
             desk.agent.report(ReaderLost(_SERVICE))
         case ["field"]:
             if desk.reader.trouble in {_SERVICE, NOT_OPENED}:
@@ -84,10 +88,8 @@ async def config_set(desk: Desk, args: Args) -> CommandResult:
 
 
 async def config_export(desk: Desk, _args: Args) -> CommandResult:
-    """The file as it is, without the password that its address may hold."""
-    text = await asyncio.to_thread(source_of(desk).read_text)
-    url = desk.config.terminal.gateway_url
-    shown = text.replace(url, without_password(url))
+    """The file as it is, without the passwords that stand in it."""
+    shown = for_export(await asyncio.to_thread(source_of(desk).read_text))
     return CommandResult(EXIT_OK, shown, {"terminalId": desk.config.terminal.id, "toml": shown})
 
 
@@ -95,7 +97,8 @@ async def config_import(desk: Desk, args: Args) -> CommandResult:
     """A whole file, on trial from the restart that follows."""
     if len(args) != 1 or len(args[0].encode()) > _MAX_TOML:
         raise InputError("config", f"is imported from one text of at most {_MAX_TOML} bytes")
-    return await _put_on_trial(desk, args[0])
+    ours = await asyncio.to_thread(source_of(desk).read_text)
+    return await _put_on_trial(desk, as_imported(ours, args[0]))
 
 
 async def _put_on_trial(desk: Desk, text: str) -> CommandResult:
@@ -131,6 +134,29 @@ async def key_rotate(desk: Desk, _args: Args) -> CommandResult:
     )
 
 
+async def pair(desk: Desk, args: Args) -> CommandResult:
+    """Become the terminal that the code is for, from the restart that follows. What waits was
+    signed as the one that this is now."""
+    if len(args) != 1:
+        raise InputError("code", "is missing: pair CODE")
+    await _require_empty(desk)
+    _require_quiet(desk)
+    config = desk.config
+    place = Place(config.terminal.gateway_url, config.terminal.state_dir, config.key_file)
+    answer = await pairing.pair(place, args[0])
+    now = await asyncio.to_thread(load_config, source_of(desk))
+    if (now.terminal.id, now.given_key) != (
+        answer.terminal_id,
+        parse_public_key(answer.gateway_public_key),
+    ):
+        raise OperatorError(
+            "paired, but the configuration names another terminal or gateway, and it counts first",
+            fix="take id, merchant_id, currency, decimals and gateway_public_key out of it",
+        )
+    _restart_soon(desk)
+    return facts(pairing.paired_facts(answer))
+
+
 async def reboot(_desk: Desk, _args: Args) -> CommandResult:
     """Start the machine anew."""
     try:
@@ -153,12 +179,7 @@ async def reboot(_desk: Desk, _args: Args) -> CommandResult:
 
 async def factory_reset(desk: Desk, args: Args) -> CommandResult:
     """First step: a code. Second step, with the code: forget everything, and make a new key."""
-    waiting = await desk.outbox.unfinished()
-    if waiting:
-        raise OperatorError(
-            f"{len(waiting)} payments have no end yet, and nobody else has their evidence",
-            fix="bring the gateway in reach, then: queue list",
-        )
+    await _require_empty(desk)
     pending, now_s = desk.pending, desk.clock.monotonic_s()
     if not args:
         pending.reset_code = secrets.token_hex(3)
@@ -178,6 +199,15 @@ async def factory_reset(desk: Desk, args: Args) -> CommandResult:
 def _require_quiet(desk: Desk) -> None:
     if desk.agent.state.phase not in _QUIET:
         raise OperatorError("a sale is going on", fix="let it come to its end first")
+
+
+async def _require_empty(desk: Desk) -> None:
+    waiting = await desk.outbox.unfinished()
+    if waiting:
+        raise OperatorError(
+            f"{len(waiting)} payments have no end yet, and nobody else has their evidence",
+            fix="bring the gateway in reach, then: queue list",
+        )
 
 
 def _restart_soon(desk: Desk) -> None:

@@ -5,7 +5,8 @@ A person types a line and reads text. A program sends a frame, which is one line
     #TR1 <id> <length> <crc32> <json>\\n
 
 `id` names the request that an answer belongs to, `length` counts the bytes of the JSON in decimal,
-`crc32` is their CRC-32 (ISO-HDLC, as in zlib) in 8 hex digits. The JSON is ASCII without line ends.
+`crc32` is the CRC-32 (ISO-HDLC, as in zlib) of `<id> <json>` in 8 hex digits: a disturbed id must
+not make one question's answer another one's. The JSON is ASCII without line ends.
 Serial lines carry boot messages, echoes and noise: a frame is believed only when length and
 checksum hold, and whatever came before it on its line is skipped.
 
@@ -29,6 +30,8 @@ _HEADER = re.compile(rb"#TR1 ([A-Za-z0-9]{1,16}) ([0-9]{1,6}) ([0-9a-f]{8}) ")
 _MAX_LINE_BYTES: Final = MAX_JSON_BYTES + 38
 # A line may hold the mark by chance or by echo; looking at more than this many is wasted time.
 _MAX_MARKS: Final = 16
+# A person types less; to read more as typed, character by character, would hold up a tap.
+MAX_TYPED_BYTES: Final = 1024
 _BACKSPACES: Final = frozenset("\b\x7f")
 
 
@@ -63,7 +66,8 @@ def encode(frame: Frame) -> bytes:
     data = body.encode("ascii")
     if len(data) > MAX_JSON_BYTES:
         raise InputError("frame", f"is {len(data)} bytes long, at most {MAX_JSON_BYTES} may be")
-    return b"%s%s %d %08x %s\n" % (_MARK, frame.id.encode("ascii"), len(data), _crc(data), data)
+    name = frame.id.encode("ascii")
+    return b"%s%s %d %08x %s\n" % (_MARK, name, len(data), _crc(name, data), data)
 
 
 class Decoder:
@@ -112,6 +116,8 @@ def _read_line(line: bytes) -> list[Item]:
         at = line.find(_MARK, at + 1)
     if reason:
         return [Garbled(reason)]
+    if len(line) > MAX_TYPED_BYTES:
+        return [Garbled(f"a typed line may have {MAX_TYPED_BYTES} bytes")]
     text = _typed(line.decode("utf-8", "replace"))
     return [Line(text)] if text else []
 
@@ -123,7 +129,7 @@ def _read_frame(data: bytes) -> Frame:
     body = data[header.end() :]
     if len(body) != int(header[2]) or len(body) > MAX_JSON_BYTES:
         raise InputError("frame", "has another length than it says")
-    if _crc(body) != int(header[3], 16):
+    if _crc(header[1], body) != int(header[3], 16):
         raise InputError("frame", "does not match its checksum")
     return Frame(header[1].decode("ascii"), _read_object(body))
 
@@ -149,5 +155,5 @@ def _typed(text: str) -> str:
     return "".join(kept).strip()
 
 
-def _crc(data: bytes) -> int:
-    return zlib.crc32(data)
+def _crc(name: bytes, data: bytes) -> int:
+    return zlib.crc32(b"%s %s" % (name, data))

@@ -7,6 +7,7 @@ none of these changes anything.
 from __future__ import annotations
 
 import asyncio
+import json
 import platform
 import time
 from collections.abc import Sequence
@@ -38,6 +39,8 @@ WATCH_S: Final = 10
 MAX_WATCH_S: Final = 30
 _DEFAULT_LINES: Final = 20
 _MAX_LINES: Final = 200
+_MAX_LOG_BYTES: Final = 28_000
+"""As JSON; twice that, as text and as data, within `frames.MAX_JSON_BYTES`."""
 _READER_EVENTS: Final = frozenset({"reader", "field", "try_again", "card_refused", "card_removed"})
 
 
@@ -58,14 +61,14 @@ async def status(desk: Desk, _args: Args) -> CommandResult:
     """What is known without touching anything: no light blinks, no packet is sent."""
     probes = desk.probes
     parts = [probes.reader.health(), *probes.feedback.health().values()]
-    stats = await probes.outbox.check()
+    stats = await probes.outbox.stats()
     known = {
         "terminalId": probes.terminal_id,
         "phase": probes.sale.phase(),
         "unresolved": stats.unresolved,
         **exposure.brief(desk),
     }
-    return judged([_row(part) for part in parts], known)
+    return judged([row(part) for part in parts], known)
 
 
 async def selftest(desk: Desk, _args: Args) -> CommandResult:
@@ -196,7 +199,7 @@ async def net(desk: Desk, args: Args) -> CommandResult:
     looks = (net_test.network, net_test.dns, net_test.connect, net_test.tls)
     rows = []
     for look in looks:
-        rows.append(_row(await look(target)))
+        rows.append(row(await look(target)))
         if not rows[-1]["ok"] and look is not net_test.network:
             return judged(rows, {"host": target.host, "port": target.port})
 
@@ -206,20 +209,32 @@ async def net(desk: Desk, args: Args) -> CommandResult:
     try:
         measured = net_test.percentiles(await net_test.round_trips_ms(ask, rounds))
     except TapRailError as exc:
-        rows.append(_row(PartHealth("gateway", ok=False, detail=exc.message, fix=exc.fix)))
+        rows.append(row(PartHealth("gateway", ok=False, detail=exc.message, fix=exc.fix)))
         return judged(rows, {"host": target.host, "port": target.port})
     return judged(rows, {"host": target.host, "port": target.port, **measured})
 
 
 async def log_tail(desk: Desk, args: Args) -> CommandResult:
     """The log's last lines; no secret is ever in them."""
-    lines = desk.log.last(number(args, 0, "lines", _DEFAULT_LINES, _MAX_LINES))
+    lines = _newest(desk.log.last(number(args, 0, "lines", _DEFAULT_LINES, _MAX_LINES)))
     return CommandResult(EXIT_OK, "\n".join(lines) or "nothing was logged yet", {"lines": lines})
 
 
 async def log_level(desk: Desk, _args: Args) -> CommandResult:
     """From which level on is logged."""
     return facts({"level": desk.log.level})
+
+
+def _newest(lines: Sequence[str]) -> list[str]:
+    """As many of the last lines as an answer holds, as text and as data."""
+    kept: list[str] = []
+    left_bytes = _MAX_LOG_BYTES
+    for line in reversed(lines):
+        left_bytes -= len(json.dumps(line))
+        if left_bytes < 0:
+            break
+        kept.insert(0, line)
+    return kept
 
 
 def number(args: Args, at: int, name: str, default: int, limit: int) -> int:
@@ -231,5 +246,6 @@ def number(args: Args, at: int, name: str, default: int, limit: int) -> int:
     return int(args[at])
 
 
-def _row(part: PartHealth) -> dict[str, Any]:
+def row(part: PartHealth) -> dict[str, Any]:
+    """A part as it is answered."""
     return {"name": part.name, "ok": part.ok, "detail": part.detail, "whatToDo": part.fix}

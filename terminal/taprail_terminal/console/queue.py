@@ -16,10 +16,13 @@ from taprail_common.errors import InputError
 from taprail_common.money import format_amount
 from taprail_terminal.console.answers import EXIT_OK, CommandResult, facts, table
 from taprail_terminal.console.desk import Desk
+from taprail_terminal.console.look import number
 from taprail_terminal.outbox import OutboxRow
 
 _MAX_LISTED: Final = 20
 _MAX_ID: Final = 64
+MAX_EXPORTED: Final = 40
+"""Some 600 bytes each, as text and as data, within `frames.MAX_JSON_BYTES`."""
 
 
 async def show_list(desk: Desk, _args: Sequence[str]) -> CommandResult:
@@ -42,15 +45,21 @@ async def show_one(desk: Desk, args: Sequence[str]) -> CommandResult:
     return facts(_whole(desk, row))
 
 
-async def export(desk: Desk, _args: Sequence[str]) -> CommandResult:
-    """What has no end yet, as evidence: each request's digest with the signature over it."""
+async def export(desk: Desk, args: Sequence[str]) -> CommandResult:
+    """What has no end yet, as evidence: each request's digest with the signature over it; so many
+    as an answer holds, from the one with this number on."""
     rows = await desk.outbox.unfinished()
-    requests = [_whole(desk, row) for row in rows]
+    first = number(args, 0, "from", 1, max(1, len(rows)))
+    shown = rows[first - 1 : first - 1 + MAX_EXPORTED]
+    requests = [_whole(desk, row) for row in shown]
+    following = first + len(shown)
     data = {
         "terminalId": desk.identity.terminal_id,
         "fingerprint": desk.identity.fingerprint,
         "at": rfc3339(desk.clock.now_ms()),
+        "count": len(rows),
         "requests": requests,
+        "next": following if following <= len(rows) else None,
     }
     return CommandResult(EXIT_OK, json.dumps(data, indent=1), data)
 

@@ -99,6 +99,10 @@ class OutboxProbe(Protocol):
         ...
 
 
+    async def stats(self) -> OutboxStats:
+        """Count; no sale waits for the disk because of that."""
+        ...
+
 class IdentityProbe(Protocol):
     """The terminal's own key."""
 

@@ -16,10 +16,8 @@ import serial
 import structlog
 
 from taprail_terminal.console import conversation
-from taprail_terminal.console.answers import EXIT_REFUSED
-from taprail_terminal.console.commands import Commands
-from taprail_terminal.console.conversation import machine
-from taprail_terminal.console.frames import MAX_JSON_BYTES, Decoder, Frame, Item
+from taprail_terminal.console.conversation import Carrying
+from taprail_terminal.console.frames import MAX_JSON_BYTES, Decoder, Item
 
 BAUD: Final = 115_200
 """What a Raspberry Pi's own serial console uses, and what every terminal program offers first."""
@@ -36,7 +34,7 @@ _LAST_RETRY_S: Final = 10.0
 class SerialConsole:
     """Serves commands on one serial port until it is cancelled."""
 
-    def __init__(self, port: str, commands: Commands) -> None:
+    def __init__(self, port: str, commands: Carrying) -> None:
         self._port = port
         self._commands = commands
         self._log = structlog.get_logger().bind(port=port)
@@ -126,9 +124,8 @@ class _Line:
         try:
             self.requests.put_nowait(item)
         except asyncio.QueueFull:
-            if isinstance(item, Frame):
-                error = {"error": "busy", "whatToDo": "wait for the answers before asking more"}
-                self.send(machine(item.id, {"exitCode": EXIT_REFUSED, "data": error}))
+            if said := conversation.busy(item):
+                self.send(said)
 
     def _on_writable(self) -> None:
         try:

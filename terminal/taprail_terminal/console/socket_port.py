@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from taprail_common.errors import OperatorError
-from taprail_terminal.console.commands import Commands
-from taprail_terminal.console.conversation import answer
+from taprail_terminal.console.conversation import Carrying, answer, full
 from taprail_terminal.console.frames import Decoder
 
 CONSOLE_SOCKET: Final = "console.sock"
@@ -27,7 +26,7 @@ _READ_BYTES: Final = 4096
 class SocketConsole:
     """Serves commands on a socket at `path` until it is cancelled."""
 
-    def __init__(self, path: Path, commands: Commands) -> None:
+    def __init__(self, path: Path, commands: Carrying) -> None:
         self._path = path
         self._commands = commands
         self._clients: set[asyncio.Task[None]] = set()
@@ -47,6 +46,7 @@ class SocketConsole:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._clients) >= MAX_CLIENTS:
+            writer.write(full())
             writer.close()
             return
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))

@@ -19,6 +19,7 @@ from taprail_terminal.console.desk import Desk
 from taprail_terminal.console.log_tail import LogTail
 from taprail_terminal.console.net_test import Target
 from taprail_terminal.outbox import OutboxRow
+from taprail_terminal.sale import Arm, CardSensed, CardTorn, ReaderBack
 from tests.support.console_probes import URL_PASSWORD, Answers, make_desk
 
 CARD_UID = "04deadbeef1122"
@@ -87,6 +88,43 @@ async def test_the_queue_is_listed_shown_and_exported(tmp_path: Path) -> None:
     exported = await commands.run("queue export")
     assert [each["request"] for each in exported.data["requests"]] == ["req_0", "req_1"]
     assert (await commands.run("queue show req_9")).exit_code == 2
+
+
+async def test_a_long_queue_is_exported_in_answers_that_fit(tmp_path: Path) -> None:
+    desk = await make_desk(tmp_path)
+    await sold(desk, 99)
+    commands, found, following = Commands(desk), list[str](), "1"
+    while following != "None":
+        exported = await commands.run(f"queue export {following}")
+        assert len(json.dumps(exported.to_json("queue export"))) < 64 * 1024
+        found += [each["request"] for each in exported.data["requests"]]
+        following = str(exported.data["next"])
+    assert found == [f"req_{number}" for number in range(99)]
+    assert (await commands.run("queue export 100")).exit_code == 2
+
+
+async def test_a_long_log_is_told_from_its_end_in_an_answer_that_fits(tmp_path: Path) -> None:
+    desk = await make_desk(tmp_path)
+    for number in range(200):
+        desk.log.note({"number": number, "noise": '"' * 400})
+    told = await Commands(desk).run("log tail 200")
+    assert len(json.dumps(told.to_json("log tail"))) < 64 * 1024
+    assert '"number": 199' in told.data["lines"][-1]
+
+
+async def test_what_is_heavy_lets_a_customer_pass_and_waits_for_no_second_one(
+    tmp_path: Path,
+) -> None:
+    desk = await make_desk(tmp_path)
+    desk.agent.apply(ReaderBack())
+    desk.agent.apply(Arm(2_500_000))
+    desk.agent.apply(CardSensed())
+    commands = Commands(desk)
+    asked = asyncio.create_task(commands.run("selftest"))
+    assert (await commands.run("status")).exit_code == 0  # is not held up
+    assert not asked.done()
+    desk.agent.apply(CardTorn("too early"))
+    assert (await asked).exit_code == 0
 
 
 async def test_config_tells_what_the_next_start_would_change(tmp_path: Path) -> None:
