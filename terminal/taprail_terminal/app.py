@@ -234,6 +234,7 @@ async def _serve(
     log_tail = LogTail(config.log.level)
     stack.enter_context(log_tail.attached())
     console = Console(config, parts, log_tail)
+    fleet = console.fleet(parts.push)
     control = ControlServer(
         config.control_socket, _handlers(config, parts, console.commands), parts.timeline
     )
@@ -261,6 +262,7 @@ async def _serve(
         _end_when_stuck(parts, table.verdict_timeout_ms / 1000),
         parts.link.keep_warm(),
         parts.push.run(),
+        fleet.run(),
         parts.offline.run(),
         key_rotation.watch(parts.link, parts.identity, config.key_file, parts.clock),
     ]

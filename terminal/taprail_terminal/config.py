@@ -46,6 +46,7 @@ from taprail_terminal.feedback.drivers import DISPLAY_NAMES, SIGNALS_NAMES
 from taprail_terminal.feedback.messages import Language
 from taprail_terminal.paired import Place, kept, settings_of
 from taprail_terminal.readers import DRIVER_NAMES
+from taprail_terminal.tls_known import check_address
 from taprail_terminal.trust import Trusted, trusted
 
 CONTROL_SOCKET: Final = "control.sock"
@@ -309,6 +310,7 @@ def load_config(
         absolute["key_file"] = resolve(path, table.key_file)
     config = config.model_copy(update={"terminal": table.model_copy(update=absolute)})
     config._trusted = trusted(config.terminal.state_dir, config.given_key)
+    check_address(table.gateway_url, config.terminal.state_dir)
     config._source = path  # a model sets its own private attributes, and this is its maker
     if len(str(config.control_socket).encode()) > _MAX_SOCKET_PATH:
         raise OperatorError(

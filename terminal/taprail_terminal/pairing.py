@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from taprail_common.client.exchange import Bounds, Exchange, Reply
 from taprail_common.client.pins import PinnedCertificates
-from taprail_common.errors import LinkError, OperatorError, SignatureError
+from taprail_common.errors import LinkError, OperatorError, PartError, SignatureError
 from taprail_common.pairing import (
     PAIR_PATH,
     PROOF_HEADER,
@@ -31,6 +31,7 @@ from taprail_common.signing import fingerprint, gateway_id, parse_public_key
 from taprail_common.wire import MAX_BODY_BYTES, parse
 from taprail_terminal.identity import Identity
 from taprail_terminal.paired import Place, keep
+from taprail_terminal.tls_known import forget_heard
 
 _BOUNDS: Final = Bounds(attempt_s=10.0, connect_s=5.0, connections=1, answer_bytes=MAX_BODY_BYTES)
 _ANOTHER_CODE: Final = "have a new one made: taprail admin terminal pair"
@@ -56,8 +57,17 @@ async def pair(place: Place, typed: str) -> PairAnswer:
         reply = await exchange.send("POST", PAIR_PATH, body=body, headers=headers)
     answer = _believed(key, asked, reply)
     _check_certificate(place.gateway_url, answer, learning.seen)
-    await asyncio.to_thread(keep, place.state_dir, answer)
+    await asyncio.to_thread(_keep, place.state_dir, answer)
     return answer
+
+
+def _keep(state_dir: Path, answer: PairAnswer) -> None:
+    """Those of an earlier pairing go first: cut off here, what it gave holds on."""
+    try:
+        forget_heard(state_dir)
+    except OSError as exc:
+        raise PartError("disk", f"{state_dir} cannot be written ({exc.strerror})") from exc
+    keep(state_dir, answer)
 
 
 def paired_facts(answer: PairAnswer) -> dict[str, str]:

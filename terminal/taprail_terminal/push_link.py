@@ -33,7 +33,9 @@ from taprail_common.charge_wire import (
 )
 from taprail_common.clock import Clock
 from taprail_common.errors import InputError, LinkError, PartError, SignatureError
+from taprail_common.fleet_wire import DIAGNOSE_EVENT, Diagnose
 from taprail_common.signing import Domain, gateway_id, verify
+from taprail_common.terminal_settings import CONFIG_EVENT, ConfigCalled
 from taprail_common.wire import PaymentNotice, SignedEnvelope, parse
 from taprail_terminal.gateway_link import retry_pauses_s
 from taprail_terminal.identity import Identity
@@ -87,16 +89,19 @@ def _signed_body(
     return Evidence(body, envelope.signature)
 
 
-Command = ChargeRequest | ChargeCancel | DisplayText
+OfFleet = ConfigCalled | Diagnose
+Command = ChargeRequest | ChargeCancel | DisplayText | OfFleet
 _COMMANDS: Final[dict[str, type[Command]]] = {
     REQUEST_EVENT: ChargeRequest,
     CANCEL_EVENT: ChargeCancel,
     TEXT_EVENT: DisplayText,
+    CONFIG_EVENT: ConfigCalled,
+    DIAGNOSE_EVENT: Diagnose,
 }
 
 
 def believe_command(key: VerifyKey, terminal_id: str, event: str, data: object) -> Command:
-    """What a till asks for in an event's data; raises InputError, SignatureError or LinkError."""
+    """What is asked for in an event's data; raises InputError, SignatureError or LinkError."""
     body = _signed_body(key, Domain.COMMAND, event, data, about=event.encode()).body
     command = parse(_COMMANDS[event], body)
     if command.terminal_id != terminal_id:
@@ -134,6 +139,8 @@ class PushLink:
         self._cursor: str | None = None  # of the last notice that was taken in
         self._saying: set[asyncio.Task[None]] = set()
         self.connected = False
+        self.on_fleet: Callable[[OfFleet], None] | None = None
+        """What takes the commands that are about the terminal itself."""
 
     def say(self, answer: ChargeAnswer) -> None:
         """Tell the gateway about a charge, if it listens; it asks at the next connect anyway."""
@@ -249,6 +256,9 @@ class PushLink:
                 self._till.on_cancel(command)
             case DisplayText():
                 self._till.on_text(command)
+            case ConfigCalled() | Diagnose():
+                if self.on_fleet is not None:
+                    self.on_fleet(command)
 
     async def _say(self, client: Any, answer: ChargeAnswer) -> None:
         with suppress(SocketIOError):  # gone meanwhile: the next connect asks again

@@ -1,4 +1,4 @@
-"""The certificates that this terminal knows its gateway by, kept in `tls_pins.json`.
+"""What this terminal's connections are held against: the certificates that it knows.
 
 The first come from pairing, the next from each hello that the gateway's key has signed. Without
 any, an https address is checked as a browser would.
@@ -6,34 +6,13 @@ any, an https address is checked as a browser would.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Final
 
 from taprail_common.client.pins import PinnedCertificates
-from taprail_common.errors import InputError
-from taprail_terminal.atomic_file import read_json, write_json
-from taprail_terminal.paired import kept
+from taprail_terminal.atomic_file import write_json
+from taprail_terminal.tls_known import PINS_FILE, known_pins
 
-PINS_FILE: Final = "tls_pins.json"
-_PIN: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_MAX: Final = 2
-
-
-def known_pins(state_dir: Path) -> tuple[str, ...]:
-    """What was heard last; what pairing gave where that cannot be read."""
-    try:
-        heard = read_json(state_dir / PINS_FILE)
-    except InputError:
-        heard = None
-    if isinstance(heard, list) and 0 < len(heard) <= _MAX and all(map(_is_pin, heard)):
-        return tuple(heard)
-    answer = kept(state_dir)
-    return () if answer is None else answer.tls_pins
-
-
-def _is_pin(value: object) -> bool:
-    return isinstance(value, str) and _PIN.fullmatch(value) is not None
+__all__ = ["PINS_FILE", "Pins", "known_pins"]
 
 
 class Pins:

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from aiohttp import web
+from aiohttp import ServerFingerprintMismatch
 from nacl.signing import VerifyKey
 
 from taprail_common.client.exchange import WrongCertificateError
-from taprail_common.errors import LinkError
+from taprail_common.errors import LinkError, OperatorError
 from taprail_common.pairing import Code
 from taprail_gateway import pairing as codes
-from taprail_gateway.api.routes import build_app
 from taprail_gateway.ledger.actions import By
 from taprail_gateway.pairing import Wanted
-from taprail_gateway.tls import make_certificate, server_context
 from taprail_terminal.gateway_link import Expected, GatewayLink
 from taprail_terminal.identity import Identity
+from taprail_terminal.outbox import OutboxRow
 from taprail_terminal.paired import Place
 from taprail_terminal.pairing import pair
-from taprail_terminal.tls_pins import PINS_FILE, Pins, known_pins
+from taprail_terminal.push_link import SOCKET_PATH, PushLink
+from taprail_terminal.tls_known import PINS_FILE, check_address, known_pins
+from taprail_terminal.tls_pins import Pins
 from tests.support.gateway_fixtures import MERCHANT, TERMINAL, TestGateway, running_gateway
+from tests.support.terminal_fixtures import Counter, make_till
+from tests.support.tls_fixtures import make, shown
 
 CODE = Code.parse("K7QF-4MX9-FT2W")
 KEY = CODE.key()
@@ -35,27 +36,6 @@ KEY = CODE.key()
 async def gateway(tmp_path: Path) -> AsyncIterator[TestGateway]:
     async with running_gateway(tmp_path) as running:
         yield running
-
-
-@asynccontextmanager
-async def shown(
-    gateway: TestGateway, folder: Path, name: str, pins: tuple[str, ...], port: int = 0
-) -> AsyncIterator[str]:
-    """The gateway behind this certificate, telling of these pins; its address."""
-    app = build_app(replace(gateway.services, tls_pins=pins))
-    runner = web.AppRunner(app)
-    await runner.setup()
-    tls = server_context(folder / f"{name}.pem", folder / f"{name}.key")
-    try:
-        await web.TCPSite(runner, "127.0.0.1", port, ssl_context=tls).start()
-        yield "https://{}:{}".format(*runner.addresses[0][:2])
-    finally:
-        await runner.cleanup()
-
-
-def make(folder: Path, name: str) -> str:
-    now = datetime.now(UTC)
-    return make_certificate(folder / f"{name}.pem", folder / f"{name}.key", "gateway", now)
 
 
 async def greet(gateway: TestGateway, url: str, folder: Path) -> None:
@@ -100,6 +80,14 @@ async def test_a_certificate_is_learnt_by_pairing_and_changed_by_what_the_key_ha
     async with shown(gateway, tmp_path, "later", (later,)) as url:
         await greet(gateway, url, state)
     assert known_pins(state) == (later,)
+    # From then on it speaks to nobody without TLS, whatever its file or a pushed setting says.
+    check_address(url, state)
+    with pytest.raises(OperatorError, match=r"is without TLS.*pair the terminal anew"):
+        check_address(gateway.url, state)
+    gateway.ledger.write_now(lambda db: codes.offer(db, CODE, KEY, wanted, by))
+    await pair(replace(place, gateway_url=gateway.url), CODE.text)  # a person, with a code
+    check_address(gateway.url, state)
+    assert known_pins(state) == ()
 
 
 async def test_who_sits_between_with_another_certificate_is_refused_with_words(
@@ -113,3 +101,39 @@ async def test_who_sits_between_with_another_certificate_is_refused_with_words(
     assert known_pins(tmp_path) == (ours,)
     (tmp_path / PINS_FILE).write_text("[7")
     assert known_pins(tmp_path) == ()
+
+
+async def test_the_socket_too_is_opened_to_a_known_certificate_only(
+    gateway: TestGateway, tmp_path: Path
+) -> None:
+    ours, theirs = make(tmp_path, "ours"), make(tmp_path, "theirs")
+    Pins(tmp_path).hear((ours,))
+    push = PushLink(
+        "",
+        gateway.public_key,
+        Identity(TERMINAL, gateway.terminal_key),
+        gateway.clock,
+        on_notice=_nothing,
+        open_requests=_none_open,
+        till=make_till(Counter(), gateway.clock),
+        pins=Pins(tmp_path),
+    )
+    path = f"/{SOCKET_PATH}/?EIO=4&transport=websocket"
+    async with push._session() as session:
+        async with (
+            shown(gateway, tmp_path, "ours", (ours,)) as url,
+            session.ws_connect(url + path) as socket,
+        ):
+            assert (await socket.receive_str()).startswith("0")  # Engine.IO says hello
+        async with shown(gateway, tmp_path, "theirs", (ours,)) as url:
+            with pytest.raises(ServerFingerprintMismatch) as refused:
+                await session.ws_connect(url + path)
+    assert refused.value.got.hex() == theirs
+
+
+async def _nothing(_notice: object) -> None:
+    return
+
+
+async def _none_open() -> list[OutboxRow]:
+    return []

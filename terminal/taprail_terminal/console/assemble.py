@@ -27,11 +27,13 @@ from taprail_terminal.console.socket_port import CONSOLE_SOCKET, SocketConsole
 from taprail_terminal.console.sync import keep_in_step
 from taprail_terminal.console.technicians import Technicians
 from taprail_terminal.feedback.feedback import Feedback
+from taprail_terminal.fleet import Fleet
 from taprail_terminal.gateway_link import GatewayLink
 from taprail_terminal.identity import Identity
 from taprail_terminal.offline_desk import OfflineDesk
 from taprail_terminal.outbox import Outbox
 from taprail_terminal.probes import GatewayView, IdentityView, OutboxView, ReaderView, SaleView
+from taprail_terminal.push_link import PushLink
 from taprail_terminal.readers.supervisor import Reader
 from taprail_terminal.tap_log import TapLog
 from taprail_terminal.timeline import Timeline
@@ -67,6 +69,23 @@ class Console:
         self.commands = Commands(self._desk)
         self.restart = self._desk.pending.restart
         """Set when a technician's change wants the agent to start anew."""
+        self._must_reach = False
+
+    def fleet(self, push: PushLink) -> Fleet:
+        """What the gateway is told of this terminal, and wants of it."""
+        desk = self._desk
+        fleet = Fleet(
+            self._config,
+            desk.link,
+            desk.clock,
+            agent=desk.agent,
+            outbox=desk.outbox,
+            probes=desk.probes,
+            restart=self.restart.set,
+        )
+        push.on_fleet = fleet.on_command
+        self._must_reach = fleet.settings.is_trying
+        return fleet
 
     def work(self) -> list[Coroutine[Any, Any, None]]:
         """To be run until the agent ends."""
@@ -83,11 +102,13 @@ class Console:
 
     async def _end_trial(self) -> None:
         """A configuration has come up when the gateway knows us by it, or the agent lives on
-        without one for a while: what is wrong about us ends the agent at the first greeting."""
+        without one for a while: what is wrong about us ends the agent at the first greeting. One
+        that was pushed must reach the gateway (`fleet_config`)."""
         file, began_s = self._config.source, self._desk.clock.monotonic_s()
         while file is not None and await asyncio.to_thread(trial.is_on, file):
             await asyncio.sleep(_LOOK_EVERY_S)
-            is_old = self._desk.clock.monotonic_s() - began_s > TRIAL_S
+            lasts_s = self._desk.clock.monotonic_s() - began_s
+            is_old = lasts_s > TRIAL_S and not self._must_reach
             if self._desk.link.greeting is not None or is_old:
                 await asyncio.to_thread(trial.came_up, file)
         await asyncio.Event().wait()

@@ -1,4 +1,4 @@
-"""One value of a TOML text changed, everything else of it left as its writer wrote it.
+"""One value of a TOML text changed or taken out, the rest of it left as its writer wrote it.
 
 Answers for texts that this program and people write: tables with one value a line. What comes out
 is parsed again and must be the old tree with the new value, so a text that is written another way
@@ -19,12 +19,35 @@ _TABLE: Final = re.compile(r"^\s*\[([^\[\]]+)\]\s*(#.*)?$")
 
 def with_value(text: str, key: str, value: str) -> str:
     """The text with `table.name` set; raises InputError."""
-    table, _, name = key.partition(".")
-    if not (table.isidentifier() and name.isidentifier()):
-        raise InputError("key", "must be like reader.port")
+    table, name = _parts(key)
     wanted = tomllib.loads(text)
     wanted.setdefault(table, {})[name] = parsed(value)
     edited = _edited(text.splitlines(), table, name, _literal(wanted[table][name]))
+    return _checked(edited, wanted)
+
+
+def without_value(text: str, key: str) -> str:
+    """The text without `table.name`, whose default holds then; raises InputError."""
+    table, name = _parts(key)
+    wanted = tomllib.loads(text)
+    if name not in wanted.get(table, {}):
+        return text
+    del wanted[table][name]
+    lines = text.splitlines()
+    at = _find_value(lines, table, name)
+    kept = lines if at is None else [*lines[:at], *lines[at + 1 :]]
+    return _checked("\n".join(kept) + "\n", wanted)
+
+
+def _parts(key: str) -> tuple[str, str]:
+    table, _, name = key.partition(".")
+    if not (table.isidentifier() and name.isidentifier()):
+        raise InputError("key", "must be like reader.port")
+    return table, name
+
+
+def _checked(edited: str, wanted: dict[str, Any]) -> str:
+    """The text, if it means what is wanted."""
     try:
         holds = tomllib.loads(edited) == wanted
     except tomllib.TOMLDecodeError:
@@ -55,12 +78,20 @@ def _edited(lines: list[str], table: str, name: str, literal: str) -> str:
     start = _find_table(lines, table)
     if start is None:
         return "\n".join([*lines, "", f"[{table}]", line]) + "\n"
+    at = _find_value(lines, table, name)
+    if at is not None:
+        return "\n".join([*lines[:at], line, *lines[at + 1 :]]) + "\n"
+    return "\n".join([*lines[:start], line, *lines[start:]]) + "\n"
+
+
+def _find_value(lines: list[str], table: str, name: str) -> int | None:
+    """The line that sets a value of a table."""
+    start = _find_table(lines, table)
+    if start is None:
+        return None
     end = next((at for at in range(start, len(lines)) if _TABLE.match(lines[at])), len(lines))
     assigned = re.compile(rf"^\s*{name}\s*=")
-    for at in range(start, end):
-        if assigned.match(lines[at]):
-            return "\n".join([*lines[:at], line, *lines[at + 1 :]]) + "\n"
-    return "\n".join([*lines[:start], line, *lines[start:]]) + "\n"
+    return next((at for at in range(start, end) if assigned.match(lines[at])), None)
 
 
 def _find_table(lines: list[str], table: str) -> int | None:
