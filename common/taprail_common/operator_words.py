@@ -62,6 +62,7 @@ WORDS: Final[Mapping[str, str]] = {
     "card_cannot_sign": "the signing card refused to sign: try another card",
     "card_signature_wrong": "the card's signature does not hold: it is faulty or forged",
     "signing_not_ready": "the terminal has no signing terms yet: its gateway has not answered",
+    "service_needed": "the terminal's starts failed five times in a row: its journal tells why",
     # The terminal asked for another tap.
     "card_changed": "one card took another one's place while it was read: one at a time",
     "two_cards": "two cards lay on the reader: one at a time",

@@ -142,6 +142,7 @@ WHAT_TO_DO: Final[Mapping[str, str]] = {
     "ledger_unavailable": "ask again in a moment",
     "method_not_allowed": "see /openapi.json for what the address takes",
     "no_float": "open a float: taprail admin merchant float",
+    "not_asked": "send the diagnosis that was asked for last",
     "not_found": "check the id, and whose token it is",
     "not_refundable": "refund sales that are completed, and no refunds",
     "not_your_card": "pay with a card of the token's own user",
