@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.played_gateway import PlayedGateway
-from tests.support.terminal_fixtures import agent, make_key, write_config
+from tests.support.terminal_fixtures import TAPRAIL, make_key, started, write_config
 
 
 async def test_it_is_ready_then_feeds_the_watchdog_and_says_that_it_stops(
@@ -26,7 +26,8 @@ async def test_it_is_ready_then_feeds_the_watchdog_and_says_that_it_stops(
         async with PlayedGateway().serving() as gateway:
             config_file = write_config(tmp_path, gateway, os.ttyname(port))
             make_key(config_file)
-            async with agent(config_file):
+            command = [str(TAPRAIL), "terminal", "run", "--config", str(config_file)]
+            async with started(command, config_file):  # what systemd says is read at the import
                 heard = [await asyncio.to_thread(systemd.recv, 99) for _ in range(4)]
         while heard[-1] == b"WATCHDOG=1":
             heard.append(await asyncio.to_thread(systemd.recv, 99))
