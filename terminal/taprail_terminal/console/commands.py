@@ -108,7 +108,7 @@ class Commands:
         who = await desk.technicians.admit(words, proof)
         # One at a time: two imports, or a mode and a reset, would work against each other.
         async with self._one_change:
-            told = name if command.has_secret else " ".join(words)
+            told = name if command.has_secret else settings.as_told(words)
             seq = await desk.journal.begin(who.name, told, desk.clock.now_ms())
             outcome = "failed"
             try:

@@ -18,6 +18,7 @@ from nacl.signing import SigningKey
 from taprail_common.errors import OperatorError, PartError
 from taprail_terminal.atomic_file import remove_file, replace_file
 from taprail_terminal.config import TerminalConfig
+from taprail_terminal.fleet_state import FLEET_FILE
 from taprail_terminal.key_rotation import next_key_file
 from taprail_terminal.outbox import Outbox
 from taprail_terminal.paired import PAIRED_FILE
@@ -70,7 +71,7 @@ async def _what_waits(config: TerminalConfig, now_ms: int) -> str:
 def _forgotten(config: TerminalConfig) -> tuple[Path, ...]:
     """What was sold, what was learnt, and who the gateway is. The key is replaced, and not here."""
     state_dir = config.terminal.state_dir
-    names = (TECHNICIANS_FILE, PAIRED_FILE, TRUST_FILE, PINS_FILE)
+    names = (TECHNICIANS_FILE, PAIRED_FILE, TRUST_FILE, PINS_FILE, FLEET_FILE)
     known = (
         *(config.outbox_file, config.device_file, config.offline_file),
         next_key_file(config.key_file),

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +20,9 @@ from taprail_terminal.console.answers import EXIT_OK, CommandResult, facts, tabl
 from taprail_terminal.console.desk import Desk
 
 _URL: Final = "terminal.gateway_url"
+_MAX_WORD: Final = 120
+# Whoever typed it may have put quotes around it, so it is no URL yet.
+_ADDRESS_SECRETS: Final = re.compile(r"(://)\S*@|\?\S*")
 
 
 async def get(desk: Desk, args: Sequence[str]) -> CommandResult:
@@ -67,6 +72,18 @@ def without_password(url: str) -> str:
         return url
     host = (parts.hostname or "") + (f":{parts.port}" if parts.port else "")
     return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+
+def as_told(words: Sequence[str]) -> str:
+    """A command as it may be written down: no password of an address, of a file its digest."""
+    return " ".join(map(_word_told, words))
+
+
+def _word_told(word: str) -> str:
+    if "\n" in word or len(word) > _MAX_WORD:
+        data = word.encode(errors="replace")
+        return f"({len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()[:16]})"
+    return _ADDRESS_SECRETS.sub(r"\1", word)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -11,7 +11,6 @@ from typing import Final
 
 from taprail_common.errors import OperatorError, PartError
 
-
 _FIX: Final = "check its wires, and what the configuration says of it"
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from taprail_common.errors import InputError
 from taprail_terminal.console.config_text import as_imported, for_export
+from taprail_terminal.console.settings import as_told
 
 TEXT = """\
 # Wi-Fi of the shop: password is hunter2, the name is Cafe
@@ -42,6 +43,25 @@ def test_what_cannot_be_shown_without_it_is_not_shown() -> None:
     text = 'note = """\n# password: geheim\n"""\n'
     with pytest.raises(InputError, match="cannot be shown"):
         for_export(text)
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("/dev/ttyUSB1", "/dev/ttyUSB1"),
+        ("https://till:geheim@gateway.example:8443", "https://gateway.example:8443"),
+        ('"https://till:ge/he@im@gateway.example"', '"https://gateway.example"'),
+        ("https://gateway.example/?token=geheim", "https://gateway.example/"),
+    ],
+)
+def test_a_change_is_written_down_without_a_password(word: str, told: str) -> None:
+    assert as_told(["config", "set", "key", word]) == f"config set key {told}"
+
+
+def test_a_file_is_written_down_as_its_digest() -> None:
+    told = as_told(["config", "import", TEXT])
+    assert told.startswith("config import (")
+    assert not any(secret in told for secret in SECRETS)
 
 
 def test_an_export_comes_back_with_the_password_of_the_same_address() -> None:
