@@ -61,7 +61,7 @@ class NewProcessError(TapRailError):
 
 
 class RestartWantedError(NewProcessError):
-    """What a technician has changed holds from the next start on."""
+    """What was changed, here or from afar, holds from the next start on."""
 
     code = "restart"
 
@@ -305,7 +305,7 @@ async def _end_when_stuck(parts: _Parts, verdict_s: float) -> None:
 
 async def _end_when_changed(console: Console) -> None:
     await console.restart.wait()
-    raise RestartWantedError("a technician has changed what is read at the start")
+    raise RestartWantedError("what is read at the start was changed")
 
 
 async def _all_or_first_failure(work: list[Coroutine[Any, Any, None]]) -> None:

@@ -68,7 +68,7 @@ class Console:
         self._desk = desk_for(config, parts, log)
         self.commands = Commands(self._desk)
         self.restart = self._desk.pending.restart
-        """Set when a technician's change wants the agent to start anew."""
+        """Set when a change wants the agent to start anew."""
         self._must_reach = False
 
     def fleet(self, push: PushLink) -> Fleet:
