@@ -56,6 +56,10 @@ class TapLog:
         """The last tap of this run."""
         return self._taps[-1] if self._taps else None
 
+    def recent(self, count: int) -> list[dict[str, Any]]:
+        """The last taps of this run as they stand now, oldest first; nothing is read from disk."""
+        return [tap.to_json() for tap in list(self._taps)[-count:]]
+
     @property
     def outcomes(self) -> list[str]:
         """What the taps of this run came to, oldest first."""

@@ -122,7 +122,7 @@ class Bench:
         )
         self.journal = Journal(folder / "journal.db")
         self.people = people
-        ours = {"technicians": people, "journal": self.journal, "link": link}
+        ours: dict[str, Any] = {"technicians": people, "journal": self.journal, "link": link}
         self.commands = Commands(replace(desk, clock=gateway.clock, **ours))
 
     async def give(self, *words: str, key: SigningKey = ANA) -> str:

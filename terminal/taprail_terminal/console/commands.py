@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 
 from taprail_common.errors import InputError, TapRailError
-from taprail_terminal.console import bundle, change, exposure, look, queue, seen, settings
+from taprail_terminal.console import bundle, change, exposure, live, look, queue, seen, settings
 from taprail_terminal.console.answers import EXIT_OK, CommandResult, facts, refused
 from taprail_terminal.console.desk import Desk
 from taprail_terminal.console.proof import Proof
@@ -189,6 +189,7 @@ COMMANDS: Final[dict[str, Command]] = {
         is_heavy=True,
     ),
     "last": Command("what became of the last tap, and why", look.last),
+    "live": Command("lights, display and last taps as they are this moment", live.live),
     "version": Command("which software on which machine", look.show_version),
     "reader info": Command("which card reader, and how it does", look.reader_info),
     "reader scan": Command("the ports of this machine, and who uses them", look.reader_scan),

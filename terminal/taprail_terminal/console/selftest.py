@@ -28,6 +28,7 @@ from taprail_terminal.console.machine import (
     look_at_temperature,
 )
 from taprail_terminal.feedback.parts import PartHealth
+from taprail_terminal.feedback.scene import Scene
 from taprail_terminal.gateway_link import ClockSkewError
 
 _LOCAL_TIMEOUT_S: Final = 5.0
@@ -60,6 +61,10 @@ class FeedbackProbe(Protocol):
 
     def health(self) -> Mapping[str, PartHealth]:
         """Each part as it was when last driven."""
+        ...
+
+    def now(self) -> tuple[Scene, int] | None:
+        """What lights and display were last told to show, and for how many ms."""
         ...
 
 

@@ -54,7 +54,9 @@ class Feedback:
         self._lights = _thread(signals.lights, clock, self._shown)
         self._display = _thread(display, clock, self._shown)
         self._buzzer = _thread(signals.buzzer, clock, None)
+        self._clock = clock
         self._view: View | None = None
+        self._since_s = 0.0
 
     def show(self, view: View) -> None:
         """Show the view as soon as the parts can; returns at once."""
@@ -65,7 +67,15 @@ class Feedback:
         if self._lights is not None:
             self._lights.put(drawn.lights, ticket)
         self._sound(view, drawn)
-        self._view = view
+        self._view, self._since_s = view, self._clock.monotonic_s()
+
+    def now(self) -> tuple[Scene, int] | None:
+        """What lights and display were last told to show, and for how many ms; whether they do is
+        their health. None before the first view."""
+        if self._view is None:
+            return None
+        elapsed_ms = round((self._clock.monotonic_s() - self._since_s) * 1000)
+        return scene(self._view, self._words), elapsed_ms
 
     def health(self) -> dict[str, PartHealth]:
         """Each part as it was when last driven, by its name."""
