@@ -103,10 +103,10 @@ class OutboxProbe(Protocol):
         """Prove that it can be written and count; raises TapRailError when it cannot."""
         ...
 
-
     async def stats(self) -> OutboxStats:
         """Count; no sale waits for the disk because of that."""
         ...
+
 
 class IdentityProbe(Protocol):
     """The terminal's own key."""
