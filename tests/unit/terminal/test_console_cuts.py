@@ -25,7 +25,10 @@ from taprail_terminal.paired import keep
 from tests.unit.terminal.test_console_changes import NOW_MS, cut_everywhere
 
 GATEWAY = SigningKey.generate()
-NAMES = ("device.json", "technicians.json", "gateway.json", "tls_pins.json", "device.key.next")
+NAMES = (
+    *("device.json", "technicians.json", "gateway.json", "tls_pins.json", "device.key.next"),
+    *("fleet.json", "offline.json"),
+)
 ANSWER = PairAnswer(
     terminal_id="till-9",
     merchant_id="cafe",
