@@ -205,7 +205,6 @@ class GatewayLink:
 
     def doubt(self) -> None:
         """Something has failed that works where the gateway is there: greet it at once."""
-        self.reach.doubt()
         self._doubt.set()
 
     async def greet(self) -> Greeting:

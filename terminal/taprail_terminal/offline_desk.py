@@ -152,17 +152,18 @@ class OfflineDesk:
 
     async def _look(self) -> bool:
         link = self._link
-        if not link.reach.is_known:
-            try:
-                async with asyncio.timeout(LOOK_LIMIT_S):
-                    await link.greet()
-            except (GatewayKeyChangedError, OperatorError):
-                link.doubt()  # it is there; what is wrong with it is told by who keeps it warm
-                return True
-            except LinkError as exc:
-                link.reach.tried(is_there=is_refusal(exc))
-            except TimeoutError:
-                link.reach.tried(is_there=False)
+        if link.reach.is_surely_away:
+            return False
+        try:
+            async with asyncio.timeout(LOOK_LIMIT_S):
+                await link.greet()
+        except (GatewayKeyChangedError, OperatorError):
+            link.doubt()  # it is there; what is wrong with it is told by who keeps it warm
+            return True
+        except LinkError as exc:
+            link.reach.tried(is_there=is_refusal(exc))
+        except TimeoutError:
+            link.reach.tried(is_there=False)
         return not link.reach.away
 
     def _charge(self, policy: OfflinePolicy, request_id: str, amount_units: int) -> Charge:

@@ -1,7 +1,6 @@
 """What is known of whether the gateway is there, and since when.
 
-Answers for remembering what the last greeting came to, and for forgetting it when there is reason
-to doubt. Who asks it, and how often, is not its matter.
+Answers for remembering what the last greeting came to. Who asks, and how often, is not its matter.
 """
 
 from __future__ import annotations
@@ -11,9 +10,9 @@ from typing import Final
 
 from taprail_common.clock import Clock
 
-KNOWN_S: Final = 2.0
-"""For so long nobody asks again. A gateway that goes away within it leaves one tap unknown, as it
-would without offline sales."""
+AWAY_S: Final = 2.0
+"""For so long nobody greets again who was not answered. That it *is* there is never taken for
+granted: it costs one round trip to ask, and an unknown sale to be wrong."""
 
 
 class Reach:
@@ -21,30 +20,26 @@ class Reach:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._known_until_s = 0.0
+        self._away_until_s = 0.0
         self._greeted = asyncio.Event()
         self.away = False
         """Whether the last greeting came to nobody."""
 
     @property
-    def is_known(self) -> bool:
-        """Whether `away` is so young that it holds."""
-        return self._clock.monotonic_s() < self._known_until_s
+    def is_surely_away(self) -> bool:
+        """Whether the last greeting came to nobody, and that just now."""
+        return self.away and self._clock.monotonic_s() < self._away_until_s
 
     def tried(self, *, is_there: bool) -> None:
         """The gateway was greeted just now; one that refuses us is there."""
         self.away = not is_there
-        self._known_until_s = self._clock.monotonic_s() + KNOWN_S
+        self._away_until_s = self._clock.monotonic_s() + AWAY_S
 
     def greeted(self) -> None:
         """It has answered as it should."""
         self.tried(is_there=True)
         self._greeted.set()
         self._greeted = asyncio.Event()
-
-    def doubt(self) -> None:
-        """Something has failed that would work if it were there."""
-        self._known_until_s = 0.0
 
     async def next_greeting(self) -> None:
         """Wait until the gateway has answered once more."""

@@ -197,7 +197,6 @@ async def left_alone(folder: Path, **changes: Any) -> AsyncIterator[tuple[Counte
         async with gateway.serving():
             at = await stack.enter_async_context(counter(folder, gateway))
             await at.heard_policy()
-        at.link.doubt()  # as its push does when the line ends
         yield at, gateway
 
 
@@ -239,10 +238,8 @@ async def test_while_the_gateway_is_there_it_is_asked(tmp_path: Path) -> None:
     gateway.offline = policy()
     async with gateway.serving(), counter(tmp_path, gateway) as at:
         await at.heard_policy()
-        at.link.doubt()
         assert await asyncio.to_thread(at.desk.charge, "r", PRICE, pin_wanted=False) is None
         gateway.hello_status = 401  # one that refuses this terminal is there as well
-        at.link.doubt()
         assert await asyncio.to_thread(at.desk.charge, "r", PRICE, pin_wanted=False) is None
 
 
