@@ -23,6 +23,7 @@ from taprail_common.wire import from_ms, to_ms
 from taprail_terminal.console.answers import plain
 from taprail_terminal.console.selftest import Check, FeedbackProbe, Probes, run_selftest
 from taprail_terminal.feedback.parts import PartHealth
+from taprail_terminal.feedback.scene import Scene
 
 _MAX_NAME: Final = 40
 _MAX_MS: Final = 2**31 - 1
@@ -36,6 +37,9 @@ class _AsLastDriven:
 
     def health(self) -> Mapping[str, PartHealth]:
         return self.feedback.health()
+
+    def now(self) -> tuple[Scene, int] | None:
+        return self.feedback.now()
 
     async def test_lights(self) -> PartHealth:
         return self.feedback.health()["lights"]
