@@ -21,12 +21,14 @@ from rich.console import Console
 
 from taprail_common.logs import configure_logs
 from tests.bench import accept, goals, growth, notes, programs, push, restart, settle, tap
+from tests.bench import console as console_traffic
 from tests.bench.peers import measure as peers
 from tests.bench.scenario import Bench, Results, Scenario
 
 SCENARIOS: Final[Mapping[str, Scenario]] = {
     "programs": programs.measure,
     "tap": tap.measure,
+    "console": console_traffic.measure,
     "accept": accept.measure,
     "push": push.measure,
     "settle": settle.measure,

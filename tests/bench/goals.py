@@ -32,6 +32,7 @@ GOALS: Final[Mapping[str, Goal]] = {
     "tap.pcsc_rf.verdict_p50_ms": Goal(500),
     "tap.pcsc_rf.verdict_p95_ms": Goal(1_000),
     "tap.verdict_p99_ms": Goal(100),
+    "console.tap_p99_ratio": Goal(1.1),
     "accept.per_s": Goal(2_500, at_least=True),
     "accept.p99_ms": Goal(25),
     "accept.decide_p99_ms": Goal(1),

@@ -72,7 +72,7 @@ def _pcsc(folder: Path, rf_delay_ms: float) -> Iterator[Pad]:
 
 async def _scene(bench: Bench, name: str, taps: int, options: StackOptions) -> Results:
     async with Stack(options) as stack:
-        counter = _Counter(stack)
+        counter = Counter(stack)
         times = []
         for number in range(_WARM_UP + taps):
             if number % 20 == 0:
@@ -100,7 +100,7 @@ def _figures(name: str, times: list[TapTimes]) -> Results:
     } | medians
 
 
-class _Counter:
+class Counter:
     """A hand with a stop-watch, and an ear."""
 
     def __init__(self, stack: Stack) -> None:
