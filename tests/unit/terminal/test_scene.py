@@ -14,7 +14,7 @@ from taprail_gateway.reasons import Reason
 from taprail_terminal.card_session import BANK_CARD, UNKNOWN_CARD
 from taprail_terminal.feedback import sounds
 from taprail_terminal.feedback.lights import LIGHT_COUNT, OFF, ON, TEST_LIGHTS, Lights, Pattern
-from taprail_terminal.feedback.messages import CATALOGUES, ENGLISH, reason_text
+from taprail_terminal.feedback.messages import CATALOGUES, ENGLISH, SERVICE_NEEDED, reason_text
 from taprail_terminal.feedback.scene import Icon, Scene, scene
 from taprail_terminal.offline import LOSS, OfflineNo
 from taprail_terminal.sale import (
@@ -153,6 +153,7 @@ def test_every_reason_has_words_and_no_words_are_without_a_reason() -> None:
         *again,
         *OfflineNo,
         LOSS,
+        SERVICE_NEEDED,
     ]
     catalogued = {key.split(".")[1] for key in ENGLISH if key.startswith("reason.")}
     assert catalogued == set(codes)
