@@ -85,7 +85,7 @@ class Counter:
     def charge(self) -> Charge:
         """What the reader's thread is told to have signed."""
         charge = self.agent.charge()
-        assert charge is not None
+        assert isinstance(charge, Charge)
         return charge
 
     async def sold(self) -> OutboxRow:
