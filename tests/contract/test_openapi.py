@@ -50,6 +50,8 @@ async def test_the_document_has_every_address_of_the_application(gateway: TestGa
     told = await document(gateway)
     listed = {(method.upper(), path) for path, each in told["paths"].items() for method in each}
     assert listed == {(route.method, route.path) for route in ROUTES}
+    charged = told["paths"]["/api/terminals/{id}/charges"]["post"]
+    assert {"200", "201"} <= charged["responses"].keys(), "asked for before, and new"
     for path, operations in told["paths"].items():
         for operation in operations.values():
             if path.startswith("/api/") and path != PAIR_PATH:

@@ -158,6 +158,7 @@ ROUTES: Final[tuple[Route[Any, Any] | Plain, ...]] = (
         "Ask a terminal to take an amount",
         make,
         ChargeMade,
+        also=(ChargeAnswer,),  # it was asked for before
         scopes=_TILLS,
         body=ChargeOrder,
         headers=(IDEMPOTENCY_HEADER,),

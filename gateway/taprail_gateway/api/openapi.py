@@ -208,7 +208,7 @@ def _bodies(row: Row) -> tuple[type[BaseModel], ...]:
 def _answers(row: Row) -> dict[int, Any]:
     if isinstance(row, Plain):
         return dict(row.answers)
-    return {getattr(row.answer, "http_status", 200): row.answer}
+    return {getattr(each, "http_status", 200): each for each in (row.answer, *row.also)}
 
 
 def _models(answer: Any) -> list[type[BaseModel]]:

@@ -72,6 +72,8 @@ class Route(Generic[B, Q]):
     about: str
     handle: Callable[[Call[B, Q]], Awaitable[Answer | web.StreamResponse]]
     answer: type[BaseModel]
+    also: tuple[type[BaseModel], ...] = ()
+    """What may be answered instead, by another status."""
     scopes: frozenset[Scope] = ANYBODY
     terminals: bool = False
     """Whether a terminal may ask too, by a signature."""
