@@ -5,6 +5,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
+import hypothesis
 import pytest
 
 from taprail_hwsim.dev_chain import DevChain
@@ -16,6 +17,9 @@ pytest_plugins = [
     "tests.support.chain_fixtures",
     "tests.support.ledger_fixtures",
 ]
+
+hypothesis.settings.register_profile("taprail", deadline=None)  # a busy machine fails no test
+hypothesis.settings.load_profile("taprail")
 
 LONG_FIRST: Final = ("model", "e2e", "integration")
 """A file of theirs may take a minute. Begun last it would keep one core busy alone; the thousands

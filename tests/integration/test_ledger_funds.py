@@ -21,9 +21,7 @@ from tests.support.ledger_fixtures import DAY, Registry, on_both_engines, seed_r
 pytestmark = on_both_engines
 
 # The file is the same for all examples; each begins with its own clean rows.
-on_one_file = settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+on_one_file = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 amounts = st.lists(st.integers(1, 60), min_size=1, max_size=24)
 
 

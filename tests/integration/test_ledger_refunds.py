@@ -204,9 +204,7 @@ def all_at_once(
         return list(threads.map(attempt, works))
 
 
-@settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     amounts=st.lists(st.integers(1, 60), min_size=1, max_size=10),
     failing=st.sets(st.integers(0, 9)),

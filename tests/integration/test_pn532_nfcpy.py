@@ -381,9 +381,7 @@ def abused() -> Iterator[Pn532Simulator]:
         yield running
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(host_bytes, max_size=12))
 def test_no_bytes_from_a_host_kill_the_chip(abused: Pn532Simulator, parts: list[bytes]) -> None:
     with serial.Serial(abused.path, 115200, timeout=1.0) as line:

@@ -89,7 +89,7 @@ def test_a_tap_is_accepted_exactly_once(tmp_path: Path, ledger_url: str, gateway
         at = runner.run(opened.__aenter__())
 
         @given(deals)
-        @settings(max_examples=25, deadline=None, phases=(Phase.generate,))
+        @settings(max_examples=25, phases=(Phase.generate,))
         def rushes(deal: Deal) -> None:
             runner.run(at.play(deal))
 

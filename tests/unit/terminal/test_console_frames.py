@@ -6,7 +6,7 @@ import json
 import zlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from taprail_common.errors import InputError
@@ -40,13 +40,11 @@ def test_golden_frame() -> None:
     assert golden.startswith(b"#TR1 a1 20 63022f66 ")
 
 
-@settings(deadline=None)
 @given(FRAMES)
 def test_a_frame_comes_back_as_it_was(frame: Frame) -> None:
     assert _decode(encode(frame)) == [frame]
 
 
-@settings(deadline=None)
 @given(st.lists(FRAMES, min_size=1, max_size=4))
 def test_bytes_may_come_one_at_a_time(frames: list[Frame]) -> None:
     decoder = Decoder()
@@ -55,7 +53,6 @@ def test_bytes_may_come_one_at_a_time(frames: list[Frame]) -> None:
     assert items == frames
 
 
-@settings(deadline=None)
 @given(FRAMES, st.binary(max_size=200), st.data())
 def test_any_split_gives_the_same(frame: Frame, noise: bytes, data: st.DataObject) -> None:
     stream = noise + b"\n" + encode(frame)
@@ -64,21 +61,18 @@ def test_any_split_gives_the_same(frame: Frame, noise: bytes, data: st.DataObjec
     assert decoder.feed(stream[:cut]) + decoder.feed(stream[cut:]) == _decode(stream)
 
 
-@settings(deadline=None)
 @given(FRAMES, st.binary(max_size=300).filter(lambda noise: b"\n" not in noise))
 def test_noise_before_a_frame_on_its_line_is_skipped(frame: Frame, noise: bytes) -> None:
     # Up to 16 marks in the noise; more are not worth looking at.
     assert frame in _decode(noise + encode(frame))
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=2000))
 def test_noise_alone_never_raises_and_never_is_a_frame(noise: bytes) -> None:
     items = _decode(noise + b"\n")
     assert not any(isinstance(item, Frame) for item in items)
 
 
-@settings(deadline=None)
 @given(FRAMES, st.data())
 def test_one_flipped_bit_is_never_believed(frame: Frame, data: st.DataObject) -> None:
     sent = bytearray(encode(frame))
@@ -160,7 +154,6 @@ def test_an_empty_line_is_nothing() -> None:
     assert _decode(b"\r\n\n  \n") == []
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=300) | FRAMES.map(encode), max_size=8), st.data())
 def test_a_frame_that_begins_a_line_is_found_in_any_noise(
     parts: list[bytes], data: st.DataObject
@@ -177,7 +170,6 @@ def test_a_frame_that_begins_a_line_is_found_in_any_noise(
     assert items[-1] == wanted
 
 
-@settings(deadline=None)
 @given(FRAMES, IDS)
 def test_no_answer_is_taken_for_another_questions(frame: Frame, other: str) -> None:
     sent = encode(frame)

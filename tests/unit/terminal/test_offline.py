@@ -79,7 +79,7 @@ def test_each_bound(exposure: Exposure, units: int, moment: Moment, no: OfflineN
     assert objection(POLICY, exposure, units, moment) is no
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(1, 15), st.integers(0, AGE // 3)), max_size=12))
 def test_no_run_of_sales_passes_a_limit(sales: list[tuple[int, int]]) -> None:
     taken, at_ms = Exposure(), POLICY.issued_at_ms

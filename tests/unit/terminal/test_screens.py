@@ -124,7 +124,7 @@ def _assert_whole(shown: View, words: Catalogue, smallest_px: int = SMALLEST_PX)
     render(screen)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.text(st.characters(codec="latin-1", categories=["L", "N", "P"])), max_size=60),
     st.integers(20, WIDTH_PX),
