@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.played_gateway import PlayedGateway
-from tests.support.terminal_fixtures import agent, make_key, write_config
+from tests.support.terminal_fixtures import TAPRAIL, make_key, started, write_config
 
 # Python runs this before anything else: it notes each file that is opened for writing, made,
 # renamed or removed.
@@ -43,7 +43,8 @@ async def test_nothing_is_written_outside_of_the_state_folder(
     async with PlayedGateway().serving() as gateway:
         config_file = write_config(tmp_path, gateway, os.ttyname(port))
         make_key(config_file)
-        async with agent(config_file) as running:
+        command = [str(TAPRAIL), "terminal", "run", "--config", str(config_file)]
+        async with started(command, config_file) as running:  # the hook is set by a new interpreter
             await running.status()
     os.close(reader)
     os.close(port)

@@ -17,9 +17,9 @@ from taprail_hwsim.demo.tap_record import TapRecord, TapRecorder
 from taprail_hwsim.event_log import Event
 from taprail_hwsim.stack import Stack
 
-# Approvals before the gateway is killed: the first step's one, four of judy, one after the torn
-# card; the next is committed and never answered.
-KILLED_AT: Final = "accept.committed@7"
+# Verdicts before the gateway is killed: the first step's, five of judy's, the clone's, one after the
+# torn card; the next is committed and never answered.
+KILLED_AT: Final = "accept.committed@9"
 _RESTART_TIMEOUT_S: Final = 30.0
 _TORN_AFTER_APDUS: Final = 1
 _QUICK: Final = ("bob", "carol", "dan", "erin", "frank", "grace", "heidi", "ivan", "kim", "leo")
