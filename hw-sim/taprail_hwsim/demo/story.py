@@ -17,8 +17,8 @@ from taprail_hwsim.demo.tap_record import TapRecord, TapRecorder
 from taprail_hwsim.event_log import Event
 from taprail_hwsim.stack import Stack
 
-# Verdicts before the gateway is killed: the first step's, five of judy's, the clone's, one after the
-# torn card; the next is committed and never answered.
+# Verdicts before the gateway is killed: the first step's, five of judy's, the clone's, one after
+# the torn card; the next is committed and never answered.
 KILLED_AT: Final = "accept.committed@9"
 _RESTART_TIMEOUT_S: Final = 30.0
 _TORN_AFTER_APDUS: Final = 1
