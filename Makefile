@@ -12,8 +12,8 @@ help: ## this list
 demo: .venv/.ready build/node/.ready ## tap cards on a simulated terminal and settle them on a real EVM node
 	@$(BIN)/taprail-sim demo
 
-test: lint build/node/.ready build/app_day/.ready postgres redis pcsc ## lint, then all tests (some 11 minutes on 2 cores)
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+test: lint build/node/.ready build/app_day/.ready postgres redis pcsc ## lint, then all tests (some 10 minutes on 2 cores)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 soak: build/node/.ready ## faults on the whole stack, over seeds, for MINUTES (60)
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)
