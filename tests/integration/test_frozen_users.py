@@ -101,7 +101,10 @@ async def test_a_gateway_that_could_not_look_for_long_closes_their_sockets_when_
 ) -> None:
     last = gateways[-1]
     monkeypatch.setattr(push_watch, "LOOK_EVERY_MS", 3_600_000)  # from the next wait on
+    looked = _looks_of(last, monkeypatch)
     last.services.wakeups.access.ring()
+    async with asyncio.timeout(WAIT_S):
+        await looked.wait()  # before the first one there was nobody to be shut out late
     async with connected(last, user_auth(last, "alice")) as alice:
         gone = asyncio.Event()
         alice.client.on("disconnect", lambda *_: gone.set())
@@ -110,6 +113,19 @@ async def test_a_gateway_that_could_not_look_for_long_closes_their_sockets_when_
         last.services.wakeups.access.ring()
         async with asyncio.timeout(WAIT_S):
             await gone.wait()
+
+
+def _looks_of(gateway: TestGateway, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set when this gateway has looked from its beginning to its end."""
+    looked, look = asyncio.Event(), push_watch.Watch._look
+
+    async def noted(watch: push_watch.Watch) -> None:
+        await look(watch)
+        if watch._ledger is gateway.ledger:
+            looked.set()
+
+    monkeypatch.setattr(push_watch.Watch, "_look", noted)
+    return looked
 
 
 @on_both_engines
