@@ -14,15 +14,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
-from taprail_common.errors import IllegalTransitionError, InputError, OperatorError, TapRailError
+from taprail_common.errors import IllegalTransitionError, InputError, TapRailError
+from taprail_terminal.private_socket import bound
 from taprail_terminal.timeline import MAX_WATCHERS, Timeline, WatcherLostError
 
 MAX_LINE_BYTES: Final = 4096
@@ -57,7 +56,7 @@ class ControlServer:
 
     async def start(self) -> None:
         """Listen. Raises OperatorError when the path cannot be used."""
-        listener = _bound(self._path)
+        listener = bound(self._path, "control socket")
         self._server = await asyncio.start_unix_server(
             self._accept, sock=listener, limit=MAX_LINE_BYTES
         )
@@ -141,20 +140,6 @@ def amount_text(request: dict[str, Any]) -> str:
     if not isinstance(amount, str):
         raise InputError("amount", 'must be text like "12.50"')
     return amount
-
-
-def _bound(path: Path) -> socket.socket:
-    path.unlink(missing_ok=True)  # left behind by an agent that is gone: we hold the lock
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    except OSError as exc:
-        listener.close()
-        raise OperatorError(f"control socket {path} cannot be made ({exc.strerror})") from exc
-    finally:
-        os.umask(before)
-    return listener
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -27,11 +27,12 @@ from taprail_common.fleet_wire import (
 from taprail_common.ids import check_identifier
 from taprail_common.signing import Domain, sign
 from taprail_common.terminal_settings import CONFIG_PATH, ConfigNoted, ConfigReport, PushedConfig
-from taprail_common.wire import CLOCK_SKEW_MS, SIGNATURE_HEADER, TERMINAL_HEADER, to_ms
+from taprail_common.wire import CLOCK_SKEW_MS, TERMINAL_HEADER, to_ms
 from taprail_gateway.api.bodies import parse_body, read_body
 from taprail_gateway.api.context import SERVICES, Services
 from taprail_gateway.api.errors import HttpError, not_found, unauthenticated
 from taprail_gateway.api.identify import is_terminal, signed_body, signed_query
+from taprail_gateway.api.signed import signed_answer
 from taprail_gateway.api.table import OPERATORS, Call, Plain, Route
 from taprail_gateway.diagnosis import WORDS, Stage, stage
 from taprail_gateway.fleet_view import diagnosis_body, health_body
@@ -77,9 +78,7 @@ async def wanted_config(request: web.Request) -> web.Response:
         set_at=wanted.set_at_ms,
     ).to_json()
     signature = sign(services.key, Domain.CONFIG, body)
-    return web.Response(
-        body=body, headers={SIGNATURE_HEADER: signature}, content_type="application/json"
-    )
+    return signed_answer(body, signature)
 
 
 async def config_report(request: web.Request) -> web.Response:
@@ -172,9 +171,7 @@ async def _said(request: web.Request, model: type[S], domain: Domain) -> tuple[S
 def _answer(services: Services, told: Told, about: bytes) -> web.Response:
     body = told.model_dump_json(by_alias=True).encode()
     signature = sign(services.key, Domain.ANSWER, body, about=about)
-    return web.Response(
-        body=body, headers={SIGNATURE_HEADER: signature}, content_type="application/json"
-    )
+    return signed_answer(body, signature)
 
 
 ROUTES: Final[tuple[Route[Any, Any] | Plain, ...]] = (

@@ -22,12 +22,13 @@ from taprail_common.technicians import (
     ChangesKept,
     Roster,
 )
-from taprail_common.wire import SIGNATURE_HEADER, TERMINAL_HEADER
+from taprail_common.wire import TERMINAL_HEADER
 from taprail_gateway import technicians
 from taprail_gateway.api.bodies import parse_body, read_body
 from taprail_gateway.api.context import SERVICES
 from taprail_gateway.api.errors import HttpError, unauthenticated
 from taprail_gateway.api.identify import is_terminal, signed_body, signed_query
+from taprail_gateway.api.signed import signed_answer
 from taprail_gateway.api.table import Plain
 from taprail_gateway.ledger.actions import By
 from taprail_gateway.technicians import TooManyChangesError
@@ -48,7 +49,7 @@ async def roster(request: web.Request) -> web.Response:
         technicians=found,
     )
     body = told.model_dump_json(by_alias=True).encode()
-    return _signed(body, sign(services.key, Domain.COMMAND, body, about=ABOUT_ROSTER))
+    return signed_answer(body, sign(services.key, Domain.COMMAND, body, about=ABOUT_ROSTER))
 
 
 async def changes(request: web.Request) -> web.Response:
@@ -68,13 +69,7 @@ async def changes(request: web.Request) -> web.Response:
         later = {"Retry-After": str(_AN_HOUR_S)}
         raise HttpError(429, exc.code, exc.message, headers=later) from exc
     kept = ChangesKept(journal=told.journal, up_to=up_to).model_dump_json(by_alias=True).encode()
-    return _signed(kept, sign(services.key, Domain.ANSWER, kept, about=body))
-
-
-def _signed(body: bytes, signature: str) -> web.Response:
-    return web.Response(
-        body=body, headers={SIGNATURE_HEADER: signature}, content_type="application/json"
-    )
+    return signed_answer(kept, sign(services.key, Domain.ANSWER, kept, about=body))
 
 
 ROUTES: Final = (

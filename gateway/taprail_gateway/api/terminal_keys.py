@@ -13,12 +13,13 @@ from taprail_common.errors import InputError
 from taprail_common.fleet_wire import KEY_PATH, KeyNoted, NextKey
 from taprail_common.ids import check_identifier
 from taprail_common.signing import Domain, sign
-from taprail_common.wire import CLOCK_SKEW_MS, SIGNATURE_HEADER, TERMINAL_HEADER, to_ms
+from taprail_common.wire import CLOCK_SKEW_MS, TERMINAL_HEADER, to_ms
 from taprail_gateway import terminal_keys
 from taprail_gateway.api.bodies import parse_body, read_body
 from taprail_gateway.api.context import SERVICES
 from taprail_gateway.api.errors import unauthenticated
 from taprail_gateway.api.identify import is_terminal, signed_body
+from taprail_gateway.api.signed import signed_answer
 from taprail_gateway.api.table import Plain
 from taprail_gateway.ledger.actions import By
 
@@ -45,9 +46,7 @@ async def announce(request: web.Request) -> web.Response:
     services.directory.forget_terminal(terminal_id)
     told = json.dumps({"terminalId": terminal_id, "publicKey": asked.public_key}).encode()
     signature = sign(services.key, Domain.ANSWER, told, about=body)
-    return web.Response(
-        body=told, headers={SIGNATURE_HEADER: signature}, content_type="application/json"
-    )
+    return signed_answer(told, signature)
 
 
 ROUTES: Final = (

@@ -15,11 +15,12 @@ from taprail_common.eip3009 import TokenDomain
 from taprail_common.offline_wire import POLICY_PATH, OfflinePolicy
 from taprail_common.signing import Domain, sign
 from taprail_common.technicians import revision as roster_revision
-from taprail_common.wire import SIGNATURE_HEADER, SigningTerms
+from taprail_common.wire import SigningTerms
 from taprail_gateway import technicians, verdict_keys
 from taprail_gateway.api.context import SERVICES
 from taprail_gateway.api.errors import not_found
 from taprail_gateway.api.identify import signed_query
+from taprail_gateway.api.signed import signed_answer
 from taprail_gateway.api.table import Plain
 from taprail_gateway.ledger import offline, schema
 from taprail_gateway.offline_policy import Seller, Terms, issue, revision
@@ -68,9 +69,7 @@ async def hello(request: web.Request) -> web.Response:
     answer["successions"] = [each.model_dump() for each in told]
     body = json.dumps(answer).encode()
     signature = sign(services.key, Domain.ANSWER, body, about=query.signed)
-    return web.Response(
-        body=body, headers={SIGNATURE_HEADER: signature}, content_type="application/json"
-    )
+    return signed_answer(body, signature)
 
 
 async def offline_policy(request: web.Request) -> web.Response:
@@ -97,9 +96,7 @@ async def offline_policy(request: web.Request) -> web.Response:
         raise not_found("this terminal may take nothing offline")
     body = policy.to_json()
     signature = sign(services.key, Domain.OFFLINE_POLICY, body)
-    return web.Response(
-        body=body, headers={SIGNATURE_HEADER: signature}, content_type="application/json"
-    )
+    return signed_answer(body, signature)
 
 
 def _offline(

@@ -7,14 +7,12 @@ the agent's user. A client that never reads loses its connection, and nothing el
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from pathlib import Path
 from typing import Final
 
-from taprail_common.errors import OperatorError
 from taprail_terminal.console.conversation import Carrying, answer, full
 from taprail_terminal.console.frames import Decoder
+from taprail_terminal.private_socket import bound
 
 CONSOLE_SOCKET: Final = "console.sock"
 MAX_CLIENTS: Final = 4
@@ -33,7 +31,7 @@ class SocketConsole:
 
     async def run(self) -> None:
         """Listen; raises OperatorError when the path cannot be used."""
-        listener = _bound(self._path)
+        listener = bound(self._path, "console socket")
         server = await asyncio.start_unix_server(self._accept, sock=listener)
         try:
             await asyncio.Event().wait()
@@ -72,17 +70,3 @@ class SocketConsole:
                 writer.write(await answer(self._commands, item))
                 async with asyncio.timeout(WRITE_LIMIT_S):
                     await writer.drain()
-
-
-def _bound(path: Path) -> socket.socket:
-    path.unlink(missing_ok=True)  # left behind by an agent that is gone: the lock is ours
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    except OSError as exc:
-        listener.close()
-        raise OperatorError(f"console socket {path} cannot be made ({exc.strerror})") from exc
-    finally:
-        os.umask(before)
-    return listener
